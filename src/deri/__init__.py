@@ -1,0 +1,43 @@
+"""deri: learn ECG representations from clinical reports.
+
+Research software, not a medical device: nothing it computes is a diagnosis.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from deri._version import __version__
+
+if TYPE_CHECKING:
+    from deri.ecg import ECG as ECG
+    from deri.ecg import read_ecg as read_ecg
+    from deri.errors import DeriError as DeriError
+    from deri.models import DERI as DERI
+    from deri.models import MERL as MERL
+    from deri.models import import_checkpoint as import_checkpoint
+    from deri.store import Store as Store
+
+# Torch and transformers take seconds to import; `deri --help` and reading a file should not wait for them.
+_LAZY = {
+    "ECG": "deri.ecg",
+    "read_ecg": "deri.ecg",
+    "DeriError": "deri.errors",
+    "DERI": "deri.models",
+    "MERL": "deri.models",
+    "import_checkpoint": "deri.models",
+    "Store": "deri.store",
+}
+
+__all__ = ["DERI", "ECG", "MERL", "DeriError", "Store", "__version__", "import_checkpoint", "read_ecg"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'deri' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

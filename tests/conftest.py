@@ -1,0 +1,48 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    skip = pytest.mark.skip(reason="slow: run with --slow (`make test` does)")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+def find_shared() -> Path | None:
+    """The folder with real recordings: $DERI_REAL_DATA, else ../shared beside the checkout."""
+    candidates = [os.environ.get("DERI_REAL_DATA"), ROOT.parent / "shared"]
+    for candidate in candidates:
+        if candidate and Path(candidate).is_dir():
+            return Path(candidate)
+    return None
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = find_shared()
+    if folder is None:
+        pytest.skip("no real recordings: set DERI_REAL_DATA to the folder that holds ecg-real/ and parity/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ecg_real(shared: Path) -> Path:
+    folder = shared / "ecg-real"
+    if not folder.is_dir():
+        pytest.skip(f"no real recordings in {folder}")
+    return folder
