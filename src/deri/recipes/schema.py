@@ -1,0 +1,169 @@
+"""The typed content of a recipe: everything that decides what a pre-training run computes.
+
+Defaults are the corrected method; ``deri-reference.yaml`` sets every switch back to the released behaviour
+(the flaws are listed in ``docs/recipes.md``). All sections are frozen and refuse unknown keys.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+BackboneName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_middle", "vit_base"
+]
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: immutable, unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Signal(Section):
+    """How a stored recording becomes model input. Part of the model: inference must repeat it."""
+
+    fs: float = Field(500.0, gt=0, description="sampling rate of the model input, Hz")
+    samples: int = Field(5000, ge=64, description="length of the model input, samples")
+    normalise: Literal["millivolt", "minmax"] = Field(
+        "millivolt", description="millivolt: per-lead mean removed, mV kept; minmax: one min–max per record"
+    )
+    lead_order: Literal["canonical", "mimic"] = Field(
+        "canonical",
+        description="mimic: aVF before aVL, as MIMIC-IV-ECG stores them and the released code feeds them",
+    )
+
+
+class Text(Section):
+    """The text encoder and how its features are used."""
+
+    encoder: str = Field("medcpt", description="medcpt | minilm | a hub id | a directory")
+    pooling: Literal["cls", "mean", "pooler"] = "cls"
+    max_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="longer texts are cut here; null: whole texts, in windows of the encoder's limit",
+    )
+    train_layers: int = Field(0, ge=-1, description="top layers that are trained; 0 frozen, -1 all")
+    frozen_dropout: bool = Field(False, description="released flaw: dropout noise in the frozen encoder")
+    pad_to_max: bool = Field(False, description="pad every text to max_tokens, as the released code does")
+    cache_dtype: Literal["float16", "float32"] = "float16"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Text:
+        if self.pad_to_max and self.max_tokens is None:
+            raise ValueError("pad_to_max needs max_tokens")
+        return self
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the features of a text never change during training, so that they can be computed once."""
+        return self.train_layers == 0 and not self.frozen_dropout
+
+
+class Views(Section):
+    """The RME module (random masking enhancement): two masked views of the ECG tokens."""
+
+    mask_ratio: float = Field(0.5, gt=0, lt=1, description="share of tokens hidden in each view")
+    order: Literal["ordered", "shuffled"] = Field(
+        "ordered",
+        description="shuffled: kept tokens stay in random order, so positions mean nothing (released)",
+    )
+    heads: int = Field(2, ge=1)
+
+
+class Decoder(Section):
+    """The two cross-modal decoders of mutual feature reconstruction."""
+
+    depth: int = Field(2, ge=1)
+    heads: int = Field(8, ge=1)
+    head_dim: int = Field(64, ge=1)
+    hidden: int = Field(256, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
+
+
+class Inference(Section):
+    """Which embeddings answer a question after training."""
+
+    normalise_tokens: bool = Field(True, description="as in training; the released code does not")
+    text: Literal["mixed", "aligned"] = Field("mixed", description="what zero-shot compares the mixed ECG with")
+
+
+class Model(Section):
+    """The network. Together with ``Signal`` and ``Text`` this is what ``config.json`` of a model holds."""
+
+    family: Literal["deri", "merl"] = "deri"
+    backbone: BackboneName = "resnet18"
+    base_width: int = Field(64, ge=4, description="ResNet: channels of the first stage")
+    dim: int = Field(256, ge=8, description="width d of tokens and embeddings")
+    token_stride: int | None = Field(
+        None, ge=1, description="stride of the 1×1 token convolution; null: 3 for DERI on a ResNet, else 1"
+    )
+    heads: int = Field(4, ge=1, description="heads of the token attention")
+    text_positions: int = Field(256, ge=2, description="learned positions of the text→ECG decoder")
+    view_dropout: float = Field(0.1, ge=0, lt=1, description="MERL: dropout that makes its two views")
+    mask_padding: bool = Field(True, description="keep padding out of attention and means; the released code does not")
+    signal: Signal = Signal()
+    text: Text = Text()
+    views: Views = Views()
+    decoder: Decoder = Decoder()
+    inference: Inference = Inference()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Model:
+        for what, heads in (("heads", self.heads), ("views.heads", self.views.heads)):
+            if self.dim % heads:
+                raise ValueError(f"dim {self.dim} is not divisible by {what} {heads}")
+        return self
+
+
+class Objective(Section):
+    """Weights and switches of the five terms. A weight of 0 logs a term without training on it."""
+
+    temperature: float = Field(0.07, gt=0)
+    alignment: float = Field(1.0, ge=0)
+    mixed_alignment: float = Field(1.0, ge=0)
+    view_contrast: float = Field(1.0, ge=0)
+    ecg_reconstruction: float = Field(1.0, ge=0)
+    text_reconstruction: float = Field(1.0, ge=0)
+    duplicates: Literal["ignore", "negative"] = Field(
+        "ignore",
+        description="pairs that share their report: left out of the denominator, or negatives (released)",
+    )
+
+
+class Train(Section):
+    """The optimisation."""
+
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(512, ge=2, description="per process")
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    schedule: Literal["cosine", "restarts", "constant"] = Field(
+        "cosine",
+        description="cosine: warm-up, then one cosine; restarts: cosine with warm restarts (released)",
+    )
+    warmup_steps: int = Field(500, ge=0, description="at most a tenth of the run is used")
+    restart_steps: int = Field(5000, ge=1)
+    min_lr: float = Field(1e-6, ge=0)
+    clip_grad: float | None = Field(1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp16 there, fp32 on a CPU"
+    )
+    shuffle: Literal["epoch", "once"] = Field("epoch", description="once: the same batches every epoch (released)")
+    sync_batchnorm: bool = Field(True, description="batch statistics over all processes")
+    seed: int = Field(42, ge=0)
+    checkpoint_steps: int = Field(500, ge=1)
+    log_steps: int = Field(20, ge=1)
+    prefetch: int = Field(2, ge=0, description="batches read ahead in a thread")
+
+
+class Recipe(Section):
+    """A whole pre-training recipe."""
+
+    name: str = "deri"
+    model: Model = Model()
+    objective: Objective = Objective()
+    train: Train = Train()
