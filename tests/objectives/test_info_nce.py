@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deri.models import Output
+from deri.objectives import PairObjective, info_nce, pair_terms
+from deri.recipes import Objective
+
+
+def restated(a: np.ndarray, b: np.ndarray, temperature: float, groups: list[int] | None = None) -> float:
+    """Symmetric InfoNCE with loops, in float64."""
+    a = a / np.linalg.norm(a, axis=1, keepdims=True)
+    b = b / np.linalg.norm(b, axis=1, keepdims=True)
+    total = 0.0
+    for x, y in ((a, b), (b, a)):
+        for i in range(len(x)):
+            others = [
+                j for j in range(len(x)) if j == i or groups is None or groups[i] < 0 or groups[i] != groups[j]
+            ]
+            logits = np.array([x[i] @ y[j] / temperature for j in others])
+            log_sum = np.log(np.exp(logits - logits.max()).sum()) + logits.max()
+            total += (log_sum - x[i] @ y[i] / temperature) / len(x)
+    return total
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    d=st.integers(2, 5),
+    temperature=st.sampled_from([0.07, 0.5, 1.0]),
+    seed=st.integers(0, 1000),
+    grouped=st.booleans(),
+)
+def test_equals_the_restatement(n: int, d: int, temperature: float, seed: int, grouped: bool) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, n, d))
+    groups = rng.integers(-1, 3, n) if grouped else None
+    actual = info_nce(
+        torch.tensor(a), torch.tensor(b), temperature, None if groups is None else torch.tensor(groups)
+    )
+    expected = restated(a, b, temperature, None if groups is None else groups.tolist())
+    assert float(actual) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_one_pair_has_no_negatives() -> None:
+    assert float(info_nce(torch.ones(1, 3), torch.ones(1, 3))) == 0
+
+
+def output(seed: int = 0, n: int = 5) -> Output:
+    rng = np.random.default_rng(seed)
+    draw = lambda d: torch.tensor(rng.normal(size=(n, d)), dtype=torch.float32, requires_grad=True)  # noqa: E731
+    return Output(
+        ecg_aligned=draw(4), text_aligned=draw(4), ecg_views=(draw(4), draw(4)), ecg_original=draw(4),
+        text_original=draw(6), text_decoded=draw(6), ecg_decoded=draw(4), ecg_mixed=draw(4), text_mixed=draw(4),
+    )  # fmt: skip
+
+
+PARTNERS = {
+    "alignment": ("ecg_aligned", "text_aligned"),
+    "mixed_alignment": ("ecg_mixed", "text_mixed"),
+    "ecg_reconstruction": ("ecg_original", "ecg_decoded"),
+    "text_reconstruction": ("text_original", "text_decoded"),
+}
+
+
+def test_each_of_the_five_terms_equals_the_restatement() -> None:
+    out = output()
+    ids = torch.tensor([3, 1, 3, 0, 1])
+    terms = pair_terms(out, Objective(duplicates="ignore"), ids)
+    assert set(terms) == {*PARTNERS, "view_contrast"}
+    arrays = lambda *names: [getattr(out, n).detach().double().numpy() for n in names]  # noqa: E731
+    for name, partners in PARTNERS.items():
+        assert float(terms[name]) == pytest.approx(restated(*arrays(*partners), 0.07, ids.tolist()), rel=1e-4), name
+    views = [view.detach().double().numpy() for view in out.ecg_views]
+    # Different ECGs with one report are still different ECGs: views know no groups.
+    assert float(terms["view_contrast"]) == pytest.approx(restated(*views, 0.07), rel=1e-4)
+    released = pair_terms(out, Objective(duplicates="negative"), ids)
+    for name, partners in PARTNERS.items():
+        assert float(released[name]) == pytest.approx(restated(*arrays(*partners), 0.07), rel=1e-4), name
+
+
+def test_weight_zero_is_logged_and_not_trained() -> None:
+    out = output()
+    losses, logged = PairObjective(Objective(text_reconstruction=0.0, alignment=2.0))(out, torch.arange(5))
+    assert "text_reconstruction" not in losses
+    assert "text_reconstruction" in logged
+    assert float(losses["alignment"]) == pytest.approx(2 * float(logged["alignment"]))
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert out.text_decoded is not None
+    assert out.text_decoded.grad is None
+    assert out.ecg_aligned.grad is not None
+
+
+def test_merl_has_two_terms() -> None:
+    out = output()
+    merl = Output(out.ecg_aligned, out.text_aligned, out.ecg_views)
+    assert set(pair_terms(merl)) == {"alignment", "view_contrast"}
