@@ -1,0 +1,7 @@
+"""Data sets: what each one looks like on disk, and its examples, labels and splits. Tables only, no signals."""
+
+from __future__ import annotations
+
+from deri.datasets.base import DATASETS, Dataset, open_dataset
+
+__all__ = ["DATASETS", "Dataset", "open_dataset"]

@@ -1,0 +1,179 @@
+"""A folder of ECG files, with or without a CSV that describes them.
+
+CSV columns: ``file`` (required, relative to the root), and optionally ``report``, ``labels`` (``;`` between them),
+``subject``, ``split`` (train, val or test) and ``source``; others are ignored. An empty ``labels`` cell means "not
+annotated": the recording is no part of the task ``labels``.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from deri.datasets.base import Dataset
+from deri.datasets.tables import Verdicts, as_objects, assemble, listed, outside, read_header, read_table
+from deri.errors import DeriError
+from deri.reports import clean_report
+
+NAME = "folder"
+LABELS = "labels"
+DEFAULT_CSVS = ("index.csv", "labels.csv")
+SPLITS = ("train", "val", "test")
+
+WFDB_SUFFIXES = (".hea", ".dat", ".mat")
+"""Suffixes under which one WFDB record may be named: the header, or its signal file."""
+
+OTHER_SUFFIXES = (".dcm", ".xml", ".h5", ".hdf5", ".edf", ".scp")
+"""ECG files of other formats. They are listed, so that one that cannot be read is counted and not passed over."""
+
+_OPTIONAL = ("report", "labels", "subject", "split", "source")
+
+
+def open_folder(root: Path, *, labels: Path | None, limit: int | None) -> Dataset:
+    """The recordings of a CSV in its order, or without one every ECG file below ``root`` in the order of paths.
+
+    ``record_id`` is the path without its suffix; ``source`` defaults to the first folder of the path, ``subject``
+    to the record. Rejects: ``duplicate_file`` (the same recording twice). Whether a file is there shows when it is
+    read.
+    Raises DeriError for a CSV without ``file``, a path out of the root, and an unknown split.
+    """
+    csv = labels if labels is not None else _default_csv(root)
+    if csv is None:
+        rows = pd.DataFrame({"file": list(_walk(root))}, dtype=object).reindex(columns=["file", *_OPTIONAL])
+        if rows.empty:
+            kinds = ", ".join((*WFDB_SUFFIXES, *OTHER_SUFFIXES))
+            raise DeriError(f"{root} holds no ECG files ({kinds}): give the folder that holds them, or --labels CSV")
+        given = {"file"}
+    else:
+        rows, given = _read_csv(csv)
+    table = pd.DataFrame({column: as_objects(rows[column]) for column in ("file", *_OPTIONAL)}, dtype=object)
+
+    bare = [_without_suffix(file) for file in table["file"]]
+    record = np.array([stem for stem, _ in bare], dtype=object)
+    wfdb = np.array([is_wfdb for _, is_wfdb in bare], dtype=bool)
+    # "a.hea" and "a.dat" name one WFDB record, "a.xml" beside them another recording: that one keeps its suffix.
+    repeated = np.zeros(len(table), dtype=bool)
+    repeated[wfdb] = pd.Series(record[wfdb]).duplicated()
+    repeated |= table["file"].duplicated().to_numpy(dtype=bool)
+    once = pd.Series(record)[~repeated]
+    clash = once.index[once.duplicated(keep=False) & ~wfdb[once.index]]
+    record[clash] = table.loc[clash, "file"]
+    verdicts = Verdicts(len(table))
+    verdicts.refuse(repeated, "duplicate_file", "the recording is listed before; the first row is kept")
+
+    tasks = {}
+    if LABELS in given:
+        table[LABELS] = pd.Series([_split_labels(cell) for cell in table[LABELS]], dtype=object)
+        kept = table.loc[verdicts.reason == "", LABELS]
+        if names := sorted({label for cell in kept if cell for label in cell}):
+            tasks[LABELS] = names
+    first = [file.split("/")[0] if "/" in file else "" for file in table["file"]]
+    table = table.assign(
+        record_id=record,
+        study_id=record,
+        subject_id=_filled(table["subject"], record),
+        source=_filled(table["source"], np.array(first, dtype=object)),
+        report=[text if text and clean_report(text) else None for text in table["report"]],
+        reason=verdicts.reason,
+        detail=verdicts.detail,
+    )
+    examples, rejects = assemble(table, None, list(tasks), limit)
+    return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1)
+
+
+def _default_csv(root: Path) -> Path | None:
+    there = [root / name for name in DEFAULT_CSVS if (root / name).is_file()]
+    if len(there) > 1:
+        raise DeriError(f"{root} has both {' and '.join(DEFAULT_CSVS)}: say with --labels which one to use")
+    return there[0] if there else None
+
+
+def _read_csv(path: Path) -> tuple[pd.DataFrame, set[str]]:
+    """The known columns of the CSV (absent ones empty) and which of them it has. Paths are checked and normal."""
+    found = read_header(path, "give the CSV of the folder with --labels")
+    if "file" not in found:
+        raise DeriError(f"{path} has no column 'file' (paths relative to the folder); found {listed(found)}")
+    given = [column for column in ("file", *_OPTIONAL) if column in found]
+    rows = read_table(path, "", given).reindex(columns=["file", *_OPTIONAL])
+    if rows.empty:
+        raise DeriError(f"{path} has no rows")
+    empty = np.flatnonzero(rows["file"].fillna("").str.strip() == "")
+    if len(empty):
+        raise DeriError(f"{path}: no file in row {empty[0] + 1} (of {len(rows)}); every row names one")
+    files = rows["file"].str.strip().str.replace("\\", "/", regex=False)
+    rows["file"] = [posixpath.normpath(file) for file in files]
+    escaping = rows.loc[outside(rows["file"]), "file"]
+    if len(escaping):
+        raise DeriError(f"{path}: {escaping.iloc[0]} is not below the folder; write paths relative to it, without '..'")
+    foreign = sorted(set(rows["split"].dropna()) - set(SPLITS))
+    if foreign:
+        raise DeriError(f"{path}: split must be train, val, test or empty; found {listed(foreign)}")
+    return rows, set(given)
+
+
+def _without_suffix(file: str) -> tuple[str, bool]:
+    """The path without an ECG suffix, and whether it names a WFDB record (by its suffix, or by having none)."""
+    stem, suffix = posixpath.splitext(file)
+    if suffix.lower() in WFDB_SUFFIXES:
+        return stem, True
+    if suffix.lower() in OTHER_SUFFIXES:
+        return stem, False
+    return file, True
+
+
+def _split_labels(cell: str | None) -> tuple[str, ...] | None:
+    """``"AFIB; LVH"`` → ("AFIB", "LVH"); None where the cell is empty."""
+    names = [name.strip() for name in cell.split(";")] if cell else []
+    return tuple(dict.fromkeys(name for name in names if name)) or None
+
+
+def _filled(values: pd.Series, default: np.ndarray) -> np.ndarray:
+    return np.where(values.notna().to_numpy(dtype=bool), values.to_numpy(dtype=object), default)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Every recording below the root, once, as a posix path relative to it, in sorted order of folders and names.
+
+    WFDB records go by their header. A signal file without one is listed by itself, unless a header beside it names it.
+    Hidden files and folders are passed over; links to folders are followed, each folder once.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DeriError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(folder).relative_to(root)
+        for name in _recordings(Path(folder), sorted(n for n in names if not n.startswith("."))):
+            yield (below / name).as_posix()
+
+
+def _recordings(folder: Path, names: list[str]) -> Iterator[str]:
+    suffixes = {name: posixpath.splitext(name)[1].lower() for name in names}
+    headers = [name for name in names if suffixes[name] == ".hea"]
+    stems = {posixpath.splitext(name)[0] for name in headers}
+    signals = [n for n in names if suffixes[n] in (".dat", ".mat") and posixpath.splitext(n)[0] not in stems]
+    named = {line.split(maxsplit=1)[0] for name in headers for line in _lines(folder / name)} if signals else set()
+    for name in names:
+        alone = name in signals and name not in named
+        if suffixes[name] == ".hea" or suffixes[name] in OTHER_SUFFIXES or alone:
+            yield name
+
+
+def _lines(header: Path) -> list[str]:
+    """The lines of a header that are not blank; a header that cannot be read has none and fails when it is read."""
+    try:
+        return [line for line in header.read_text(encoding="latin-1").splitlines() if line.strip()]
+    except OSError:
+        return []

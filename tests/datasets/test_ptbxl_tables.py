@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from deri.datasets import Dataset, open_dataset
+from deri.errors import DeriError
+
+PUBLISHED = {"super": "super_class", "sub": "sub_class", "form": "form", "rhythm": "rhythm"}
+
+# The metadata at hand joins rows of two releases. Later ones took back single statements of these records, and
+# dropped others as duplicates: the published files follow the later release.
+REVISED = {3796, 3797, 3799, 7783, 9822, 13803}
+
+STATEMENTS = """,description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass,extra
+NORM,normal ECG,1.0,,,NORM,NORM,
+IMI,inferior infarction,1.0,,,MI,IMI,
+ILMI,inferolateral infarction,1.0,,,MI,IMI,
+1AVB,first degree AV block,1.0,,,CD,_AVB,
+NDT,non-diagnostic T,1.0,1.0,,STTC,STTC,
+NT_,non-specific T,,1.0,,,,
+SR,sinus rhythm,,,1.0,,,
+AFIB,atrial fibrillation,,,1.0,,,
+"""
+DATABASE = """ecg_id,patient_id,age,report,scp_codes,strat_fold,filename_lr,filename_hr
+10,15709.0,56.0,sinusrhythmus normales ekg,"{'NORM': 100.0, 'SR': 0.0}",9,l/00010_lr,records500/00000/00010_hr
+2,13243.0,19.0,"früher, jetzt","{'SR': 0.0, 'ILMI': 35.0, 'IMI': 0.0, 'NDT': 50}",1,l/2,records500/00000/00002_hr
+3,,19.0,,"{'NT_': 0.0, '1AVB': 100.0}",10,l/3,records500/00000/00003_hr
+4,13243.0,20.0, *** ,{'AFIB': 0.0},8,l/4,records500/00000/00004_hr
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    (tmp_path / "scp_statements.csv").write_text(STATEMENTS)
+    (tmp_path / "ptbxl_database.csv").write_text(DATABASE)
+    return tmp_path
+
+
+def rewrite(path: Path, change: Callable[[str], str]) -> None:
+    path.write_text(change(path.read_text()))
+
+
+def test_examples(small: Path) -> None:
+    data = open_dataset("ptb-xl", small)
+    table = data.examples
+    assert list(table["record_id"]) == list(table["study_id"]) == ["2", "3", "4", "10"]
+    assert list(table["subject_id"]) == ["13243", "ecg 3", "13243", "15709"]
+    assert table["file"][0] == "records500/00000/00002_hr"
+    assert list(table["split"]) == ["train", "test", "train", "val"]
+    assert list(table["report"]) == ["früher, jetzt", None, None, "sinusrhythmus normales ekg"]
+    assert set(table["source"]) == {"ptb-xl"}
+    assert list(table["ptbxl-super"]) == [("MI", "STTC"), ("CD",), None, ("NORM",)]
+    assert list(table["ptbxl-sub"]) == [("IMI", "STTC"), ("AVB",), None, ("NORM",)]
+    assert list(table["ptbxl-form"]) == [("NDT",), ("NT",), None, None]
+    assert list(table["ptbxl-rhythm"]) == [("SR",), None, ("AFIB",), ("SR",)]
+    assert list(table["labels"]) == [("IMI", "ILMI", "NDT", "SR"), ("1AVB", "NT_"), ("AFIB",), ("NORM", "SR")]
+    assert list(data.tasks) == ["ptbxl-super", "ptbxl-sub", "ptbxl-form", "ptbxl-rhythm", "labels"]
+    assert [len(classes) for classes in data.tasks.values()] == [5, 23, 19, 12, 8]
+    assert data.rejects.empty
+
+
+def test_limit_keeps_the_classes(small: Path) -> None:
+    part = open_dataset("ptb-xl", small, limit=2)
+    assert list(part.examples["record_id"]) == ["2", "3"]
+    assert part.tasks == open_dataset("ptb-xl", small).tasks
+
+
+def test_rows_refused(small: Path) -> None:
+    rows = DATABASE.splitlines()
+    again, other = rows[1], rows[2].replace("SR", "AFIB")
+    bad = [
+        rows[3].replace("3,,", "5,,").replace("{", "["),
+        rows[3].replace("3,,", "6,,").replace("records500", "../records500"),
+        rows[3].replace("3,,", ",,"),
+    ]
+    rewrite(small / "ptbxl_database.csv", lambda text: text + "\n".join([again, other, *bad]) + "\n")
+    data = open_dataset("ptb-xl", small)
+    assert list(data.examples["record_id"]) == ["3", "4", "10"]
+    assert sorted(zip(data.rejects["record_id"], data.rejects["reason"], strict=True)) == [
+        ("", "missing_record_id"),
+        ("10", "duplicate_study_id"),
+        ("2", "duplicate_study_id"),
+        ("2", "duplicate_study_id"),
+        ("5", "bad_scp_codes"),
+        ("6", "bad_path"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "cause"),
+    [
+        ("ptbxl_database.csv", "'NORM'", "'FOO'", "statements that scp_statements.csv does not list: FOO"),
+        ("ptbxl_database.csv", ",9,l", ",11,l", "strat_fold must be 1 to 10, found 11"),
+        ("ptbxl_database.csv", ",9,l", ",,l", "strat_fold must be 1 to 10, found an empty cell"),
+        ("ptbxl_database.csv", "scp_codes", "codes", "lacks the column scp_codes; found ecg_id"),
+        ("scp_statements.csv", "diagnostic_subclass", "subclass", "lacks the column diagnostic_subclass"),
+        ("scp_statements.csv", "NORM,NORM,", "NORM,ODD,", "ptbxl-sub has no class ODD"),
+        ("scp_statements.csv", STATEMENTS[STATEMENTS.index("NORM") :], "", "scp_statements.csv has no rows"),
+    ],
+)
+def test_foreign_tables(small: Path, file: str, old: str, new: str, cause: str) -> None:
+    assert old in (small / file).read_text()
+    rewrite(small / file, lambda text: text.replace(old, new))
+    with pytest.raises(DeriError, match=cause):
+        open_dataset("ptb-xl", small)
+
+
+@pytest.mark.parametrize("file", ["ptbxl_database.csv", "scp_statements.csv"])
+def test_missing_tables(small: Path, file: str) -> None:
+    (small / file).unlink()
+    with pytest.raises(DeriError, match=rf"{file} is missing: the root of ptb-xl should contain it"):
+        open_dataset("ptb-xl", small)
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    root = tmp_path_factory.mktemp("ptbxl")
+    (root / "ptbxl_database.csv").symlink_to(shared / "text" / "ptbxl_database_union.csv")
+    (root / "scp_statements.csv").symlink_to(shared / "text" / "scp_statements.csv")
+    return open_dataset("ptb-xl", root)
+
+
+@pytest.fixture(scope="module")
+def dropped(shared: Path) -> set[int]:
+    """Records that are in no published file of any task: not in the release that these follow."""
+    files = (shared / "published-splits" / "merl" / "ptbxl").glob("*/*.csv")
+    published = {ecg for file in files for ecg in pd.read_csv(file, usecols=["ecg_id"])["ecg_id"]}
+    ours = set(pd.read_csv(shared / "text" / "ptbxl_database_union.csv", usecols=["ecg_id"])["ecg_id"])
+    return ours - published
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_real_labels_and_splits_equal_the_published(task: str, real: Dataset, dropped: set[int], shared: Path) -> None:
+    """Exact equality, record by record, of labels, split, subject and file, both ways."""
+    published = {}
+    folder = shared / "published-splits" / "merl" / "ptbxl" / PUBLISHED[task]
+    for split in ("train", "val", "test"):
+        table = pd.read_csv(folder / f"ptbxl_{PUBLISHED[task]}_{split}.csv")
+        for row in table.to_dict("records"):
+            classes = {name for name in table.columns[6:] if row[name] == 1}
+            published[row["ecg_id"]] = (split, classes, str(int(row["patient_id"])), row["filename_hr"])
+    assert len(dropped) == 16
+    records = set(real.examples["record_id"].astype(int))
+    ours = {}
+    for row in real.examples.to_dict("records"):
+        if row[f"ptbxl-{task}"] is not None:
+            ours[int(row["record_id"])] = (row["split"], set(row[f"ptbxl-{task}"]), row["subject_id"], row["file"])
+    compared = records - dropped - REVISED
+    assert len(compared) == 10755 - 16 - 6
+    assert {e: v for e, v in ours.items() if e in compared} == {e: v for e, v in published.items() if e in compared}
+    assert len(ours.keys() & compared) > 8900
+    for record in REVISED & published.keys():  # revised means: statements taken back, nothing else
+        assert published[record][1] <= ours[record][1]
+        assert published[record][0] == ours[record][0]
+
+
+def test_real_set(real: Dataset, shared: Path) -> None:
+    table = real.examples
+    assert len(table) == 10755
+    assert real.rejects.empty
+    assert table["record_id"].is_unique
+    assert table["record_id"].astype(int).is_monotonic_increasing
+    assert table.groupby("subject_id")["split"].nunique().max() == 1, "a patient in two splits"
+    database = pd.read_csv(shared / "text" / "ptbxl_database_union.csv", index_col="ecg_id")
+    for row in table.iloc[::500].to_dict("records"):
+        raw = database.loc[int(row["record_id"])]
+        assert set(row["labels"]) == set(ast.literal_eval(raw["scp_codes"]))
+        assert row["report"] == raw["report"]
