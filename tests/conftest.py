@@ -46,3 +46,18 @@ def ecg_real(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mimic_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 96 simulated recordings in the MIMIC-IV-ECG layout; every fifth patient is held out."""
+    from deri.datasets import open_dataset
+    from deri.simulate import simulate
+    from deri.store import prepare
+
+    folder = tmp_path_factory.mktemp("mimic")
+    simulate("mimic-iv-ecg", 96, folder / "source", seed=1)
+    dataset = open_dataset("mimic-iv-ecg", folder / "source")
+    dataset.val_fraction = 0.2
+    prepare(dataset, folder / "store")
+    return folder / "store"

@@ -1,0 +1,81 @@
+"""``deri simulate`` and ``deri prepare``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deri.cli.console import progress, say
+from deri.errors import DeriError
+
+
+class SplitRule(str, Enum):
+    """What a random split keeps together."""
+
+    patient = "patient"
+    record = "record"
+
+
+class Repair(str, Enum):
+    """How gaps in a lead are filled."""
+
+    lead = "lead"
+    published = "published"
+
+
+def simulate(
+    layout: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl")],
+    out: Annotated[Path, typer.Option(help="new directory for the data set")],
+    records: Annotated[int, typer.Option(min=1, help="how many recordings")] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write simulated recordings and reports in the exact layout of a public data set."""
+    from deri.simulate import simulate as run
+
+    with progress(f"simulate {layout}") as show:
+        summary = run(layout, records, out, seed=seed, progress=show)
+    print(summary.text())
+
+
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | folder")],
+    source: Annotated[Path, typer.Argument(help="root of the data set on disk")],
+    out: Annotated[Path | None, typer.Option(help="the store; stores/NAME-OF-SOURCE when not given")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes that read recordings")] = 1,
+    shard: Annotated[str, typer.Option(help="I/N: do the I-th of N parts (1 ≤ I ≤ N); the last one merges")] = "1/1",
+    labels: Annotated[Path | None, typer.Option(help="folder: CSV of file, report, labels, subject, split")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first recordings")] = None,
+    split: Annotated[SplitRule, typer.Option(help="what a random split keeps together")] = SplitRule.patient,
+    repair: Annotated[Repair, typer.Option(help="gaps: per lead, or as published (mixes leads)")] = Repair.lead,
+    seed: Annotated[int, typer.Option(min=0, help="of the random split")] = 0,
+) -> None:
+    """Read a data set once into a store that trains at memory speed; continues where a killed run stopped."""
+    from deri.datasets import open_dataset
+    from deri.store import prepare as run
+
+    out = out or Path("stores") / source.resolve().name
+    part = _shard(shard)
+    opened = open_dataset(dataset, source, labels=labels, limit=limit)
+    say(f"{dataset}: {len(opened.examples)} recordings in {source} → {out}")
+    with progress("prepare") as show:
+        summary = run(
+            opened,
+            out,
+            workers=workers,
+            shard=part,
+            split=split.value,
+            repair=repair.value,
+            seed=seed,
+            progress=show,
+        )
+    print(summary.text())
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        return int(first) - 1, int(second)
+    raise DeriError(f"--shard {text!r} is not of the form I/N with 1 ≤ I ≤ N, e.g. 2/8")

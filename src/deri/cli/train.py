@@ -1,0 +1,31 @@
+"""``deri pretrain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deri.cli.console import progress, say
+
+
+def pretrain(
+    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
+    out: Annotated[Path, typer.Option(help="run directory")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=10")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a shipped recipe or a .yaml file [default: deri]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
+) -> None:
+    """Pre-train on the ECG–report pairs of a store. Several processes: torchrun --nproc-per-node N -m deri pretrain …"""
+    from deri.recipes import load_recipe
+    from deri.training import pretrain as run
+
+    stored = out / "recipe.yaml"
+    if recipe is None and resume and stored.is_file():
+        recipe = str(stored)
+    content = load_recipe(recipe or "deri", overrides or [])
+    with progress("pretrain") as show:
+        run(data, out, content, resume=resume, device=device, say=say, show=show)
+    print(out)

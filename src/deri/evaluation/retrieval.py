@@ -1,0 +1,48 @@
+"""Retrieval between ECGs and reports: how often the right report is among the k nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def recall_at_k(
+    ecg: np.ndarray, text: np.ndarray, report_ids: np.ndarray, ks: Sequence[int] = (1, 5), chunk: int = 2048
+) -> dict[str, float]:
+    """Recall at k in both directions, where an identical report counts as the right one.
+
+    Args:
+        ecg: (n, d) L2-normalised embeddings of recordings.
+        text: (n, d) L2-normalised embeddings of their reports, row by row.
+        report_ids: (n,) equal for equal reports.
+        ks: how many nearest to look at.
+        chunk: queries ranked at once, which bounds memory to chunk × n.
+
+    Returns:
+        ``ecg_to_text_r1``, ``text_to_ecg_r1`` … Text→ECG asks with every recording's report; each distinct text is one
+        candidate of ECG→text, so that frequent reports do not fill the list. Ties count against the model.
+    """
+    report_ids = np.asarray(report_ids)
+    if not len(report_ids) == len(ecg) == len(text):
+        raise ValueError(f"unequal lengths: {len(ecg)} ECGs, {len(text)} texts, {len(report_ids)} report ids")
+    _, first, inverse = np.unique(report_ids, return_index=True, return_inverse=True)
+    ranks_ecg = _ranks(ecg, text[first], lambda rows: inverse[rows, None] == np.arange(len(first)), chunk)
+    ranks_text = _ranks(text, ecg, lambda rows: inverse[rows, None] == inverse[None, :], chunk)
+    result = {}
+    for name, ranks in (("ecg_to_text", ranks_ecg), ("text_to_ecg", ranks_text)):
+        for k in ks:
+            result[f"{name}_r{k}"] = float((ranks < k).mean()) if len(ranks) else float("nan")
+    return result
+
+
+def _ranks(queries: np.ndarray, candidates: np.ndarray, right: object, chunk: int) -> np.ndarray:
+    """How many wrong candidates score at least as high as the best right one, per query."""
+    ranks = np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), chunk):
+        rows = np.arange(start, min(start + chunk, len(queries)))
+        scores = queries[rows] @ candidates.T
+        is_right = right(rows)  # type: ignore[operator]
+        best = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)
+        ranks[rows] = (~is_right & (scores >= best)).sum(axis=1)
+    return ranks

@@ -1,0 +1,124 @@
+"""One process or many: started by ``torchrun``, over NCCL on GPUs and gloo on CPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among all: ``rank`` of ``world``, on ``device``."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def processes(device: str | None = None) -> Iterator[Process]:
+    """Join the group that ``torchrun`` started, or be the only process; leave it in the end."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.device(chosen if chosen != "cuda" else f"cuda:{local}")
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    joined = world > 1 and not dist.is_initialized()
+    if joined:
+        # The text features of a large store are computed by rank 0 while the others wait.
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=timedelta(hours=4))
+    try:
+        yield Process(rank, world, where)
+    finally:
+        if joined:
+            dist.destroy_process_group()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
+    """Replace gradients by their mean over processes, in one message."""
+    if world == 1:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    dist.all_reduce(flat)
+    flat /= world
+    offset = 0
+    for grad in grads:
+        grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
+        offset += grad.numel()
+
+
+def broadcast_weights(model: nn.Module, world: int) -> None:
+    """Start every process from the weights and buffers of rank 0."""
+    if world > 1:
+        for tensor in [*model.parameters(), *model.buffers()]:
+            dist.broadcast(tensor.detach(), 0)
+
+
+class SyncBatchNorm1d(nn.BatchNorm1d):
+    """Batch norm whose training statistics span all processes; also on CPUs, where torch's own does not run."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: (B, C) or (B, C, n) → same shape; every process holds as many values."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        x = input.float()
+        dims = [d for d in range(x.dim()) if d != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = x.numel() / x.shape[1] * dist.get_world_size()
+        mean: Tensor = _AllReduce.apply(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        variance: Tensor = _AllReduce.apply(centred.square().sum(dims)) / count
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        with torch.no_grad():
+            momentum = self.momentum if self.momentum is not None else 0.1
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+def synchronise_batchnorm(model: nn.Module) -> None:
+    """Turn the model's batch norms into :class:`SyncBatchNorm1d`; parameters, buffers and names stay."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm1d:
+            module.__class__ = SyncBatchNorm1d
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes; the derivative of a sum that all receive is the sum of what all send back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad

@@ -1,0 +1,90 @@
+"""The training state in one safetensors file: weights, optimiser moments, and where the run stands.
+
+Nothing is pickled. Random numbers need no state: every step seeds its own from (seed, step, rank).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from deri.errors import DeriError
+from deri.files import atomic_path
+from deri.models import EcgTextModel
+
+VERSION = 1
+_TEXT = "text_encoder."
+
+
+@dataclass
+class Progress:
+    """Where a run stands: steps done, the best validation loss and its step, and the loss scale of fp16."""
+
+    step: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+    scaler: dict[str, Any] | None = None
+
+
+def save_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, progress: Progress, run_id: str) -> None:
+    """Write the state atomically. A frozen text encoder is left out: the recipe names it."""
+    tensors = {f"model/{name}": value for name, value in _weights(model).items()}
+    for name, parameter in _trained(model):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {"version": str(VERSION), "run": run_id, "progress": json.dumps(asdict(progress))}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, run_id: str) -> Progress:
+    """Restore what :func:`save_state` wrote, exactly.
+
+    ``run_id`` identifies what the state is of (recipe, store, number of processes); another one is an error.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except Exception as error:  # safetensors has its own error type besides OSError
+        raise DeriError(f"{path} cannot be read ({error}); delete it to start the run again") from None
+    if metadata.get("version") != str(VERSION):
+        raise DeriError(f"{path} was written by another version of deri; start a new run")
+    if metadata.get("run") != run_id:
+        raise DeriError(
+            f"{path} belongs to another recipe, store or number of processes; start a new run in another --out"
+        )
+    weights = _weights(model)
+    found = {name[len("model/") :] for name in tensors if name.startswith("model/")}
+    if found != set(weights):
+        odd = sorted(found ^ set(weights))[:5]
+        raise DeriError(f"{path} does not fit the recipe's model: {', '.join(odd)} on one side only")
+    with torch.no_grad():
+        for name, value in weights.items():
+            value.copy_(tensors[f"model/{name}"])
+    for name, parameter in _trained(model):
+        prefix = f"optimizer/{name}/"
+        state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        if state:
+            # Moments live beside their weights; the step counter stays on the CPU, where torch keeps it.
+            optimizer.state[parameter] = {
+                key: value if key == "step" and not optimizer.defaults.get("fused") else value.to(parameter.device)
+                for key, value in state.items()
+            }
+    return Progress(**json.loads(metadata["progress"]))
+
+
+def _weights(model: EcgTextModel) -> dict[str, torch.Tensor]:
+    keep_text = model.text_encoder.trained
+    return {name: value for name, value in model.state_dict().items() if keep_text or not name.startswith(_TEXT)}
+
+
+def _trained(model: EcgTextModel) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]

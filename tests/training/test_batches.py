@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deri.errors import DeriError
+from deri.recipes import Train
+from deri.training.batches import Order, prefetch
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(8, 200), batch=st.integers(2, 16), world=st.integers(1, 3), seed=st.integers(0, 99))
+def test_an_epoch_visits_every_row_at_most_once_over_all_processes(n: int, batch: int, world: int, seed: int) -> None:
+    rows = np.arange(n) * 10
+    config = Train(batch_size=batch, seed=seed)
+    orders = [Order.make(rows, config, rank, world) for rank in range(world)]
+    steps = orders[0].steps_per_epoch
+    assert steps >= 1
+    seen = np.concatenate([order.step_rows(step) for step in range(steps) for order in orders])
+    assert len(seen) == len(set(seen.tolist())) == steps * orders[0].batch_size * world
+    assert set(seen.tolist()) <= set(rows.tolist())
+    assert n - len(seen) < orders[0].batch_size * world
+
+
+def test_epochs_differ_unless_the_released_flaw_is_asked_for() -> None:
+    rows = np.arange(64)
+    epochs = Order.make(rows, Train(batch_size=64), 0, 1)
+    assert epochs.step_rows(0).tolist() != epochs.step_rows(1).tolist()
+    once = Order.make(rows, Train(batch_size=64, shuffle="once"), 0, 1)
+    assert once.step_rows(0).tolist() == once.step_rows(1).tolist()
+
+
+def test_order_does_not_depend_on_what_was_asked_before() -> None:
+    rows = np.arange(40)
+    make = lambda: Order.make(rows, Train(batch_size=8), 0, 1)  # noqa: E731
+    straight, jump = make(), make()
+    for step in range(12):
+        straight.step_rows(step)
+    np.testing.assert_array_equal(straight.step_rows(13), jump.step_rows(13))
+
+
+def test_too_few_rows() -> None:
+    with pytest.raises(DeriError, match="at least 4"):
+        Order.make(np.arange(3), Train(), 0, 2)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, 100])
+def test_prefetch_keeps_the_order_and_raises_what_a_batch_raises(ahead: int) -> None:
+    assert list(prefetch(lambda s: s * s, range(5, 12), ahead)) == [s * s for s in range(5, 12)]
+
+    def fail(step: int) -> int:
+        if step == 3:
+            raise ValueError("bad row")
+        return step
+
+    with pytest.raises(ValueError, match="bad row"):
+        list(prefetch(fail, range(6), ahead))
+
+
+def test_prefetch_reads_no_further_than_it_may() -> None:
+    made: list[int] = []
+    iterator = prefetch(lambda s: made.append(s) or s, range(100), 2)
+    next(iterator)
+    time.sleep(0.1)
+    assert max(made) <= 3
+    iterator.close()  # type: ignore[attr-defined]

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from deri.errors import DeriError
+from deri.models import load_model
+from deri.recipes import Recipe, load_recipe
+from deri.training import pretrain
+from deri.training.log import RunLog, read_metrics
+from support import tiny
+
+SMALL = [
+    "model.base_width=4", "model.dim=32", "model.decoder.hidden=16", "model.decoder.head_dim=8",
+    "model.text.pooling=mean", "train.batch_size=16", "train.lr=2e-3", "train.log_steps=1", "train.checkpoint_steps=3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert") / "bert"
+    encoder = tiny.text_encoder()
+    encoder.model.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def recipe(text_dir: Path, *overrides: str, name: str = "deri") -> Recipe:
+    return load_recipe(name, [*SMALL, f"model.text.encoder={text_dir}", *overrides])
+
+
+def run(store: Path, out: Path, content: Recipe, **options: object) -> Path:
+    return pretrain(store, out, content, device="cpu", say=lambda _: None, **options)  # type: ignore[arg-type]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "checkpoints" / "last.safetensors")
+
+
+def test_loss_falls_and_the_best_model_is_ready_for_use(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    out = run(mimic_store, tmp_path / "run", recipe(text_dir, "train.epochs=6"))
+    lines = read_metrics(out)
+    train = [line for line in lines if line["split"] == "train"]
+    val = [line for line in lines if line["split"] == "val"]
+    assert np.mean([line["loss"] for line in train[-4:]]) < np.mean([line["loss"] for line in train[:4]])
+    assert len(val) == 6
+    assert {"alignment", "view_contrast", "ecg_to_text_r1", "text_to_ecg_r5"} <= set(val[0])
+    best = min(val, key=lambda line: line["loss"])
+    assert f"weights of step {best['step']}" in (out / "model" / "README.md").read_text()
+    model = load_model(out)
+    assert model.recipe_name == "deri"
+    assert not list(out.rglob("*.tmp"))
+    assert (out / "recipe.yaml").is_file()
+
+
+def test_same_seed_same_bits_and_another_seed_differs(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    content = recipe(text_dir, "train.epochs=2")
+    a, b = (weights(run(mimic_store, tmp_path / name, content)) for name in "ab")
+    c = weights(run(mimic_store, tmp_path / "c", recipe(text_dir, "train.epochs=2", "train.seed=7")))
+    assert set(a) == set(b) == set(c)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", ["deri", "deri-reference", "deri-paper", "merl"])
+def test_every_recipe_trains(name: str, mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    content = recipe(text_dir, "train.epochs=1", "model.text.max_tokens=24", name=name)
+    lines = read_metrics(run(mimic_store, tmp_path / "run", content))
+    assert all(line["loss"] is not None for line in lines)
+    if name == "deri-reference":
+        last = [line for line in lines if line["split"] == "train"][-1]
+        terms = ("alignment", "mixed_alignment", "view_contrast", "ecg_reconstruction")
+        assert last["loss"] == pytest.approx(sum(last[term] for term in terms), rel=1e-4)
+        assert last["text_reconstruction"] > 0
+
+
+def test_training_text_layers_changes_them(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    out = run(mimic_store, tmp_path / "run", recipe(text_dir, "train.epochs=1", "model.text.train_layers=1"))
+    before = tiny.text_encoder().model.state_dict()
+    after = load_model(out).text_encoder.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("encoder.layer.1.") for name in changed)
+    assert not any(name.startswith(("encoder.layer.0.", "embeddings.")) for name in changed)
+
+
+def test_resume_refuses_what_does_not_fit(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    content = recipe(text_dir, "train.epochs=1")
+    out = run(mimic_store, tmp_path / "run", content)
+    with pytest.raises(DeriError, match="--resume"):
+        run(mimic_store, out, content)
+    with pytest.raises(DeriError, match="another recipe"):
+        run(mimic_store, out, recipe(text_dir, "train.epochs=2"), resume=True)
+    (out / "checkpoints" / "last.safetensors").write_bytes(b"half a file")
+    with pytest.raises(DeriError, match="cannot be read"):
+        run(mimic_store, out, content, resume=True)
+
+
+def test_precision_fp16_needs_a_gpu(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeriError, match="needs a GPU"):
+        run(mimic_store, tmp_path / "run", recipe(text_dir, "train.precision=fp16"))
+    run(mimic_store, tmp_path / "bf16", recipe(text_dir, "train.precision=bf16", "train.epochs=1"))
+
+
+def test_log_drops_lines_past_the_restored_step(tmp_path: Path) -> None:
+    lines = [json.dumps({"split": "train", "step": step, "epoch": 0, "loss": 1.0}) for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"split": "train", "st')
+    log = RunLog(tmp_path, 2, lambda _: None)
+    log.write("train", 3, 0, {"loss": float("nan")})
+    log.close()
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1.0), (2, 1.0), (3, None)]
+
+
+def command(store: Path, out: Path, text_dir: Path, epochs: int) -> list[str]:
+    overrides = [*SMALL, f"model.text.encoder={text_dir}", f"train.epochs={epochs}"]
+    base = [sys.executable, "-m", "deri", "pretrain", "--data", str(store), "--out", str(out), "--device", "cpu"]
+    return [*base, "--resume", *overrides]
+
+
+def test_killed_three_times_and_resumed_it_ends_with_the_same_bits(
+    mimic_store: Path, text_dir: Path, tmp_path: Path
+) -> None:
+    epochs = 8
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    subprocess.run(command(mimic_store, straight, text_dir, epochs), env=env, check=True, capture_output=True)
+    total = max(line["step"] for line in read_metrics(straight))
+    moments = sorted(random.Random(time.time_ns()).sample(range(2, total), 3))
+    for moment in moments:
+        process = subprocess.Popen(
+            command(mimic_store, killed, text_dir, epochs), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if max((line["step"] for line in _lines(killed)), default=0) >= moment:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(mimic_store, killed, text_dir, epochs), env=env, check=True, capture_output=True)
+    a, b = weights(straight), weights(killed)
+    assert set(a) == set(b)
+    assert all(torch.equal(a[name], b[name]) for name in a), f"killed at steps {moments}"
+    assert (straight / "model" / "model.safetensors").read_bytes() == (killed / "model" / "model.safetensors").read_bytes()
+    timeless = lambda out: [{k: v for k, v in line.items() if k != "samples_per_s"} for line in read_metrics(out)]  # noqa: E731
+    assert timeless(straight) == timeless(killed)
+
+
+def _lines(out: Path) -> list[dict[str, int]]:
+    try:
+        return read_metrics(out)
+    except ValueError:  # a line is being written
+        return []

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from deri.recipes import Train
+from deri.training.schedule import learning_rate
+
+
+def test_warmup_then_cosine_to_the_minimum() -> None:
+    config = Train(lr=1.0, min_lr=0.1, warmup_steps=10, schedule="cosine")
+    values = [learning_rate(step, 110, config) for step in range(110)]
+    assert values[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert values[10] == 1.0
+    assert values[60] == pytest.approx(0.55)
+    assert values[-1] == pytest.approx(0.1, abs=1e-3)
+    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+
+
+def test_warmup_takes_at_most_a_tenth_of_a_short_run() -> None:
+    assert learning_rate(2, 20, Train(lr=1.0, warmup_steps=500)) == 1.0
+
+
+def test_restarts_as_released_equal_torch() -> None:
+    import torch
+
+    config = Train(lr=1e-3, min_lr=1e-8, schedule="restarts", restart_steps=7, warmup_steps=0)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([weight], lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=7, eta_min=1e-8)
+    for step in range(20):
+        assert learning_rate(step, 20, config) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_constant() -> None:
+    assert math.isclose(learning_rate(90, 100, Train(lr=0.5, schedule="constant", warmup_steps=5)), 0.5)
