@@ -1,0 +1,1 @@
+"""Readers of file formats, one module each; :func:`deri.ecg.read_ecg` chooses among them."""

@@ -1,0 +1,51 @@
+"""Scaling a standardised signal for a model. It happens when data are read, so a recipe can choose it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from deri.errors import DeriError
+
+Normalisation = Literal["millivolt", "minmax"]
+
+MILLIVOLT_LIMIT = 10.0
+"""``millivolt`` clips to this many mV: QRS complexes stay below it, loose electrodes do not."""
+
+
+def normalise(signal: np.ndarray, mode: str = "millivolt") -> np.ndarray:
+    """Scale signals for a model; the batch is handled as a whole.
+
+    Args:
+        signal: (..., 12, n) in mV, finite. Not modified.
+        mode: ``millivolt`` subtracts each lead's mean over time and clips to ±10 mV: amplitudes, which carry meaning
+            (hypertrophy, low voltage), stay in mV. ``minmax`` maps the smallest and largest value over all leads and
+            samples of a record to 0 and 1, as published (SPEC §2).
+
+    Returns:
+        float32, same shape.
+
+    Raises:
+        DeriError: unknown mode; ``minmax`` of a record that is flat; values that are not finite.
+    """
+    if mode not in ("millivolt", "minmax"):
+        raise DeriError(f"unknown normalisation {mode!r}; choose millivolt or minmax")
+    signal = np.asarray(signal, dtype=np.float32)
+    if mode == "millivolt":
+        out = signal - signal.mean(axis=-1, keepdims=True, dtype=np.float32)
+        if not np.isfinite(out[..., :1]).all():  # the mean carries a NaN of any sample into every sample
+            raise DeriError("cannot normalise: the signal has samples that are not finite; standardise it first")
+        np.clip(out, -MILLIVOLT_LIMIT, MILLIVOLT_LIMIT, out=out)
+        return out
+    low = signal.min(axis=(-2, -1), keepdims=True)
+    span = signal.max(axis=(-2, -1), keepdims=True) - low
+    if not np.isfinite(span).all():
+        raise DeriError("cannot normalise: the signal has samples that are not finite; standardise it first")
+    flat = np.flatnonzero(span <= 0)
+    if flat.size:
+        which = f" (record {flat[0]} of the batch)" if signal.ndim > 2 else ""
+        raise DeriError(f"min-max normalisation of a flat record{which}: all its samples have one value; leave it out")
+    out = signal - low
+    out /= span
+    return out

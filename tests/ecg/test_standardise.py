@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deri.ecg import ECG, LEADS, standardise
+from deri.ecg.standardise import repair_published, resample
+from deri.errors import DeriError, ReadError
+
+
+def noise(n: int = 5000, fs: float = 500, scale: float = 0.5, seed: int = 0) -> ECG:
+    rng = np.random.default_rng(seed)
+    return ECG((rng.normal(size=(12, n)) * scale).astype(np.float32), fs, {"source_file": "x.hea"})
+
+
+def sines(fs: float, n: int, hertz: float = 7.0, offset: float = 0.0) -> ECG:
+    t = np.arange(n) / fs
+    rows = [np.sin(2 * np.pi * hertz * t + i / 3) + offset for i in range(12)]
+    return ECG(np.array(rows, dtype=np.float32), fs)
+
+
+def reason_of(ecg: ECG, **options) -> str:
+    with pytest.raises(ReadError) as caught:
+        standardise(ecg, **options)
+    return caught.value.reason
+
+
+def test_what_fits_already_is_unchanged() -> None:
+    ecg = noise()
+    done = standardise(ecg)
+    assert np.array_equal(done.signal, ecg.signal)
+    assert (done.valid_samples, done.repaired_samples, done.flags) == (5000, 0, ())
+    assert done.signal.dtype == np.float32
+
+
+def test_longer_is_cropped_to_its_beginning_and_shorter_gets_zeros() -> None:
+    long = noise(7000)
+    done = standardise(long)
+    assert np.array_equal(done.signal, long.signal[:, :5000])
+    assert (done.valid_samples, done.flags) == (5000, ("cropped",))
+    short = noise(3000)
+    done = standardise(short)
+    assert np.array_equal(done.signal[:, :3000], short.signal)
+    assert not done.signal[:, 3000:].any()
+    assert (done.valid_samples, done.flags) == (3000, ("padded",))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    fs=st.sampled_from([100, 128, 240, 250, 257, 360, 400, 499.5, 512, 977, 1000, 2000]),
+    seconds=st.floats(2.5, 14),
+    hertz=st.floats(0.8, 30),
+    offset=st.sampled_from([0.0, 5.0, -20.0]),
+)
+def test_a_sine_stays_a_sine(fs: float, seconds: float, hertz: float, offset: float) -> None:
+    n = round(fs * seconds)
+    done = standardise(sines(fs, n, hertz, offset))
+    assert done.valid_samples == min(5000, round(n * 500 / fs))
+    assert ("resampled" in done.flags) == (fs != 500)
+    t = np.arange(done.valid_samples) / 500
+    for lead in (0, 7):
+        expected = np.sin(2 * np.pi * hertz * t + lead / 3) + offset
+        inner = slice(60, done.valid_samples - 60)
+        assert np.abs(done.signal[lead, inner] - expected[inner]).max() < 0.002
+        # At the ends the filter has to guess how the wave goes on; an offset must not ring there all the same.
+        assert np.abs(done.signal[lead, : done.valid_samples] - offset).max() < 1.5
+    assert not done.signal[:, done.valid_samples :].any()
+
+
+def test_an_offset_alone_does_not_ring() -> None:
+    ecg = sines(1000, 10000, offset=0)
+    shifted = ECG(ecg.signal + 8, 1000)
+    np.testing.assert_allclose(standardise(shifted).signal - 8, standardise(ecg).signal, atol=1e-5)
+
+
+@pytest.mark.parametrize("fs", [1000, 400, 257])
+def test_only_the_part_used_is_resampled_and_it_makes_no_difference(fs: int) -> None:
+    ecg = noise(fs * 25, fs)
+    whole = resample(ecg.signal, Fraction(500, fs))
+    np.testing.assert_allclose(standardise(ecg).signal, whole[:, :5000], atol=2e-3)
+    np.testing.assert_allclose(standardise(ecg).signal[:, 100:], whole[:, 100:5000], atol=1e-4)
+
+
+def test_gaps_are_filled_within_their_own_lead() -> None:
+    ecg = noise()
+    signal = ecg.signal.copy()
+    signal[4, :3] = np.nan
+    signal[4, 100:103] = [np.nan, np.inf, -np.inf]
+    signal[9, -2:] = np.nan
+    done = standardise(ECG(signal, 500))
+    expected = ecg.signal.copy()
+    expected[4, :3] = signal[4, 3]
+    a, b = signal[4, 99], signal[4, 103]
+    expected[4, 100:103] = [a + (b - a) * k / 4 for k in (1, 2, 3)]
+    expected[9, -2:] = signal[9, -3]
+    np.testing.assert_allclose(done.signal, expected, atol=1e-6)
+    assert (done.repaired_samples, done.flags) == (8, ("repaired",))
+    assert np.isnan(signal[4, 0])  # the recording itself is untouched
+
+
+def test_gap_limits() -> None:
+    signal = noise().signal.copy()
+    signal[2, 1000:1500] = np.nan  # exactly one second
+    assert standardise(ECG(signal, 500)).repaired_samples == 500
+    signal[2, 1500] = np.nan
+    assert reason_of(ECG(signal, 500)) == "gaps_too_long"
+    signal = noise().signal.copy()
+    signal[5, ::5] = np.nan  # exactly a fifth
+    assert standardise(ECG(signal, 500)).repaired_samples == 1000
+    signal[5, 1] = np.nan
+    with pytest.raises(ReadError, match=r"x\.hea: lead aVF lacks 20 %"):
+        standardise(ECG(signal, 500, {"source_file": "x.hea"}))
+
+
+def test_what_comes_after_the_part_used_does_not_matter() -> None:
+    signal = noise(12000).signal.copy()
+    signal[3, 6000:] = np.nan
+    signal[7, 7000] = 1e6
+    assert standardise(ECG(signal, 500)).repaired_samples == 0
+
+
+def test_published_repair_takes_the_mean_over_neighbours_of_all_leads() -> None:
+    rng = np.random.default_rng(2)
+    signal = rng.normal(size=(12, 60)).astype(np.float32)
+    signal[3, [0, 20, 21]] = np.nan
+    signal[:, 40:45] = np.inf
+    expected = signal.astype(float)
+    for lead, t in np.argwhere(~np.isfinite(signal)):
+        values = [x for x in signal[:, max(0, t - 6) : t + 7].ravel() if np.isfinite(x)]
+        expected[lead, t] = sum(map(float, values)) / len(values)
+    np.testing.assert_allclose(repair_published(signal), expected, atol=1e-6)
+
+
+def test_published_repair_by_option() -> None:
+    signal = noise().signal.copy()
+    signal[2, 1000:2000] = np.nan  # too long for one lead; the other leads fill it
+    done = standardise(ECG(signal, 500), repair="published")
+    assert done.repaired_samples == 1000
+    assert np.array_equal(done.signal, repair_published(signal))
+    signal[:, 3000:3013] = np.nan  # the middle one has no neighbour within six
+    assert reason_of(ECG(signal, 500), repair="published") == "gaps_too_long"
+    with pytest.raises(DeriError, match="median"):
+        standardise(noise(), repair="median")
+
+
+def test_recordings_that_are_refused() -> None:
+    assert reason_of(noise(999)) == "too_short"
+    assert standardise(noise(1000)).valid_samples == 1000
+    assert reason_of(noise(5000, fs=49)) == "bad_sampling_rate"
+    assert reason_of(noise(5000, fs=1e6)) == "bad_sampling_rate"
+    assert reason_of(ECG(np.full((12, 5000), 0.3, dtype=np.float32), 500)) == "flat_record"
+    assert reason_of(noise(scale=5e-7)) == "amplitude_out_of_range"  # nanovolts
+    assert reason_of(noise(scale=500)) == "amplitude_out_of_range"  # microvolts taken for millivolts
+    signal = noise().signal.copy()
+    signal[[1, 7]] = np.nan
+    with pytest.raises(ReadError, match=r"x\.hea: leads missing: II, V2$") as caught:
+        standardise(ECG(signal, 500, {"source_file": "x.hea"}))
+    assert caught.value.reason == "missing_leads"
+
+
+def test_amplitude_limit_is_that_of_the_store() -> None:
+    signal = noise().signal.copy()
+    signal[0, 9] = 32.767
+    assert standardise(ECG(signal, 500)).signal.max() == np.float32(32.767)
+    signal[0, 9] = -32.769
+    with pytest.raises(ReadError, match="unit or the gain"):
+        standardise(ECG(signal, 500))
+
+
+def test_quality_flags() -> None:
+    signal = noise(6000, 1000).signal.copy()
+    signal[6] = 0.25
+    metadata = {"warnings": {"checksum_mismatch": "…"}, "derived_leads": {"III": "II - I"}}
+    done = standardise(ECG(signal, 1000, metadata))
+    assert set(done.flags) == {"checksum_mismatch", "derived_lead:III", "resampled", "padded", "flat_lead:V1"}
+    assert standardise(noise(scale=0.01)).flags == ("low_amplitude",)
+
+
+def test_other_lengths_and_rates() -> None:
+    done = standardise(noise(), fs=100, samples=400)
+    assert done.signal.shape == (12, 400)
+    assert done.flags == ("resampled", "cropped")
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), fs=st.sampled_from([100, 360, 500, 1000]), share=st.floats(0, 0.1))
+def test_the_result_is_always_finite_and_of_standard_shape(seed: int, fs: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    signal = rng.normal(size=(12, int(fs * rng.uniform(2, 13)))).astype(np.float32)
+    signal[rng.random(signal.shape) < share] = np.nan
+    done = standardise(ECG(signal, fs))
+    assert done.signal.shape == (12, 5000)
+    assert np.isfinite(done.signal).all()
+    assert ("repaired" in done.flags) == (done.repaired_samples > 0)
+    assert len(LEADS) == len(done.signal)

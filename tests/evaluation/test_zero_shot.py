@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from deri.datasets import open_dataset
+from deri.errors import DeriError
+from deri.evaluation.embed import embed_store
+from deri.evaluation.zero_shot import class_weights, zero_shot, zero_shot_task
+from deri.models import EcgTextModel
+from deri.reports import prompts_for
+from deri.simulate import simulate
+from deri.store import Store, prepare
+from support import tiny
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("ptbxl")
+    simulate("ptb-xl", 120, folder / "source", seed=2)
+    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
+    return Store.open(folder / "store")
+
+
+@pytest.fixture(scope="module")
+def model() -> EcgTextModel:
+    return tiny.model(pooling="mean", seed=4)
+
+
+def test_result_file_against_its_parts(store: Store, model: EcgTextModel) -> None:
+    result = zero_shot_task(model, store, "ptbxl-rhythm", model_name="tiny", split="all", draws=100)
+    rows = store.task_rows("ptbxl-rhythm", "all")
+    names, labels = store.labels("ptbxl-rhythm", rows)
+    prompts = prompts_for("ptbxl-rhythm", names)
+    embedded = np.stack([model.encode_text(texts).mean(axis=0) for texts in prompts.values()])
+    scores = embed_store(model, store, rows) @ embedded.T
+    assert result["n"] == len(rows)
+    assert list(result["classes"]) == names
+    for c, name in enumerate(names):
+        entry = result["classes"][name]
+        assert entry["n_pos"] == labels[:, c].sum()
+        if 0 < labels[:, c].sum() < len(rows):
+            assert entry["auroc"] == pytest.approx(roc_auc_score(labels[:, c], scores[:, c]), abs=1e-6)
+            assert entry["ci"][0] <= entry["auroc"] <= entry["ci"][1]
+        else:
+            assert entry["auroc"] is None
+            assert any(name in note for note in result["notes"])
+    known = [entry["auroc"] for entry in result["classes"].values() if entry["auroc"] is not None]
+    assert result["macro_auroc"]["value"] == pytest.approx(np.mean(known))
+    assert result["macro_f1"] is None  # split all contains the validation records
+    assert {"task", "model", "split", "protocol", "seed", "accuracy", "deri_version", "recipe", "store"} <= set(result)
+
+
+def test_thresholds_come_from_validation_unless_published(store: Store, model: EcgTextModel) -> None:
+    corrected = zero_shot_task(model, store, "ptbxl-super", model_name="tiny", split="test", draws=0)
+    published = zero_shot_task(model, store, "ptbxl-super", model_name="tiny", protocol="published", draws=0)
+    assert any("validation" in note for note in corrected["notes"])
+    assert any("published" in note for note in published["notes"])
+    names, labels = store.labels("ptbxl-super", store.task_rows("ptbxl-super", "test"))
+    for c, name in enumerate(names):
+        if labels[:, c].any():
+            # Chosen on the scored records, F1 is at least that of calling all of them positive.
+            share = labels[:, c].mean()
+            assert published["classes"][name]["f1"] >= 2 * share / (1 + share) - 1e-9
+
+
+def test_published_class_weights_are_the_first_prompt_unmixed(model: EcgTextModel) -> None:
+    prompts = {"a": ["sinus rhythm", "normal ecg"], "b": ["atrial fibrillation"]}
+    with torch.inference_mode():
+        features = model.text_encoder(*model.text_encoder.tokenize(["sinus rhythm", "atrial fibrillation"]))
+        expected = model.text_aligned(features).numpy()
+    np.testing.assert_allclose(class_weights(model, prompts, protocol="published"), expected, atol=1e-5)
+    corrected = class_weights(model, prompts)
+    np.testing.assert_allclose(np.linalg.norm(corrected, axis=1), 1, atol=1e-5)
+    assert not np.allclose(corrected, expected, atol=1e-2)
+
+
+def test_scores_are_cosines() -> None:
+    ecg = np.eye(3, dtype=np.float32)[:2]
+    weights = np.array([[1, 0, 0], [0, 0.6, 0.8]], np.float32)
+    np.testing.assert_allclose(zero_shot(ecg, weights), [[1, 0], [0, 0.6]])
+
+
+def test_unknown_tasks_and_empty_splits(store: Store, model: EcgTextModel) -> None:
+    with pytest.raises(DeriError, match="ptbxl-super"):
+        zero_shot_task(model, store, "cpsc2018", model_name="tiny")
+
+
+def test_own_prompts(store: Store, model: EcgTextModel, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.json"
+    file.write_text('{"NORM": "normal ecg", "MI": "a"}')
+    with pytest.raises(DeriError, match="STTC"):
+        zero_shot_task(model, store, "ptbxl-super", model_name="tiny", prompts=file)
