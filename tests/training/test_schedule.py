@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -15,7 +16,7 @@ def test_warmup_then_cosine_to_the_minimum() -> None:
     assert values[10] == 1.0
     assert values[60] == pytest.approx(0.55)
     assert values[-1] == pytest.approx(0.1, abs=1e-3)
-    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(values[10:]))
 
 
 def test_warmup_takes_at_most_a_tenth_of_a_short_run() -> None:

@@ -104,6 +104,7 @@ def _model(path: Path) -> dict[str, Any]:
 
     content = read_config(path)
     config = content["model"]
+    signal = config["signal"]
     return {
         "what": "model",
         "family": config["family"],
@@ -111,7 +112,7 @@ def _model(path: Path) -> dict[str, Any]:
         "recipe": content.get("recipe"),
         "dimensions": config["dim"],
         "text encoder": f"{config['text']['encoder']} ({config['text']['pooling']} pooling)",
-        "input": f"{config['signal']['samples']} samples at {config['signal']['fs']:g} Hz, {config['signal']['normalise']}",
+        "input": f"{signal['samples']} samples at {signal['fs']:g} Hz, {signal['normalise']}",
         "deri version": content["deri_version"],
     }
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deri._version import __version__
-from deri.cli import data, evaluate, inspect, models, train
+from deri.cli import data, demo, evaluate, inspect, models, train
 from deri.errors import DeriError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("zeroshot")(evaluate.zeroshot)
 app.command("classify")(models.classify)
 app.command("convert")(models.convert)
 app.command("info")(inspect.info)
+app.command("demo")(demo.demo)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,7 +18,7 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
     device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
 ) -> None:
-    """Pre-train on the ECG–report pairs of a store. Several processes: torchrun --nproc-per-node N -m deri pretrain …"""
+    """Pre-train on the ECG–report pairs of a store; several processes: torchrun -m deri pretrain …"""
     from deri.recipes import load_recipe
     from deri.training import pretrain as run
 

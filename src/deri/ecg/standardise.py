@@ -130,7 +130,7 @@ def _samples_needed(samples: int, ratio: Fraction) -> int:
 
 
 @lru_cache(maxsize=64)
-def _low_pass(ratio: Fraction) -> np.ndarray:
+def low_pass(ratio: Fraction) -> np.ndarray:
     """Linear-phase low-pass at the lower of the two Nyquist frequencies, 80 dB; SciPy's default reaches 55 dB."""
     from scipy.signal import firwin
 
@@ -148,7 +148,7 @@ def resample(signal: np.ndarray, ratio: Fraction) -> np.ndarray:
 
     mean = signal.mean(axis=-1, keepdims=True, dtype=np.float64)
     moved = resample_poly(
-        signal - mean, ratio.numerator, ratio.denominator, axis=-1, window=_low_pass(ratio), padtype="antireflect"
+        signal - mean, ratio.numerator, ratio.denominator, axis=-1, window=low_pass(ratio), padtype="antireflect"
     )
     return np.asarray(moved + mean, dtype=np.float32)
 

@@ -121,7 +121,7 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.text_projection[0].weight.device
+        return next(self.text_projection.parameters()).device
 
     @torch.inference_mode()
     def encode_ecg(self, ecgs: ECG | Sequence[ECG], batch_size: int = 64) -> np.ndarray:

@@ -63,7 +63,7 @@ class TextEncoder(nn.Module):
         if layers is None or k > len(layers):
             have = "no list of layers that deri knows" if layers is None else f"{len(layers)} layers"
             raise DeriError(f"model.text.train_layers={k}: text encoder {self.config.encoder} has {have}")
-        trained = list(layers[-k:])
+        trained: list[Any] = list(layers[-k:])
         if self.config.pooling == "pooler":
             trained.append(self.model.pooler)
         for module in trained:

@@ -1,0 +1,1 @@
+"""Writers of the public data sets' on-disk layouts."""

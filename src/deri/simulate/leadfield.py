@@ -1,0 +1,116 @@
+"""From a cardiac dipole to the 12 leads.
+
+Axes are Frank's: x to the patient's left, y to the feet, z to the back; all in mV.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Dower GE, Machado HB, Osborne JA: On deriving the electrocardiogram from vectorcardiographic leads, Clin
+# Cardiol 1980;3:87-95. The matrix rests on Frank's torso image surface; its pseudo-inverse is what Edenbrandt
+# and Pahlm (J Electrocardiol 1988;21:361-367) call the inverse Dower matrix. Rows: I, II, V1 ... V6; columns:
+# x, y, z.
+DOWER: Array = np.array(
+    [
+        [0.632, -0.235, 0.059],
+        [0.235, 1.066, -0.132],
+        [-0.515, 0.157, -0.917],
+        [0.044, 0.164, -1.387],
+        [0.882, 0.098, -1.277],
+        [1.213, 0.127, -0.601],
+        [1.125, 0.127, -0.086],
+        [0.831, 0.076, 0.230],
+    ]
+)
+
+# Leads I and aVF * 2/sqrt(3) of a dipole: the two axes of the frontal plane. (Augmented leads are smaller by
+# sqrt(3)/2.)
+_FRONTAL: list[list[float]] = np.stack([DOWER[0], 2 / np.sqrt(3) * (DOWER[1] - DOWER[0] / 2)]).tolist()
+
+# Einthoven (III = II - I) and Goldberger: 12 leads in canonical order from I, II, V1 ... V6.
+FROM_INDEPENDENT: Array = np.zeros((12, 8))
+FROM_INDEPENDENT[:6, :2] = np.array([[1, 0], [0, 1], [-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]])
+FROM_INDEPENDENT[6:, 2:] = np.eye(6)
+
+# The same leads from the potentials of nine electrodes RA, LA, LL, C1 ... C6 (Wilson's central terminal for
+# the chest). Noise arises at electrodes, so that III = II - I holds for it too.
+FROM_ELECTRODES: Array = np.zeros((12, 9))
+FROM_ELECTRODES[:6, :3] = np.array(
+    [
+        [-1, 1, 0],
+        [-1, 0, 1],
+        [0, -1, 1],
+        [1, -0.5, -0.5],
+        [-0.5, 1, -0.5],
+        [-0.5, -0.5, 1],
+    ]
+)
+FROM_ELECTRODES[6:, :3] = -1 / 3
+FROM_ELECTRODES[6:, 3:] = np.eye(6)
+
+
+def lead_matrix(chest_gain: Array | None = None) -> Array:
+    """The (12, 3) matrix from dipole to leads in canonical order; ``chest_gain`` (6,) scales V1 ... V6.
+
+    The gains stand for habitus and electrode placement, which a dipole in a standard torso knows nothing of.
+    """
+    independent = DOWER.copy()
+    if chest_gain is not None:
+        independent[2:] *= np.asarray(chest_gain)[:, None]
+    return FROM_INDEPENDENT @ independent
+
+
+def frontal_axis(vector: Array) -> float:
+    """Electrical axis in degrees, in (-180, 180], of a net dipole ``vector`` (3,) as leads I and aVF show it."""
+    right, down = (sum(a * float(v) for a, v in zip(lead, vector, strict=True)) for lead in _FRONTAL)
+    return math.degrees(math.atan2(down, right))
+
+
+def rotate_frontal(vectors: Array, degrees: float) -> Array:
+    """Rotate dipole ``vectors`` (..., 3) about the front-back axis; positive turns left towards the feet."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    rotated = np.array(vectors, dtype=np.float64)
+    rotated[..., 0] = c * vectors[..., 0] - s * vectors[..., 1]
+    rotated[..., 1] = s * vectors[..., 0] + c * vectors[..., 1]
+    return rotated
+
+
+def rotation_to_axis(net: Array, target: float) -> float:
+    """The rotation (degrees) about the front-back axis that gives the vector ``net`` (3,) the axis ``target``.
+
+    Leads I and aVF are not orthogonal in Dower's torso, so this is not the difference of the axes. With the
+    rotated lead values written as a cos + b sin + c, the axis is right where p cos + q sin + r = 0; of its
+    two solutions the one that points towards, not away from, the target is taken. Where the sagittal part of
+    ``net`` makes the axis unreachable, the nearest is.
+    """
+    x, y, z = (float(v) for v in net)
+    turn = math.radians(target)
+    cos_t, sin_t = math.cos(turn), math.sin(turn)
+    along, across = [0.0] * 3, [0.0] * 3  # coefficients of cos, sin and 1 along the target's direction, and across it
+    for lead, cos_part, sin_part in ((_FRONTAL[0], cos_t, -sin_t), (_FRONTAL[1], sin_t, cos_t)):
+        terms = (lead[0] * x + lead[1] * y, lead[1] * x - lead[0] * y, lead[2] * z)
+        for k in range(3):
+            along[k] += cos_part * terms[k]
+            across[k] += sin_part * terms[k]
+    size = math.hypot(across[0], across[1])
+    if size == 0:
+        return 0.0
+    middle, half = math.atan2(across[1], across[0]), math.acos(max(-1.0, min(1.0, -across[2] / size)))
+    solutions = (middle + half, middle - half)
+    best = max(solutions, key=lambda a: along[0] * math.cos(a) + along[1] * math.sin(a) + along[2])
+    return (math.degrees(best) + 180) % 360 - 180
+
+
+def rotate_horizontal(vectors: Array, degrees: float) -> Array:
+    """Rotate dipole ``vectors`` (..., 3) about the head-feet axis; positive turns left towards the front."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    rotated = np.array(vectors, dtype=np.float64)
+    rotated[..., 0] = c * vectors[..., 0] + s * vectors[..., 2]
+    rotated[..., 2] = -s * vectors[..., 0] + c * vectors[..., 2]
+    return rotated

@@ -1,0 +1,146 @@
+"""Reports for simulated studies: the statements of an electrocardiograph, and short German or English texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from deri.simulate import phrases
+from deri.simulate.findings import FINDINGS
+from deri.simulate.tracing import Tracing
+
+T = TypeVar("T")
+
+COLUMNS = 18  # report_0 ... report_17
+HEDGED = 0.3  # share of the statements about which a cart can hedge that it does hedge about
+
+_BORDERLINE = frozenset({"1AVB", "IRBBB", "LAFB", "LAO/LAE", "RAO/RAE", "PAC", "STACH", "LVOLT", "STD_"})
+_NORMAL = frozenset({"NORM", "SR", "SBRAD", "SARRH"})
+# Statements in the order in which a cart prints them: rhythm, ectopy, conduction, then the rest.
+_GROUPS = (
+    "rhythm",
+    "ectopy",
+    "av",
+    "atrial",
+    "conduction",
+    "fascicle",
+    "hypertrophy",
+    "infarct",
+    "repolarisation",
+    "interval",
+    "voltage",
+)
+_ORDER = {group: i for i, group in enumerate(_GROUPS)}
+
+
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """One of ``options``, all equally likely (`Generator.choice` takes ten times as long)."""
+    return options[int(rng.integers(len(options)))]
+
+
+def in_report_order(codes: Sequence[str]) -> list[str]:
+    """``codes`` without NORM, rhythm first."""
+    return sorted((code for code in codes if code != "NORM"), key=lambda code: _ORDER[FINDINGS[code].group])
+
+
+def draw_certainty(codes: Sequence[str], rng: np.random.Generator) -> dict[str, bool]:
+    """For every code whether its statement is plain (True) or hedged."""
+    return {code: not (code in phrases.NOUNS and rng.random() < HEDGED) for code in codes}
+
+
+def _statement(code: str, sure: bool, rng: np.random.Generator) -> str:
+    if sure:
+        return pick(rng, phrases.STATEMENTS[code])
+    return pick(rng, phrases.HEDGES).format(pick(rng, phrases.NOUNS[code]))
+
+
+def _company(tracing: Tracing, rng: np.random.Generator) -> list[str]:
+    """Statements on the axis and on secondary changes, from the measurements."""
+    codes, axis, lines = set(tracing.findings), tracing.measurements.qrs_axis, []
+    if "PACE" in codes:
+        return []
+    if axis < -30 and rng.random() < 0.8:
+        lines.append(pick(rng, phrases.AXIS_LEFT))
+    elif -30 <= axis < -10 and rng.random() < 0.4:
+        lines.append(pick(rng, phrases.AXIS_LEFTWARD))
+    elif axis > 95 and rng.random() < 0.8:
+        lines.append(pick(rng, phrases.AXIS_RIGHT))
+    if "LVH" in codes and abs(tracing.measurements.t_axis) > 100:
+        lines.append(pick(rng, phrases.STRAIN))
+    if "CLBBB" in codes and rng.random() < 0.3:
+        lines.append(pick(rng, phrases.BLOCK_REPOLARISATION))
+    return lines
+
+
+def _summary(codes: set[str], rng: np.random.Generator) -> str:
+    if codes <= _NORMAL:
+        text = pick(rng, phrases.NORMAL if "SR" in codes else phrases.OTHERWISE_NORMAL)
+    elif codes <= _BORDERLINE | _NORMAL:
+        text = pick(rng, phrases.BORDERLINE if rng.random() < 0.8 else phrases.ABNORMAL)
+    else:
+        text = pick(rng, phrases.ABNORMAL)
+    return text.replace("ECG", "EKG") if rng.random() < 0.08 else text
+
+
+def machine_report(tracing: Tracing, rng: np.random.Generator) -> list[str]:
+    """The 18 report columns of one study, empty strings between and after the statements.
+
+    One statement a column, the rhythm first and the overall judgement last; gaps, asterisk and equals-sign
+    rulers and the spelling EKG occur as they do in archives, so that a cleaning step has something to do.
+    """
+    certainty = draw_certainty(tracing.findings, rng)
+    lines = [_statement(code, certainty[code], rng) for code in in_report_order(tracing.findings)]
+    company = _company(tracing, rng)
+    lines[1:1] = company if rng.random() < 0.5 else []
+    lines += [line for line in company if line not in lines]
+    if tracing.noise is not None and tracing.noise.quality not in ("clean", "light") and rng.random() < 0.5:
+        remark = pick(rng, phrases.POOR_QUALITY)
+        lines.insert(0, f"*** {remark} ***" if rng.random() < 0.5 else remark)
+    if rng.random() < 0.03:
+        lines.append(pick(rng, ["**************", "=============="]))
+    summary = _summary(set(tracing.findings), rng)
+    if rng.random() < 0.03:
+        summary = f"== {summary} =="
+    columns, column = [""] * COLUMNS, 0
+    tail = [summary, phrases.UNCONFIRMED] if rng.random() < 0.05 else [summary]
+    for line in lines:
+        columns[column] = line
+        column += 2 if rng.random() < 0.12 and column + 2 + len(lines) + len(tail) < COLUMNS else 1
+    column += int(rng.random() < 0.6)
+    for line in tail:
+        columns[column] = line
+        column += 1
+    return columns
+
+
+def heart_axis(degrees: float) -> str:
+    """PTB-XL's axis classes, by the usual 30-degree sectors."""
+    if degrees < -30:
+        return "ALAD"
+    if degrees < 30:
+        return "LAD"
+    if degrees <= 75:
+        return "MID"
+    return "RAD" if degrees <= 100 else "ARAD"
+
+
+def clinical_report(tracing: Tracing, certainty: dict[str, bool], rng: np.random.Generator) -> str:
+    """A short lower-case report, three in five German and the rest English."""
+    german = bool(rng.random() < 0.6)
+    words = phrases.GERMAN if german else phrases.ENGLISH
+    parts: list[str] = []
+    for code in in_report_order(tracing.findings):
+        text = pick(rng, words[code])
+        if not certainty[code]:
+            text = pick(rng, phrases.GERMAN_HEDGES).format(text) if german else f"possible {text}"
+        parts.append(text)
+    if "NORM" in tracing.findings:
+        parts.append(pick(rng, words["NORM"]))
+    if german and "PACE" not in tracing.findings and rng.random() < 0.5:
+        parts.insert(1, phrases.GERMAN_AXIS[heart_axis(tracing.measurements.qrs_axis)])
+    text = " ".join(parts)
+    if german and rng.random() < 0.2:
+        text += " 4.46                          unbestÄtigter bericht"
+    return text

@@ -1,0 +1,95 @@
+"""`simulate`: a folder of generated studies in a public data set's layout, all of it or none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deri.errors import DeriError
+from deri.simulate.layouts import mimic, ptbxl
+from deri.simulate.studies import Study
+
+_WRITERS: dict[str, tuple[Callable[[Path, int, int], Iterator[Study]], int]] = {
+    mimic.NAME: (mimic.write, mimic.MOST_RECORDS),
+    ptbxl.NAME: (ptbxl.write, ptbxl.MOST_RECORDS),
+}
+LAYOUTS = tuple(_WRITERS)
+"""Names of the layouts that `simulate` writes."""
+
+
+@dataclass(frozen=True)
+class SimulationSummary:
+    """What was written: numbers of ``records`` and ``patients``, and of records by finding."""
+
+    layout: str
+    out: Path
+    records: int
+    patients: int
+    findings: dict[str, int]
+    seconds: float
+
+    def text(self) -> str:
+        """A few lines for people."""
+        found = ", ".join(f"{code} {count}" for code, count in sorted(self.findings.items(), key=lambda item: -item[1]))
+        return (
+            f"{self.records} simulated records of {self.patients} patients in {self.layout} layout: {self.out}\n"
+            f"{found}\n"
+            f"{self.seconds:.1f} s, {self.records / max(self.seconds, 1e-9):.0f} records/s"
+        )
+
+
+def simulate(
+    layout: str, records: int, out: str | Path, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> SimulationSummary:
+    """Write ``records`` simulated studies to the new folder ``out`` in the ``layout`` "mimic-iv-ecg" or
+    "ptb-xl".
+
+    The same ``seed`` gives the same bytes; a study does not depend on how many follow it. Both layouts draw
+    from streams of their own: with one seed, too, no patient of one occurs in the other. ``progress(done,
+    total)`` is called after each record.
+
+    Files are written to a hidden folder beside ``out`` that is renamed when complete, so that a killed run
+    leaves nothing that looks finished. Raises DeriError for an unknown layout, a bad number or seed, or an
+    ``out`` that exists and is not empty.
+    """
+    if layout not in _WRITERS:
+        raise DeriError(f"Layout '{layout}' cannot be simulated. Layouts that can: {', '.join(LAYOUTS)}.")
+    write, most = _WRITERS[layout]
+    if not 1 <= records <= most:
+        raise DeriError(f"--records must be between 1 and {most:,} for {layout}, not {records:,}.")
+    if seed < 0:
+        raise DeriError(f"--seed must be 0 or more, not {seed}.")
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DeriError(f"{out} exists and is not an empty folder: name a new one for --out, or remove it.")
+    # The process id keeps two runs apart, as in deri.files.
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    started = time.perf_counter()
+    findings: Counter[str] = Counter()
+    done, patients = 0, 0
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        for study in write(partial, records, seed):
+            done += 1
+            patients += study.study_index == 0
+            findings.update(study.tracing.findings)
+            if progress is not None:
+                progress(done, records)
+        if out.exists():
+            out.rmdir()
+        os.replace(partial, out)
+    except OSError as error:
+        raise DeriError(
+            f"Cannot write {out}: {error.strerror or error}. Check the folder, its rights and the free space."
+        ) from error
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+    return SimulationSummary(layout, out, done, patients, dict(findings), time.perf_counter() - started)

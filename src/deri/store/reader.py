@@ -1,0 +1,325 @@
+"""Reading a store: signals by memory map, rows, labels and reports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deri.errors import DeriError
+from deri.store.finish import file_sha256
+from deri.store.layout import (
+    FORMAT,
+    INDEX_FILE,
+    LEAD_COUNT,
+    META_FILE,
+    PLAN_FILE,
+    REJECTS_FILE,
+    REPORTS_FILE,
+    SPLITS,
+    VERSION,
+    WORK_DIR,
+)
+from deri.store.npy import HEADER_BYTES, npy_bytes
+from deri.store.plan import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_UNITS = np.dtype("<i2")
+
+
+class Store:
+    """A prepared data set. Open one with :meth:`open`.
+
+    Reading is safe from several threads; a pickled store is the path alone, opened anew where it is unpickled.
+
+    Attributes:
+        path: the folder.
+        meta: the content of ``store.json``.
+    """
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+        self._scale = np.float32(meta["uv_per_unit"] / 1000.0)
+        self._maps: dict[int, np.ndarray] = {}
+        self._files = {int(shard["shard"]): shard["file"] for shard in meta["shards"]}
+        self._labels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Open the store in the folder ``path`` and check that it is whole.
+
+        Raises:
+            DeriError: there is no store, it is unfinished or of another version, or a file of it is missing,
+                cut short or altered.
+        """
+        path = Path(path)
+        if not (path / META_FILE).is_file():
+            if (path / WORK_DIR / PLAN_FILE).is_file():
+                raise DeriError(
+                    f"the store {path} is unfinished: run the same deri prepare command again, it continues"
+                )
+            raise DeriError(
+                f"{path} is no store (it has no {META_FILE}): make one with deri prepare DATASET SOURCE --out {path}"
+            )
+        meta = read_json(path / META_FILE)
+        if meta.get("format") != FORMAT:
+            raise DeriError(f"{path / META_FILE} does not describe a store (format {meta.get('format')!r})")
+        if meta.get("version") != VERSION:
+            raise DeriError(
+                f"the store {path} has version {meta.get('version')} (written by deri "
+                f"{meta.get('deri_version', '?')}), this deri reads version {VERSION}: prepare the data again"
+            )
+        store = cls(path, meta)
+        store._check_files()
+        return store
+
+    def _check_files(self) -> None:
+        cure = "copy the store again, or delete it and prepare the data again"
+        for shard in self.meta["shards"]:
+            file = self.path / shard["file"]
+            expected = npy_bytes((shard["rows"], LEAD_COUNT, self.samples), _UNITS)
+            found = file.stat().st_size if file.is_file() else None
+            if found is None:
+                raise DeriError(f"the store {self.path} lacks {shard['file']}: {cure}")
+            if found != expected:
+                raise DeriError(f"{file} has {found:,} bytes instead of {expected:,}: {cure}")
+        for name in (INDEX_FILE, REPORTS_FILE):
+            file = self.path / name
+            if not file.is_file():
+                raise DeriError(f"the store {self.path} lacks {name}: {cure}")
+            if file_sha256(file) != self.meta["files"][name]:
+                raise DeriError(f"{file} is not the file that {META_FILE} describes: {cure}")
+
+    def verify(self) -> None:
+        """Compare every shard with its checksum; reads the whole store.
+
+        Raises:
+            DeriError: a shard's samples are not what was written.
+        """
+        for shard in self.meta["shards"]:
+            digest = hashlib.sha256()
+            with open(self.path / shard["file"], "rb") as handle:
+                handle.seek(HEADER_BYTES)
+                while block := handle.read(1 << 22):
+                    digest.update(block)
+            if digest.hexdigest() != shard["sha256"]:
+                raise DeriError(
+                    f"{self.path / shard['file']} is damaged: copy the store again, or delete it and prepare again"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "meta": self.meta}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], state["meta"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, dataset={self.meta['dataset']!r}, n={len(self)})"
+
+    def __len__(self) -> int:
+        return int(self.meta["n"])
+
+    # --- what there is ---------------------------------------------------------------------------------------------
+
+    @property
+    def samples(self) -> int:
+        """Samples per lead."""
+        return int(self.meta["samples"])
+
+    @property
+    def fs(self) -> float:
+        """Sampling rate of the stored signals, Hz."""
+        return float(self.meta["fs"])
+
+    @property
+    def tasks(self) -> dict[str, list[str]]:
+        """Class names of every task, in the order of the columns of :meth:`labels`."""
+        return {task: list(classes) for task, classes in self.meta["tasks"].items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content, as hex: ``store.json`` holds the checksums of the tables and of the signals.
+
+        The same data, options and deri version give the same fingerprint, wherever the store lies.
+        """
+        text = json.dumps(self.meta, sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path / INDEX_FILE).combine_chunks()
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row per recording, see ``docs/store.md``; labels and quality are arrays of text or None."""
+        frame: pd.DataFrame = self._table.to_pandas()
+        return frame
+
+    @cached_property
+    def rejects(self) -> pd.DataFrame:
+        """The recordings that were refused, each with its reason."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / REJECTS_FILE)
+
+    @cached_property
+    def reports(self) -> list[str]:
+        """The distinct cleaned reports; a row's ``report_id`` is the position here."""
+        import pyarrow.parquet as pq
+
+        texts: list[str] = pq.read_table(self.path / REPORTS_FILE, columns=["text"])["text"].to_pylist()
+        return texts
+
+    @cached_property
+    def report_ids(self) -> np.ndarray:
+        """Position in :attr:`reports` for every row, int64 (n,); -1 where there is no report."""
+        return self._column("report_id").astype(np.int64)
+
+    def _column(self, name: str) -> np.ndarray:
+        values: np.ndarray = self._table[name].to_numpy()
+        return values
+
+    @cached_property
+    def _splits(self) -> np.ndarray:
+        """Position in ``SPLITS`` for every row."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found = pc.index_in(self._table["split"], value_set=pa.array(SPLITS))
+        return np.asarray(found.to_numpy(), np.int8)
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._column("shard"), self._column("row")
+
+    def rows(self, split: str = "all") -> np.ndarray:
+        """Return the rows of a split (train, val, test, or all of them), int64, ascending.
+
+        Raises:
+            DeriError: there is no such split.
+        """
+        if split == "all":
+            return np.arange(len(self), dtype=np.int64)
+        if split not in SPLITS:
+            raise DeriError(f"--split {split}: choose one of {', '.join(SPLITS)}, all")
+        rows: np.ndarray = np.flatnonzero(self._splits == SPLITS.index(split))
+        return rows
+
+    # --- signals ---------------------------------------------------------------------------------------------------
+
+    def signals_int16(self, rows: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the stored units, int16 (b, 12, samples), of ``rows`` in their order, repeats allowed.
+
+        Multiply by ``meta["uv_per_unit"] / 1000`` for mV, perhaps on the device that needs it: half the bytes travel.
+        ``out`` takes the result; to fill one buffer again and again is faster than to get a new one for each batch.
+
+        Raises:
+            IndexError: a row is outside 0 … n - 1.
+        """
+        rows = self._checked(rows)
+        out = self._buffer(out, len(rows), np.int16)
+        for position, source in self._sources(rows):
+            out[position] = source
+        return out
+
+    def signals(self, rows: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the signals, float32 (b, 12, samples) in mV, of ``rows`` in their order; see :meth:`signals_int16`.
+
+        Raises:
+            IndexError: a row is outside 0 … n - 1.
+        """
+        rows = self._checked(rows)
+        out = self._buffer(out, len(rows), np.float32)
+        for position, source in self._sources(rows):
+            target: np.ndarray = out[position]
+            target[...] = source  # to convert, then to scale in the cache, takes two thirds of np.multiply's time
+            target *= self._scale
+        return out
+
+    def _checked(self, rows: Any) -> np.ndarray:
+        rows = np.atleast_1d(np.asarray(rows))
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            raise TypeError(f"rows are a list of integers, not {rows.dtype} of shape {rows.shape}")
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows {rows.min()} … {rows.max()} of a store with rows 0 … {len(self) - 1}")
+        checked: np.ndarray = rows.astype(np.int64, copy=False)
+        return checked
+
+    def _buffer(self, out: np.ndarray | None, count: int, dtype: Any) -> np.ndarray:
+        shape = (count, LEAD_COUNT, self.samples)
+        if out is None:
+            return np.empty(shape, dtype)
+        if out.shape != shape or out.dtype != dtype:
+            raise ValueError(f"out is {out.dtype} {out.shape}, needed is {np.dtype(dtype)} {shape}")
+        return out
+
+    def _sources(self, rows: np.ndarray) -> Any:
+        """Yield (position in the batch, memory-mapped (12, samples)) in the order of the disk."""
+        shards, places = self._places[0][rows], self._places[1][rows]
+        for position in np.lexsort((places, shards)):
+            yield position, self._map(int(shards[position]))[places[position]]
+
+    def _map(self, shard: int) -> np.ndarray:
+        found = self._maps.get(shard)
+        if found is None:  # two threads may both open it; one map is dropped
+            found = np.load(self.path / self._files[shard], mmap_mode="r").view(np.ndarray)
+            self._maps[shard] = found
+        return found
+
+    # --- labels ----------------------------------------------------------------------------------------------------
+
+    def labels(self, task: str, rows: Any) -> tuple[list[str], np.ndarray]:
+        """Return the class names of a task and, for ``rows``, 0 or 1 per class: uint8 (b, classes).
+
+        Raises:
+            DeriError: there is no such task, or a row is not part of it (its labels are unknown, not absent).
+        """
+        known, marks = self._task(task)
+        rows = self._checked(rows)
+        outside = rows[~known[rows]]
+        if outside.size:
+            raise DeriError(
+                f"row {outside[0]} of the store {self.path} is not part of task {task!r}: use the rows of task_rows()"
+            )
+        return self.tasks[task], marks[rows]
+
+    def task_rows(self, task: str, split: str = "all") -> np.ndarray:
+        """Return the rows of ``split`` whose labels for the task are known, int64, ascending.
+
+        Raises:
+            DeriError: there is no such task or split.
+        """
+        known, _ = self._task(task)
+        rows = self.rows(split)
+        return rows[known[rows]]
+
+    def _task(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows are part of the task, bool (n,), and their marks, uint8 (n, classes)."""
+        if task not in self.meta["tasks"]:
+            have = ", ".join(self.meta["tasks"]) or "none"
+            raise DeriError(f"the store {self.path} has no task {task!r}; its tasks: {have}")
+        if task not in self._labels:
+            import pyarrow as pa
+            import pyarrow.compute as pc
+
+            classes = self.meta["tasks"][task]
+            column = self._table[task].combine_chunks()
+            known = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), bool)
+            marks = np.zeros((len(self), len(classes)), np.uint8)
+            parents = pc.list_parent_indices(column).to_numpy()
+            values = pc.index_in(pc.list_flatten(column), value_set=pa.array(classes, pa.string()))
+            if values.null_count:
+                raise DeriError(f"{self.path / INDEX_FILE} has labels of {task!r} that {META_FILE} does not name")
+            marks[parents, values.to_numpy()] = 1
+            self._labels[task] = (known, marks)
+        return self._labels[task]

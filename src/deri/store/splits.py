@@ -1,0 +1,81 @@
+"""Which recordings train, validate and test: given by the data set, or drawn by a hash of the patient."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deri.errors import DeriError
+from deri.store.layout import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def unit_hash(seed: int, key: str) -> float:
+    """Map ``key`` to [0, 1): the first 53 bits of BLAKE2b-64 of ``"{seed}:{key}"`` as a binary fraction."""
+    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def assign_splits(
+    examples: pd.DataFrame, *, rule: str, seed: int, val_fraction: float, test_fraction: float
+) -> list[str]:
+    """Return the split of every example.
+
+    A split that the data set gives is kept. Otherwise ``unit_hash`` of the patient (``rule="patient"``) or the
+    recording (``rule="record"``) decides: below ``test_fraction`` test, then ``val_fraction`` of val, else train. A
+    recording without a patient stands for itself. Adding recordings moves nobody between splits.
+
+    Raises:
+        DeriError: a given split has a foreign name, or, by patients, one patient's recordings are given
+            different splits.
+    """
+    records = examples["record_id"].tolist()
+    given = [split if isinstance(split, str) and split else None for split in examples["split"].tolist()]
+    foreign = sorted({split for split in given if split is not None} - set(SPLITS))
+    if foreign:
+        raise DeriError(
+            f"the data set names split {foreign[0]!r}, which is none of {', '.join(SPLITS)}: correct its split column"
+        )
+    subjects = examples["subject_id"].tolist() if rule == "patient" else [""] * len(records)
+    fixed = _patient_splits(subjects, given)
+    drawn: dict[str, str] = {}
+    result = []
+    for record, subject, split in zip(records, subjects, given, strict=True):
+        key = subject or record
+        chosen = split or fixed.get(subject) or drawn.get(key)
+        if chosen is None:
+            u = unit_hash(seed, key)
+            chosen = "test" if u < test_fraction else "val" if u < test_fraction + val_fraction else "train"
+            drawn[key] = chosen
+        result.append(chosen)
+    return result
+
+
+def _patient_splits(subjects: list[str], given: list[str | None]) -> dict[str, str]:
+    """Return the split of every patient who has a given one; "" is no patient."""
+    splits: dict[str, str] = {}
+    leaking: list[str] = []
+    for subject, split in zip(subjects, given, strict=True):
+        if not subject or split is None:
+            continue
+        if splits.setdefault(subject, split) != split and subject not in leaking:
+            leaking.append(subject)
+            if len(leaking) == 4:
+                break
+    if leaking:
+        shown = ", ".join(leaking[:3]) + (", …" if len(leaking) > 3 else "")
+        raise DeriError(
+            f"the split column puts recordings of one patient into different splits (subject {shown}): "
+            "correct it, or accept the leak with --split record"
+        )
+    return splits
+
+
+def count_splits(splits: Any) -> dict[str, int]:
+    """Return ``{"train": n, "val": n, "test": n}``."""
+    values = np.asarray(splits, dtype=object)
+    return {name: int((values == name).sum()) for name in SPLITS}

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from deri.ecg import LEADS, MIMIC_LEADS
+from deri.ecg.standardise import resample
+from deri.models.preprocess import Preprocess, decimate
+from deri.recipes import Signal
+
+
+@pytest.mark.parametrize("factor", [2, 5])
+@pytest.mark.parametrize("n", [40, 333, 5000, 5001])
+def test_decimate_equals_the_polyphase_resampler(factor: int, n: int) -> None:
+    x = np.random.default_rng(n).normal(size=(3, 12, n)).cumsum(axis=-1).astype(np.float32)
+    np.testing.assert_allclose(decimate(x, factor), resample(x, Fraction(1, factor)), atol=2e-4)
+
+
+def test_lead_order_of_mimic() -> None:
+    x = np.arange(12, dtype=np.float32)[None, :, None] + np.sin(np.arange(5000, dtype=np.float32))
+    out, valid = Preprocess(Signal(lead_order="mimic", normalise="minmax"))(x, 500.0)
+    assert valid is None
+    order = [LEADS[int(round(v))] for v in (out[0].mean(dim=1) * (11 + 2) - 1).tolist()]
+    assert tuple(order) == MIMIC_LEADS
+    assert float(out.min()) == 0
+    assert float(out.max()) == 1
+
+
+def test_crop_pad_and_valid_samples() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 12, 5000)).astype(np.float32)
+    config = Signal(fs=100, samples=1000)
+    ecg, valid = Preprocess(config)(x, 500.0, np.array([5000, 2503]))
+    assert ecg.shape == (2, 12, 1000)
+    assert ecg.dtype == torch.float32
+    assert valid is not None
+    assert valid.tolist() == [1000, 501]
+    short, valid = Preprocess(Signal(samples=6000))(x, 500.0)
+    assert short.shape == (2, 12, 6000)
+    assert valid is not None
+    assert valid.tolist() == [5000, 5000]
+    cropped, _ = Preprocess(Signal(samples=1000))(x, 500.0)
+    np.testing.assert_allclose(cropped.numpy(), x[..., :1000] - x[..., :1000].mean(axis=-1, keepdims=True), atol=1e-5)

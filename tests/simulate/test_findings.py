@@ -1,0 +1,511 @@
+"""What a finding claims must be measurable in the noise-free signal, by means that know nothing of how it was made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import find_peaks
+
+from deri.ecg.leads import LEADS
+from deri.errors import DeriError
+from deri.simulate import FINDINGS, Patient, generate
+from deri.simulate.findings import clash, complete, implied
+
+FS = 500
+ROW = {lead: i for i, lead in enumerate(LEADS)}
+PATIENTS = range(12)
+
+
+def record(*codes: str, seed: int) -> np.ndarray:
+    rng = np.random.default_rng([77, seed])
+    return generate(codes, rng, patient=Patient.draw(rng), noise=False).astype(np.float64)
+
+
+def speed(signal: np.ndarray) -> np.ndarray:
+    """Root mean square over the leads of the slope, mV/s, averaged over 10 ms."""
+    slope = np.sqrt((np.gradient(signal, 1 / FS, axis=1) ** 2).mean(axis=0))
+    return np.convolve(slope, np.ones(5) / 5, mode="same")
+
+
+def qrs_complexes(signal: np.ndarray, *, trigger: float = 0.45) -> list[tuple[int, int]]:
+    """(first, last) sample of each QRS wholly inside: where the slope exceeds an eighth of its peak.
+
+    ``trigger``: share of the steepest beats' slope that counts as a beat: low for wide beats among narrow ones.
+    """
+    slope = speed(signal)
+    high = slope > trigger * np.percentile(slope, 99)
+    found: list[tuple[int, int]] = []
+    i = 0
+    while i < len(slope):
+        if high[i]:
+            peak = i + int(np.argmax(slope[i : i + 60]))
+            low = 0.12 * slope[peak]
+            first = last = peak
+            # A notch or a plateau up to 24 ms long does not end the complex.
+            while first > 0 and slope[max(first - 12, 0) : first].max() > low:
+                first -= 1
+            while last < len(slope) - 1 and slope[last + 1 : last + 13].max() > low:
+                last += 1
+            if first > 100 and last < len(slope) - 250:
+                found.append((first, last))
+            i = last + 60
+        else:
+            i += 1
+    return found
+
+
+def beat_values(signal: np.ndarray) -> dict[str, np.ndarray]:
+    """Medians over the beats: QRS width (ms); by lead (12,), in mV against the PR segment: extremes, area, ST and T."""
+    values: dict[str, list[np.ndarray]] = {}
+    for first, last in qrs_complexes(signal):
+        base = signal[:, first - 4][:, None]
+        qrs = signal[:, first : last + 1] - base
+        t = signal[:, last + int(0.1 * FS) : last + int(0.34 * FS)] - base
+        beat = {
+            "width": np.array((last - first) * 1000 / FS),
+            "high": qrs.max(axis=1),
+            "low": qrs.min(axis=1),
+            "area": qrs.sum(axis=1),
+            "first_high": qrs[:, :45].max(axis=1),
+            "first_low": qrs[:, :45].min(axis=1),
+            "end": signal[:, last - int(0.03 * FS)] - base[:, 0],
+            "st": signal[:, last + int(0.06 * FS)] - base[:, 0],
+            "t_high": t.max(axis=1),
+            "t_low": t.min(axis=1),
+        }
+        for name, value in beat.items():
+            values.setdefault(name, []).append(value)
+    return {name: np.median(np.array(value), axis=0) for name, value in values.items()}
+
+
+def axis(area: np.ndarray) -> float:
+    return float(np.degrees(np.arctan2(2 / np.sqrt(3) * area[ROW["aVF"]], area[ROW["I"]])))
+
+
+def sokolow(values: dict[str, np.ndarray]) -> float:
+    return float(-values["low"][ROW["V1"]] + max(values["high"][ROW["V5"]], values["high"][ROW["V6"]]))
+
+
+def rr_intervals(signal: np.ndarray) -> np.ndarray:
+    """RR in s, from the steepest points."""
+    return np.diff([first for first, _ in qrs_complexes(signal)]) / FS
+
+
+def p_waves(signal: np.ndarray) -> list[tuple[float, float, np.ndarray]]:
+    """Of each beat: PR and P duration (ms), and the P wave's samples (12, k) from its onset to its end."""
+    size = np.sqrt((signal**2).mean(axis=0))
+    found = []
+    for first, _ in qrs_complexes(signal):
+        start = max(first - int(0.30 * FS), 0)
+        peak = start + int(np.argmax(size[start : first - 8]))
+        low = 0.08 * size[peak]
+        onset, end = peak, peak
+        while onset > 0 and size[onset] > low:
+            onset -= 1
+        while end < first and size[end] > low:
+            end += 1
+        found.append(((first - onset) * 1000 / FS, (end - onset) * 1000 / FS, signal[:, onset : end + 1]))
+    return found
+
+
+def pr_interval(signal: np.ndarray) -> float:
+    return float(np.median([pr for pr, _, _ in p_waves(signal)]))
+
+
+# --- rhythm -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+@pytest.mark.parametrize(("code", "low", "high"), [("SR", 60, 100), ("SBRAD", 38, 60), ("STACH", 100, 150)])
+def test_sinus_rates(code: str, low: float, high: float, seed: int) -> None:
+    rr = rr_intervals(record(code, seed=seed))
+    assert low < 60 / rr.mean() < high
+    assert np.ptp(rr) < 0.12  # the usual limit of sinus arrhythmia
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_sinus_arrhythmia_swings_smoothly(seed: int) -> None:
+    rr = rr_intervals(record("SARRH", seed=seed))
+    assert np.ptp(rr) > 0.16
+    assert 60 < 60 / rr.mean() < 100
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_fibrillation_has_no_order_and_f_waves(seed: int) -> None:
+    signal, sinus = record("AFIB", seed=seed), record("SR", seed=seed)
+    rr = rr_intervals(signal)
+    assert rr.std() / rr.mean() > 0.10
+    assert np.abs(np.diff(rr)).mean() > 0.06
+    # In the last 60 ms before the PR segment of a sinus beat there is a P wave; of fibrillation, f waves everywhere.
+    assert quiet(signal)[ROW["V1"]] > 4 * quiet(sinus)[ROW["V1"]]
+
+
+def quiet(signal: np.ndarray) -> np.ndarray:
+    """Standard deviation (12,) in mV of 80 ms before the P wave (or where it would be), in the longest pause."""
+    beats = [first for first, _ in qrs_complexes(signal)]
+    last = beats[int(np.argmax(np.diff(beats))) + 1]
+    return signal[:, last - int(0.30 * FS) : last - int(0.22 * FS)].std(axis=1)
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_flutter_is_a_sawtooth_at_a_fixed_rate(seed: int) -> None:
+    signal = record("AFLT", seed=seed)
+    # Without its QRS complexes lead II is periodic at 240-320/min.
+    lead = signal[ROW["II"]].copy()
+    for first, last in qrs_complexes(signal):
+        lead[first - 10 : last + 10] = np.linspace(lead[first - 10], lead[last + 10], last - first + 20)
+    lead -= lead.mean()
+    power = np.abs(np.fft.rfft(lead * np.hanning(len(lead)), 1 << 15)) ** 2
+    frequency = np.fft.rfftfreq(1 << 15, 1 / FS)
+    band = (frequency > 3.5) & (frequency < 5.6)
+    peak = frequency[band][np.argmax(power[band])] * 60
+    assert 235 < peak < 325
+    ratio = peak / (60 / rr_intervals(signal))
+    assert np.all(np.abs(ratio - np.round(ratio)) < 0.2)
+    assert set(np.round(ratio)) <= {2, 3, 4}
+
+
+def test_flutter_waves_fall_slowly_and_rise_fast() -> None:
+    falling = []
+    for seed in PATIENTS:
+        signal = record("AFLT", seed=seed)
+        kept = np.ones(signal.shape[1], dtype=bool)
+        for first, last in qrs_complexes(signal):
+            kept[first - 10 : last + 10] = False
+        falling.append(np.mean(np.gradient(signal[ROW["II"]])[kept] < 0))
+    assert np.mean(falling) > 0.54
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_premature_ventricular_complex(seed: int) -> None:
+    beats = qrs_complexes(record("PVC", seed=seed), trigger=0.3)
+    first = np.array([a for a, _ in beats])
+    width = np.array([b - a for a, b in beats]) * 1000 / FS
+    rr = np.diff(first) / FS
+    normal = np.median(rr)
+    early = np.flatnonzero(rr < 0.8 * normal) + 1  # beats that come early
+    assert 1 <= len(early) <= 3
+    assert np.all(width[early] >= 118)
+    assert np.median(width) < 115
+    for i in early:
+        if i < len(rr):
+            assert rr[i - 1] + rr[i] == pytest.approx(2 * normal, rel=0.08)  # full compensatory pause
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_premature_atrial_complex_is_narrow_and_resets_the_sinus_node(seed: int) -> None:
+    beats = qrs_complexes(record("PAC", seed=seed))
+    first = np.array([a for a, _ in beats])
+    width = np.array([b - a for a, b in beats]) * 1000 / FS
+    rr = np.diff(first) / FS
+    normal = np.median(rr)
+    early = np.flatnonzero(rr < 0.85 * normal) + 1
+    assert 1 <= len(early) <= 3
+    assert width[early].max() < 118
+    for i in early:
+        if i < len(rr):
+            assert rr[i - 1] + rr[i] < 1.92 * normal
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_bigeminy_alternates(seed: int) -> None:
+    beats = qrs_complexes(record("BIGU", seed=seed), trigger=0.3)
+    width = np.array([b - a for a, b in beats]) * 1000 / FS
+    rr = np.diff([a for a, _ in beats])
+    wide = width >= 118
+    assert np.all(wide[1:] != wide[:-1])
+    assert np.all((np.diff(rr) > 0) == (rr[:-1] < rr[1:].mean()))
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_pacing_spikes_precede_each_wide_beat(seed: int) -> None:
+    signal = record("PACE", seed=seed)
+    jump = np.abs(np.diff(signal, n=2, axis=1)).max(axis=0)
+    spikes = np.flatnonzero(jump > 0.2)
+    groups = np.split(spikes, np.flatnonzero(np.diff(spikes) > 50) + 1)
+    assert len(groups) >= 9
+    assert all(len(group) <= 6 for group in groups)  # sharp: a few ms
+    intervals = np.diff([group[0] for group in groups]) / FS
+    assert 55 < 60 / intervals.mean() < 90
+    after = [signal[:, g[-1] : g[-1] + 60] for g in groups if g[-1] + 60 < signal.shape[1]]
+    assert all(np.abs(piece).max() > 0.5 for piece in after)
+    assert np.median([(b - a) * 1000 / FS for a, b in qrs_complexes(smooth(signal))]) > 125
+
+
+def smooth(signal: np.ndarray) -> np.ndarray:
+    """Without what lasts less than 8 ms."""
+    from scipy.ndimage import median_filter
+
+    return np.asarray(median_filter(signal, size=(1, 9)))
+
+
+# --- atrioventricular conduction --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_pr_interval(seed: int) -> None:
+    assert 112 < pr_interval(record("SR", seed=seed)) <= 205
+    assert 205 < pr_interval(record("1AVB", seed=seed)) < 310
+    assert pr_interval(record("WPW", seed=seed)) < 120
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_wenckebach_drops_beats_after_lengthening_pr(seed: int) -> None:
+    signal = record("2AVB", seed=seed)
+    rr = rr_intervals(signal)
+    assert rr.max() > 1.35 * rr.min()
+    pr = np.array([value for value, _, _ in p_waves(signal)])
+    assert np.ptp(pr[pr < 330]) > 30 or len(set(np.round(rr, 1))) == 1  # 3:2 to 5:4; a 2:1 group shows one PR only
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_complete_block_dissociates(seed: int) -> None:
+    signal = record("3AVB", seed=seed)
+    beats = qrs_complexes(signal)
+    assert 60 / (np.diff([a for a, _ in beats]).mean() / FS) < 52
+    # Were they coupled, each QRS would have a P wave where the others have one (T waves are over by then).
+    before = [find_peaks(signal[ROW["II"], a - 310 : a - 8], height=0.03)[0] for a, _ in beats if a > 310]
+    before = [peaks for peaks in before if len(peaks)]
+    assert len(before) >= 2
+    assert max(np.abs(other - own[-1]).min() for own in before for other in before) > 20
+
+
+# --- conduction, axis, voltage ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+@pytest.mark.parametrize(
+    ("code", "low", "high"),
+    [("SR", 70, 112), ("IRBBB", 98, 121), ("CRBBB", 120, 160), ("CLBBB", 120, 200), ("WPW", 110, 145)],
+)
+def test_qrs_width(code: str, low: float, high: float, seed: int) -> None:
+    assert low < beat_values(record(code, seed=seed))["width"] <= high
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_right_bundle_branch_block(seed: int) -> None:
+    values = beat_values(record("CRBBB", seed=seed))
+    assert values["end"][ROW["V1"]] > 0.15  # R'
+    assert values["high"][ROW["V1"]] > 0.3
+    assert values["end"][ROW["I"]] < -0.08
+    assert values["end"][ROW["V6"]] < -0.1
+    assert values["t_low"][ROW["V1"]] < -0.1  # T against R'
+    partial = beat_values(record("IRBBB", seed=seed))
+    assert partial["high"][ROW["V1"]] > 0.1
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_left_bundle_branch_block(seed: int) -> None:
+    values = beat_values(record("CLBBB", seed=seed))
+    assert values["low"][ROW["V1"]] < -0.6
+    assert values["first_high"][ROW["V1"]] < 0.1  # QS, or an r of nothing
+    for lead in ("I", "V6"):
+        assert values["first_low"][ROW[lead]] > -0.05  # no q, no S
+        assert values["high"][ROW[lead]] > 0.3
+    assert values["t_low"][ROW["V6"]] < -0.1
+    assert values["t_high"][ROW["V1"]] > 0.1
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_pre_excitation_starts_slowly(seed: int) -> None:
+    def start(signal: np.ndarray) -> float:
+        """Share of the QRS that has passed when its slope first reaches half of its maximum."""
+        slope = speed(signal)
+        return float(
+            np.median(
+                [np.argmax(slope[a : b + 1] > 0.5 * slope[a : b + 1].max()) / (b - a) for a, b in qrs_complexes(signal)]
+            )
+        )
+
+    assert start(record("WPW", seed=seed)) > start(record("SR", seed=seed)) + 0.05
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_axis(seed: int) -> None:
+    assert -30 < axis(beat_values(record("SR", seed=seed))["area"]) < 92
+    assert -85 < axis(beat_values(record("LAFB", seed=seed))["area"]) < -40
+    assert axis(beat_values(record("RVH", seed=seed))["area"]) > 98
+    fascicle = beat_values(record("LAFB", seed=seed))
+    assert fascicle["low"][ROW["aVL"]] < -0.03  # q
+    assert fascicle["high"][ROW["III"]] > 0.03  # r
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_voltage(seed: int) -> None:
+    normal, large, small = (beat_values(record(code, seed=seed)) for code in ("SR", "LVH", "LVOLT"))
+    assert sokolow(large) > 3.5 > sokolow(normal)
+    swing = small["high"] - small["low"]
+    assert swing[:6].max() < 0.5
+    assert swing[6:].max() < 1.0
+    assert (normal["high"] - normal["low"])[:6].max() > 0.5
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_right_ventricular_hypertrophy(seed: int) -> None:
+    values = beat_values(record("RVH", seed=seed))
+    assert values["high"][ROW["V1"]] > -values["low"][ROW["V1"]]
+    assert values["high"][ROW["V1"]] > 0.4
+    assert -values["low"][ROW["V6"]] > 0.2
+
+
+# --- infarction, repolarisation, atria --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_inferior_infarct_has_q_waves(seed: int) -> None:
+    signal, sound = record("IMI", seed=seed), record("SR", seed=seed)
+
+    def q(piece: np.ndarray, lead: str) -> tuple[float, float]:
+        """Median duration (ms) and depth (share of R) of an initial negative deflection."""
+        waves = []
+        for a, b in qrs_complexes(piece):
+            qrs = piece[ROW[lead], a : b + 1] - piece[ROW[lead], a - 4]
+            positive = np.flatnonzero(qrs > 0.03)
+            end = positive[0] if len(positive) else len(qrs)
+            depth = -qrs[:end].min() if end else 0.0
+            waves.append((end * 1000 / FS if depth > 0.05 else 0.0, depth / max(qrs.max(), 0.01)))
+        return tuple(np.median(np.array(waves), axis=0))
+
+    for lead in ("III", "aVF"):
+        duration, depth = q(signal, lead)
+        assert duration >= 30
+        assert depth > 0.25
+    assert q(sound, "aVF")[0] < 30
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_anteroseptal_infarct_has_no_anterior_r(seed: int) -> None:
+    values, sound = beat_values(record("ASMI", seed=seed)), beat_values(record("SR", seed=seed))
+    for lead in ("V1", "V2"):
+        assert values["high"][ROW[lead]] < 0.1
+        assert values["low"][ROW[lead]] < -0.5
+    assert sound["high"][ROW["V2"]] > 0.2
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_st_and_t(seed: int) -> None:
+    normal, ischaemic, depressed, inverted = (
+        beat_values(record(code, seed=seed)) for code in ("SR", "ISC_", "STD_", "INVT")
+    )
+    v5, v3 = ROW["V5"], ROW["V3"]
+    assert abs(normal["st"][v5]) < 0.08
+    assert normal["t_high"][v5] > 0.1
+    assert ischaemic["st"][v5] < -0.09
+    assert ischaemic["t_low"][v5] < -0.12
+    assert ischaemic["t_high"][v5] < 0.08
+    assert depressed["st"][v5] < -0.065
+    assert depressed["t_high"][v5] > 0.08
+    assert inverted["t_low"][v3] < -0.2
+    assert abs(inverted["st"][v3]) < 0.08
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_qt_interval(seed: int) -> None:
+    def qtc(signal: np.ndarray) -> float:
+        """Bazett's, with T ending where 6 % of its height in the root mean square of the leads is left."""
+        size = np.sqrt((signal**2).mean(axis=0))
+        values = []
+        for first, last in qrs_complexes(signal):
+            peak = last + 60 + int(np.argmax(size[last + 60 : last + 230]))
+            end = peak + int(np.argmax(size[peak:] < 0.06 * size[peak]))
+            values.append((end - first) * 1000 / FS)
+        return float(np.median(values) / np.sqrt(rr_intervals(signal).mean()))
+
+    assert 360 < qtc(record("SR", seed=seed)) < 455
+    assert qtc(record("LNGQT", seed=seed)) > 475
+
+
+@pytest.mark.parametrize("seed", PATIENTS)
+def test_atria(seed: int) -> None:
+    def atria(code: str) -> tuple[float, float, float]:
+        """Median P duration (ms), height in II, depth of the last third in V1 (mV)."""
+        waves = p_waves(record(code, seed=seed))
+        return tuple(
+            np.median([(d, w[ROW["II"]].max(), w[ROW["V1"], -w.shape[1] // 3 :].min()) for _, d, w in waves], axis=0)
+        )
+
+    normal, left, right = atria("SR"), atria("LAO/LAE"), atria("RAO/RAE")
+    assert 75 < normal[0] < 118
+    assert left[0] > 118
+    assert left[2] < -0.1 < normal[2]
+    assert right[1] > 0.25 > normal[1] > 0.04
+
+
+# --- the set of findings ----------------------------------------------------------------------------------
+
+
+def test_normal_beat_looks_like_one() -> None:
+    """Medians over patients: R in II about 1 mV, R growing and S shrinking from V1 to V6, T upright but in aVR."""
+    all_values = [beat_values(record("NORM", seed=seed)) for seed in range(30)]
+    high, low, t = (np.median([v[name] for v in all_values], axis=0) for name in ("high", "low", "t_high"))
+    assert 0.7 < high[ROW["II"]] < 1.3
+    assert np.all(np.diff(high[[ROW[v] for v in ("V1", "V2", "V3", "V4")]]) > 0)
+    assert np.all(np.diff(low[[ROW[v] for v in ("V3", "V4", "V5", "V6")]]) > 0)
+    assert low[ROW["V1"]] < -0.5
+    assert np.all(t[[ROW[v] for v in ("I", "II", "V2", "V3", "V4", "V5", "V6")]] > 0.08)
+    assert t[ROW["aVR"]] < 0.05
+    assert 80 <= np.median([v["width"] for v in all_values]) <= 100
+
+
+def test_there_are_enough_findings_and_all_are_scp_statements() -> None:
+    from deri.simulate.layouts.ptbxl import scp_statements
+
+    known = {line.split(",")[0] for line in scp_statements().splitlines()[1:]}
+    assert len(FINDINGS) >= 18
+    assert set(FINDINGS) <= known
+    assert set(implied(list(FINDINGS))) <= known
+    assert all(finding.source and finding.sign for finding in FINDINGS.values())
+    assert all(extra in FINDINGS for finding in FINDINGS.values() for extra in finding.excludes)
+
+
+def test_a_set_is_completed() -> None:
+    assert complete([]) == ("NORM", "SR")
+    assert complete(["SARRH"]) == ("NORM", "SARRH")
+    assert complete(["LVH"]) == ("SR", "LVH")
+    assert complete(["STACH"]) == ("STACH",)
+    assert implied(["IMI", "1AVB", "SR"]) == ("LPR", "QWAVE")
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (["FOO"], "Unknown finding FOO"),
+        (["SR", "AFIB"], "SR and AFIB contradict"),
+        (["CLBBB", "CRBBB"], "contradict"),
+        (["AFIB", "1AVB"], "contradict"),
+        (["NORM", "LVH"], "NORM contradicts LVH"),
+    ],
+)
+def test_contradictions_are_refused(codes: list[str], message: str) -> None:
+    with pytest.raises(DeriError, match=message):
+        complete(codes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.sampled_from([c for c in FINDINGS if c != "NORM"]), max_size=4), st.integers(0, 10**6))
+def test_any_consistent_set_gives_a_plausible_signal(codes: set[str], seed: int) -> None:
+    if any(clash(a, b) for a in codes for b in codes):
+        with pytest.raises(DeriError):
+            complete(codes)
+        return
+    if any(clash("SR", code) for code in codes) and not any(FINDINGS[c].group == "rhythm" for c in codes):
+        raise AssertionError("nothing but a rhythm may exclude SR")
+    signal = generate(codes, np.random.default_rng(seed))
+    assert signal.shape == (12, 5000)
+    assert signal.dtype == np.float32
+    assert np.isfinite(signal).all()
+    assert 0.15 < np.abs(signal).max() < 8
+    # Einthoven and Goldberger hold, noise and all.
+    np.testing.assert_allclose(signal[2], signal[1] - signal[0], atol=2e-5)
+    np.testing.assert_allclose(signal[3], -(signal[0] + signal[1]) / 2, atol=2e-5)
+
+
+def test_other_rates_and_lengths() -> None:
+    rng = np.random.default_rng(3)
+    patient = Patient.draw(rng)
+    short = generate(["SR"], np.random.default_rng(1), fs=250, seconds=8, patient=patient, noise=False)
+    assert short.shape == (12, 2000)
+    with pytest.raises(DeriError, match="5 s"):
+        generate(["SR"], rng, seconds=2)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from deri.store.npy import NpyAppender, npy_bytes
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    array=hnp.arrays(
+        st.sampled_from([np.dtype("<i2"), np.dtype("<f4"), np.dtype("<i8"), np.dtype("<f2")]),
+        hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=7),
+    ),
+    cut=st.integers(0, 7),
+)
+def test_rows_appended_in_two_goes_load_as_one_array(tmp_path_factory, array, cut) -> None:
+    path = tmp_path_factory.mktemp("npy") / "x.npy"
+    cut = min(cut, len(array))
+    with NpyAppender(path, array.shape[1:], array.dtype) as file:
+        file.append(array[:cut])
+        file.append(array[:1])  # dropped by the second writer, as what a killed one wrote past its last mark is
+    with NpyAppender(path, array.shape[1:], array.dtype, rows=cut) as file:
+        file.append(array[cut:])
+    loaded = np.load(path, allow_pickle=False)
+    assert loaded.dtype == array.dtype
+    np.testing.assert_array_equal(loaded, array)
+    assert path.stat().st_size == npy_bytes(array.shape, array.dtype)
+
+
+def test_a_memory_map_sees_an_aligned_array(tmp_path: Path) -> None:
+    with NpyAppender(tmp_path / "x.npy", (12, 5000), "<i2") as file:
+        file.append(np.ones((2, 12, 5000), np.int16))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert mapped.offset == 128
+    assert mapped.flags.aligned
+
+
+def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
+    with NpyAppender(tmp_path / "x.npy", (3,), "<i2") as file:
+        with pytest.raises(ValueError, match="do not fit"):
+            file.append(np.zeros((1, 4), np.int16))
+        with pytest.raises(ValueError, match="do not fit"):
+            file.append(np.zeros((1, 3), np.int32))
+
+
+def test_continuing_a_file_that_lost_its_rows_is_refused(tmp_path: Path) -> None:
+    with NpyAppender(tmp_path / "x.npy", (3,), "<i2") as file:
+        file.append(np.zeros((2, 3), np.int16))
+    with pytest.raises(ValueError, match="fewer than 3 rows"):
+        NpyAppender(tmp_path / "x.npy", (3,), "<i2", rows=3)

@@ -1,0 +1,57 @@
+"""Real recordings in a store, against wfdb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deri.datasets import open_dataset
+from deri.store import Store, prepare
+
+
+@pytest.fixture(scope="module")
+def real(ecg_real: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
+    path = tmp_path_factory.mktemp("real") / "store"
+    dataset = open_dataset("folder", ecg_real, labels=ecg_real / "index.csv")
+    return path, prepare(dataset, path)
+
+
+def test_every_row_of_the_index_is_counted(real, ecg_real: Path) -> None:
+    path, summary = real
+    table = pd.read_csv(ecg_real / "index.csv")
+    assert summary.read + sum(summary.rejected.values()) == len(table)
+    per_source = {source: c["read"] + sum(c["rejected"].values()) for source, c in summary.per_source.items()}
+    assert per_source == table["source"].value_counts().to_dict()
+    store = Store.open(path)
+    assert len(store) == summary.read
+    assert set(store.index["file"]) | set(store.rejects["file"]) == set(table["file"])
+    assert not set(store.index["file"]) & set(store.rejects["file"])
+
+
+def test_signals_are_those_that_wfdb_reads(real, ecg_real: Path) -> None:
+    import wfdb
+
+    store = Store.open(real[0])
+    index = store.index
+    rows = index[(index["fs"] == 500) & (index["source"] == "ludb") & (index["repaired_samples"] == 0)].index[:15]
+    assert len(rows) == 15
+    for row in rows:
+        record = wfdb.rdrecord(str((ecg_real / index["file"][row]).with_suffix("")))
+        order = [[name.upper() for name in record.sig_name].index(lead.upper()) for lead in store.meta["leads"]]
+        expected = record.p_signal.T[order, :5000]
+        found = store.signals([row])[0, :, : expected.shape[1]]
+        assert np.abs(found - expected).max() <= 0.0005 + 1e-6
+
+
+def test_labels_are_those_of_the_table(real, ecg_real: Path) -> None:
+    store = Store.open(real[0])
+    table = pd.read_csv(ecg_real / "index.csv").set_index("file")["labels"]
+    rows = store.task_rows("labels")
+    classes, marks = store.labels("labels", rows)
+    assert len(rows) > 150
+    for row, mark in zip(rows, marks, strict=True):
+        expected = {label.strip() for label in table[store.index["file"][row]].split(";")}
+        assert {name for name, one in zip(classes, mark, strict=True) if one} == expected
