@@ -10,6 +10,7 @@ import torch
 
 import deri
 from deri.models import EcgTextModel, Output
+from deri.models.checkpoint import our_name
 from deri.objectives import pair_terms
 from support import parity
 
@@ -67,15 +68,12 @@ def test_deri_resnet18_arrays_losses_and_gradients(folder: Path) -> None:
         close(terms[ours].reshape(1), expected[f"loss.{theirs}"])
 
     sum(term for name, term in terms.items() if name != "text_reconstruction").backward()  # type: ignore[union-attr]
-    # The mapping of names is the code under test elsewhere; here it turns gradients back to the released names.
-    from deri.models.checkpoint import _rename
-
     ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     norms = {key[len("gradnorm.") :]: value for key, value in expected.items() if key.startswith("gradnorm.")}
     assert len(norms) == 172
     assert len(ours) == 172
     for name, norm in norms.items():
-        grad = ours[_rename(name, "deri", "resnet18", "test")]
+        grad = ours[our_name(name, "deri", "resnet18")]
         assert float(grad.norm()) == pytest.approx(float(norm.reshape(-1)[0]), rel=1e-3), name
 
 

@@ -131,6 +131,8 @@ def test_minilm_from_the_offline_package() -> None:
     recipe = load_recipe("demo").model.text
     encoder = build_text_encoder(recipe)
     assert encoder.width == 384
-    a, b, c = (pooled for _, pooled in encoder.encode(["atrial fibrillation", "irregular atrial activity", "my bicycle"]))
+    a, b, c = (
+        pooled for _, pooled in encoder.encode(["atrial fibrillation", "irregular atrial activity", "my bicycle"])
+    )
     cosine = lambda x, y: float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))  # noqa: E731
     assert cosine(a, b) > cosine(a, c) + 0.2

@@ -113,7 +113,8 @@ def _examples(model: Any, store: Store, top: int = 5) -> list[dict[str, Any]]:
     classes, labels = store.labels("labels", rows)
     prompts = prompts_for("labels", classes)
     weights = class_weights(model, prompts)
-    names = class_names("labels")
+    known = class_names("labels")
+    names = {code: known.get(code, known.get(code.strip("_"), code)) for code in classes}
     examples = []
     for finding in SHOWN:
         position = int(np.flatnonzero(labels[:, classes.index(finding)])[0])
@@ -126,10 +127,9 @@ def _examples(model: Any, store: Store, top: int = 5) -> list[dict[str, Any]]:
                 "ecg": ECG(store.signals(row)[0], store.fs, {}),
                 "record": str(store.index["record_id"].iloc[int(row[0])]),
                 "report": store.reports[store.report_ids[int(row[0])]] if store.report_ids[int(row[0])] >= 0 else "",
-                "truth": [names.get(code, code) for code in truth],
+                "truth": [names[code] for code in truth],
                 "texts": [
-                    (names.get(classes[c], classes[c]), prompts[classes[c]][0], float(scores[c]), classes[c] in truth)
-                    for c in best
+                    (names[classes[c]], prompts[classes[c]][0], float(scores[c]), classes[c] in truth) for c in best
                 ],
             }
         )

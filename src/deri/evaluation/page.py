@@ -27,7 +27,7 @@ p.soft, td.soft, figcaption { color: var(--soft); }
 .tile span { color: var(--soft); font-size: .9rem; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 1.2rem; }
 figure { margin: 0 0 1.4rem; } figure svg { width: 100%; height: auto; display: block; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table { margin-bottom: 2rem; border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.n, th.n { text-align: right; white-space: nowrap; } td.hit { color: var(--good); font-weight: 600; }
 """
@@ -57,7 +57,7 @@ def write_page(
         (f"{headline['macro_auroc']:.3f}", f"zero-shot macro AUROC over {headline['findings']} findings"),
         (f"{headline['macro_auroc_random']:.3f}", "the same network with random weights"),
         (f"{gain:+.3f}", "what pre-training gave"),
-        (f"{_best(val, 'text_to_ecg_r5'):.0%}", "R@5, report → ECG, held-out patients"),
+        (_of_best(val, "text_to_ecg_r5"), "R@5, report → ECG, held-out patients"),
     ]
     body = [
         "<h1>DERI on simulated data</h1>",
@@ -89,8 +89,10 @@ def write_page(
     write_text(path, html)
 
 
-def _best(val: list[dict[str, Any]], key: str) -> float:
-    return max((line[key] for line in val if line.get(key) is not None), default=float("nan"))
+def _of_best(val: list[dict[str, Any]], key: str) -> str:
+    """The figure of the epoch whose weights were kept: the lowest held-out loss."""
+    known = [line for line in val if line["loss"] is not None]
+    return f"{min(known, key=lambda line: float(line['loss']))[key]:.0%}" if known else "none"
 
 
 def _figure(svg: str, caption: str) -> str:

@@ -104,7 +104,7 @@ def import_checkpoint(
     model.recipe_name = "deri-reference" if family == "deri" else "merl"
     unused = re.compile(f"({_UNUSED[family]}|{_POSITION_IDS})")
     weights = {
-        _rename(name, family, config.backbone, source): tensor
+        our_name(name, family, config.backbone, source): tensor
         for name, tensor in tensors.items()
         if not unused.fullmatch(name)
     }
@@ -228,7 +228,8 @@ def _bert_config(own: dict[str, Tensor], source: str) -> Any:
         ) from None
 
 
-def _rename(name: str, family: str, backbone: str, source: str) -> str:
+def our_name(name: str, family: str, backbone: str, source: str = "checkpoint") -> str:
+    """The name here of a tensor of a released checkpoint; unknown ones are an error."""
     if name.startswith("ecg_encoder."):
         rest = name[len("ecg_encoder.") :]
         return "backbone." + (_apply(_VIT, rest) if backbone in SIZES else rest)

@@ -1,0 +1,99 @@
+"""Samples per second and memory of pre-training: the corrected recipe beside the released one. Prints one JSON object.
+
+Both train the same ResNet-18 at 500 Hz on the same simulated pairs, beside a text encoder of MedCPT's size with random
+weights (its values do not matter for speed). The corrected recipe computes a report's features once; the released one
+runs the encoder over 256 padded tokens in every step. Each recipe runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--worker", nargs=3, metavar=("RECIPE", "STORE", "TEXT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(measure(*options.worker, options)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        store, text = make_inputs(Path(folder), options.batch_size * options.steps)
+        results = {}
+        for recipe in ("deri", "deri-reference"):
+            size = ["--batch-size", str(options.batch_size), "--steps", str(options.steps), "--device", options.device]
+            command = [sys.executable, __file__, *size, "--worker", recipe, str(store), str(text)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            results[recipe] = json.loads(done.stdout.splitlines()[-1])
+    ours, released = results["deri"], results["deri-reference"]
+    print(
+        json.dumps(
+            {
+                "benchmark": "pretrain_step",
+                "device": options.device,
+                "batch_size": options.batch_size,
+                "samples_per_s": ours["samples_per_s"],
+                "ratio_to_reference": round(ours["samples_per_s"] / released["samples_per_s"], 2),
+                "recipes": results,
+            },
+            indent=2,
+        )
+    )
+
+
+def make_inputs(folder: Path, records: int) -> tuple[Path, Path]:
+    """A store of simulated pairs, and a directory with a text encoder of MedCPT's size."""
+    from transformers import BertConfig, BertModel
+
+    from deri.datasets import open_dataset
+    from deri.models.text import load_tokenizer
+    from deri.simulate import simulate
+    from deri.store import prepare
+
+    simulate("mimic-iv-ecg", records, folder / "data")
+    dataset = open_dataset("mimic-iv-ecg", folder / "data")
+    dataset.val_fraction = 0.0
+    prepare(dataset, folder / "store")
+    BertModel(BertConfig()).save_pretrained(folder / "bert")
+    load_tokenizer("minilm").save_pretrained(str(folder / "bert"))
+    return folder / "store", folder / "bert"
+
+
+def measure(recipe: str, store: str, text: str, options: argparse.Namespace) -> dict[str, float]:
+    from deri.recipes import load_recipe
+    from deri.training import pretrain
+    from deri.training.log import read_metrics
+
+    switches = [f"model.text.encoder={text}", f"train.batch_size={options.batch_size}", "train.epochs=1"]
+    content = load_recipe(recipe, [*switches, "train.log_steps=1", "train.checkpoint_steps=100000"])
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run = pretrain(store, Path(folder) / "run", content, device=options.device, say=lambda _: None)
+        seconds = time.perf_counter() - start
+        rates = [line["samples_per_s"] for line in read_metrics(run) if line["split"] == "train"]
+    result = {
+        "samples_per_s": round(statistics.median(rates[1:]), 2),  # the first step warms up
+        "steps": len(rates),
+        "seconds_with_setup": round(seconds, 1),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    if options.device.startswith("cuda"):
+        import torch
+
+        result["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    return result
+
+
+if __name__ == "__main__":
+    main()

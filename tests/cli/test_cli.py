@@ -1,0 +1,203 @@
+"""The command line in-process: what it prints, where files land, and that user errors are short and exit with 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from deri.cli.main import main
+from support import tiny
+
+
+def run(*arguments: object) -> int:
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that must end with exit code 2 and one or two lines; return them."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    text = capsys.readouterr().err
+    lines = [
+        line for line in text.splitlines() if line.startswith("deri: ") or not line.startswith(("mimic", "folder"))
+    ]
+    message = "\n".join(lines[next(i for i, line in enumerate(lines) if line.startswith("deri: ")) :])
+    assert 1 <= len(message.splitlines()) <= 2, message
+    assert "Traceback" not in text
+    return message
+
+
+@pytest.fixture(scope="module")
+def mimic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "mimic"
+    assert run("simulate", "mimic-iv-ecg", "--records", 24, "--out", folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny.model(pooling="mean").save_pretrained(folder)
+    return folder
+
+
+def test_help_answers_fast_and_without_heavy_imports() -> None:
+    code = "import sys; from deri.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'transformers', 'pandas', 'scipy', 'matplotlib', 'wfdb'} & set(sys.modules)\n"
+    code += "assert not heavy, heavy"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start < 5  # a hang, not a speed figure
+    for command in ("simulate", "prepare", "pretrain", "zeroshot", "classify", "convert", "info", "demo"):
+        assert command in done.stdout
+
+
+def test_from_simulation_to_zero_shot(
+    mimic: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("prepare", "mimic-iv-ecg", mimic, "--out", tmp_path / "m") == 0
+    assert "24 stored, 0 rejected" in capsys.readouterr().out
+    assert run("simulate", "ptb-xl", "--records", 40, "--out", tmp_path / "p") == 0
+    assert run("prepare", "ptb-xl", tmp_path / "p", "--out", tmp_path / "ps", "--workers", 2) == 0
+    out = tmp_path / "result.json"
+    zero = ["--data", tmp_path / "ps", "--task", "ptbxl-super", "--split", "all", "--out", out]
+    assert run("zeroshot", "--model", model_dir, *zero) == 0
+    result = json.loads(out.read_text())
+    assert set(result["classes"]) == {"NORM", "MI", "STTC", "CD", "HYP"}
+    for path, what in ((tmp_path / "m", "store"), (model_dir, "model")):
+        capsys.readouterr()
+        assert run("info", path, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["what"] == what
+
+
+def test_info_and_plot_of_a_recording(mimic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = next(mimic.rglob("*.hea"))
+    for name in ("ecg.png", "ecg.svg"):
+        assert run("info", header, "--plot", tmp_path / name) == 0
+        assert (tmp_path / name).stat().st_size > 10_000
+    assert "500 Hz" in capsys.readouterr().out
+
+
+def test_classify_prints_a_table_or_json(mimic: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    headers = sorted(mimic.rglob("*.hea"))[:2]
+    labels = ["--labels", "sinus rhythm", "--labels", "atrial fibrillation"]
+    capsys.readouterr()
+    assert run("classify", *headers, "--model", model_dir, *labels, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == [str(h) for h in headers]
+    assert all(-1 <= row["sinus rhythm"] <= 1 for row in rows)
+    assert run("classify", headers[0], "--model", model_dir, *labels) == 0
+    assert "atrial fibrillation" in capsys.readouterr().out
+
+
+def test_prepare_has_a_default_place(
+    mimic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("prepare", "mimic-iv-ecg", mimic, "--limit", 5) == 0
+    assert (tmp_path / "stores" / "mimic" / "store.json").is_file()
+
+
+def test_real_recordings_through_the_command(
+    ecg_real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every record with a header is stored; those without are counted under their own reasons and sources."""
+    index = pd.read_csv(ecg_real / "index.csv")
+    capsys.readouterr()
+    command = [
+        "prepare",
+        "folder",
+        ecg_real,
+        "--labels",
+        ecg_real / "index.csv",
+        "--out",
+        tmp_path / "s",
+        "--workers",
+        2,
+    ]
+    assert run(*command) == 0
+    summary = capsys.readouterr().out
+    from deri.store import Store
+
+    store = Store.open(tmp_path / "s")
+    stored = set(store.index["file"])
+    assert set(index.loc[index["has_header"], "file"]) <= stored
+    assert len(store) + len(store.rejects) == len(index)
+    by_source = store.index["source"].value_counts()
+    for source, n in index.loc[index["has_header"], "source"].value_counts().items():
+        assert by_source[source] >= n
+    assert f"{len(index)} recordings, {len(store)} stored, {len(store.rejects)} rejected" in summary
+    for source in index["source"].unique():
+        assert source in summary
+    for reason in store.rejects["reason"].unique():
+        assert reason in summary
+
+
+def test_errors_of_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "gone.hea" in fails(capsys, "info", tmp_path / "gone.hea")
+    (tmp_path / "none.hea").write_text("none 0 500 5000\n")
+    assert "none.hea" in fails(capsys, "info", tmp_path / "none.hea")
+    (tmp_path / "noise.hea").write_bytes(bytes(range(256)))
+    assert "noise.hea" in fails(capsys, "info", tmp_path / "noise.hea")
+    assert "not a store" in fails(capsys, "info", tmp_path)
+
+
+def test_errors_of_data_sets(mimic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "mimic-iv-ecg" in fails(capsys, "prepare", "mimic", mimic, "--out", tmp_path / "s")
+    assert "record_list.csv" in fails(capsys, "prepare", "mimic-iv-ecg", tmp_path, "--out", tmp_path / "s")
+    assert "--shard" in fails(capsys, "prepare", "mimic-iv-ecg", mimic, "--shard", "3/2", "--out", tmp_path / "s")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "record_list.csv").write_bytes((mimic / "record_list.csv").read_bytes())
+    (foreign / "machine_measurements.csv").write_text("subject_id,study_id,text\n1,2,sinus rhythm\n")
+    message = fails(capsys, "prepare", "mimic-iv-ecg", foreign, "--out", tmp_path / "s")
+    assert "report_0" in message
+    assert "machine_measurements.csv" in message
+    assert not (tmp_path / "s" / "store.json").exists()
+    (tmp_path / "labels.csv").write_text("path,labels\na,b\n")
+    assert "file" in fails(capsys, "prepare", "folder", tmp_path, "--labels", tmp_path / "labels.csv")
+    assert "exists" in fails(capsys, "simulate", "ptb-xl", "--records", 5, "--out", mimic)
+    assert "ptb-xl" in fails(capsys, "simulate", "nothing", "--records", 5, "--out", tmp_path / "new")
+
+
+def test_errors_of_stores_models_and_recipes(
+    mimic: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = tmp_path / "s", tmp_path / "out"
+    assert run("prepare", "mimic-iv-ecg", mimic, "--out", store) == 0
+    pretrain = ["pretrain", "--data", store, "--out", out]
+    assert "did you mean 'train.epochs'" in fails(capsys, *pretrain, "train.epoch=3")
+    assert "unknown recipe" in fails(capsys, *pretrain, "--recipe", "nothing")
+    assert "KEY=VALUE" in fails(capsys, *pretrain, "epochs")
+    assert "no such directory" in fails(capsys, *pretrain, "model.text.encoder=./nowhere")
+    assert not out.exists()
+    zero = ["zeroshot", "--data", store, "--task", "ptbxl-super", "--out", out]
+    assert "no such directory" in fails(capsys, *zero, "--model", tmp_path / "none")
+    assert "tasks" in fails(capsys, *zero, "--model", model_dir)
+    assert not out.exists()
+    meta = json.loads((store / "store.json").read_text())
+    (store / "store.json").write_text(json.dumps({**meta, "version": 99}))
+    assert "99" in fails(capsys, *zero, "--model", model_dir)
+    assert "99" in fails(capsys, *pretrain)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")
+    assert "backbone" in fails(capsys, "convert", tmp_path / "x.pth", "--out", tmp_path / "c")
+    assert "not empty" in fails(capsys, "convert", tmp_path / "x.pth", "--out", model_dir)
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    from deri.errors import DeriError
+
+    with pytest.raises(DeriError):
+        main(["info", str(tmp_path / "gone.hea"), "--debug"])

