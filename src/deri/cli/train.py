@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,4 +29,5 @@ def pretrain(
     content = load_recipe(recipe or "deri", overrides or [])
     with progress("pretrain") as show:
         run(data, out, content, resume=resume, device=device, say=say, show=show)
-    print(out)
+    if os.environ.get("RANK", "0") == "0":
+        print(out)
