@@ -99,6 +99,6 @@ def test_files_without_a_usable_val(tmp_path: Path, write_record: Write, digital
 
 
 def test_matlab_file_without_header(tmp_path: Path) -> None:
-    savemat(tmp_path / "A1980.mat", {"ECG": 1})
+    savemat(tmp_path / "A1980.mat", {"val": np.zeros((12, 100), dtype=np.int16)})
     assert reason_of(tmp_path / "A1980.mat") == "missing_header"
     assert reason_of(tmp_path / "A1980") == "missing_header"

@@ -53,12 +53,11 @@ def test_what_is_missing_is_named(tmp_path: Path, write_record: Write, digital: 
 @pytest.mark.parametrize(
     ("name", "head", "kind"),
     [
-        ("a.h5", b"\x89HDF\r\n\x1a\n", "HDF5"),
-        ("a.dcm", b"\0" * 128 + b"DICM", "DICOM"),
-        ("a.xml", b'<?xml version="1.0"?>', "XML"),
-        ("a.edf", b"0       " + b" " * 100, "EDF"),
+        ("a.xml", b'<?xml version="1.0"?><svg/>', "root <svg>"),
+        ("a.pdf", b"%PDF-1.4", "a PDF"),
+        ("a.edf", b"0       " + b" " * 100, "no known format"),
         ("notes.txt", b"hello", "no known format"),
-        ("empty", b"", "no known format"),
+        ("empty", b"", "empty"),
     ],
 )
 def test_unknown_files_say_what_they_are_and_what_is_supported(
@@ -69,7 +68,7 @@ def test_unknown_files_say_what_they_are_and_what_is_supported(
     error = error_of(path)
     assert error.reason == "unsupported_format"
     assert kind in str(error)
-    assert "WFDB" in str(error)
+    assert ("AnnotatedECG" if name == "a.xml" else "WFDB") in str(error)
     assert str(path) in str(error)
 
 

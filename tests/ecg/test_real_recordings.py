@@ -84,13 +84,11 @@ def test_index_agrees_with_the_files(ecg_real: Path) -> None:
     for row in headed:
         ecg = read_ecg(ecg_real / row["file"])
         assert (ecg.fs, ecg.n_samples) == (float(row["fs"]), int(float(row["samples"]))), row["file"]
-    reasons = set()
-    for row in rows:
-        if row["has_header"] != "True":
-            with pytest.raises(ReadError) as caught:
-                read_ecg(ecg_real / row["file"])
-            reasons.add((Path(row["file"]).suffix, caught.value.reason))
-    assert reasons <= {(".mat", "missing_header"), (".h5", "unsupported_format")}
+    others = [row for row in rows if row["has_header"] != "True"]
+    assert {Path(row["file"]).suffix for row in others} == {".mat", ".h5"}
+    for row in others:
+        ecg = read_ecg(ecg_real / row["file"])
+        assert (ecg.fs, ecg.n_samples) == (float(row["fs"]), int(float(row["samples"]))), row["file"]
 
 
 def test_broken_headers(ecg_real: Path) -> None:
@@ -127,11 +125,3 @@ def test_twins_at_100_and_500_hertz_agree(ecg_real: Path) -> None:
         high: ECG = read_ecg(str(path).replace("_lr", "_hr"))
         correlations += [np.corrcoef(low[i], high.signal[i])[0, 1] for i in range(12)]
     assert np.median(correlations) > 0.98
-
-
-@pytest.mark.parametrize("name", ["formats/dicom/anonymous_ecg.dcm", "formats/sierra-xml/129DYPRG.XML"])
-def test_clinical_formats_are_refused_by_name(ecg_real: Path, name: str) -> None:
-    with pytest.raises(ReadError) as caught:
-        read_ecg(ecg_real / name)
-    assert caught.value.reason == "unsupported_format"
-    assert ("DICOM" if name.endswith("dcm") else "XML") in str(caught.value)

@@ -19,7 +19,7 @@ MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V
 
 _BY_KEY = {name.lower(): name for name in LEADS} | {"di": "I", "dii": "II", "diii": "III"}
 # "Lead II", "ECG_II", "MDC_ECG_LEAD_II" (ISO 11073-10102, used by HL7 aECG and SCP-ECG), "Lead I (Einthoven)" (DICOM).
-_PREFIX = re.compile(r"^(?:mdc[ _]?ecg[ _]?lead[ _]?|ecg[ _]lead[ _]?|ecg[ _]|lead[ _]?)")
+_PREFIX = re.compile(r"^(?:mdc[ _]?ecg[ _]?lead[ _]?|e[ck]g[ _]lead[ _]?|e[ck]g[ _]|lead[ _]?)")
 _SUFFIX = re.compile(r"\s*\(.*\)$")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from deri.ecg.formats import matlab
+from deri.ecg.formats.common import units_per_mv
 from deri.ecg.formats.errata import find_erratum
 from deri.ecg.formats.wfdb_header import Header, HeaderError, SignalLine, parse_header, parse_subject
 from deri.ecg.leads import LEADS, LeadPlan, complete, lead_plan
@@ -22,7 +23,6 @@ from deri.errors import ReadError
 
 _MAX_HEADER_BYTES = 16 * 2**20
 _MAX_VALUES = 2**28  # where a file's size does not bound what a header may claim
-_UNITS_PER_MV = {"mv": 1.0, "uv": 1e3, "µv": 1e3, "μv": 1e3, "nv": 1e6, "v": 1e-3}
 # Bytes per sample; the FLAC formats 508, 516 and 524 are compressed.
 _SAMPLE_BYTES = {
     **{8: 1.0, 16: 2.0, 24: 3.0, 32: 4.0, 61: 2.0, 80: 1.0, 160: 2.0},
@@ -114,7 +114,7 @@ def _scaling(
     """Digital units per mV and baselines of the kept signals; refuses units and gains that no ECG has."""
     gains = []
     for signal in kept:
-        per_mv = _UNITS_PER_MV.get(signal.units.lower())
+        per_mv = units_per_mv(signal.units)
         if per_mv is None:
             raise ReadError(
                 f"{path}: lead {signal.description} has the unit {signal.units!r}; an ECG is in mV, uV, nV or V",
@@ -372,7 +372,7 @@ def _read_segments(path: str, header: Header) -> ECG:
         raise ReadError(f"{path}: {error}", error.reason) from None
     signal = np.empty((len(LEADS), record.p_signal.shape[0]), dtype=np.float32)
     for row, channel in zip(plan.recorded, plan.channels, strict=True):
-        per_mv = _UNITS_PER_MV.get(str(record.units[channel]).lower())
+        per_mv = units_per_mv(str(record.units[channel]))
         if per_mv is None:
             raise ReadError(f"{path}: lead {LEADS[row]} has the unit {record.units[channel]!r}", "bad_units")
         signal[row] = record.p_signal[:, channel] / per_mv

@@ -1,0 +1,220 @@
+"""DICOM waveforms: 12-lead ECG, general ECG and ambulatory ECG objects.
+
+The value of a sample is ``sample * sensitivity * correction factor + baseline`` in the channel's unit. Multiplex groups
+that are derived (median beats) are left aside.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from deri.ecg.formats.common import (
+    MAX_FILE_BYTES,
+    Strip,
+    lay_out,
+    make_ecg,
+    optional,
+    require_voltage,
+    sex_of,
+    to_float,
+    years,
+)
+from deri.ecg.formats.scp import LEAD_CODES
+from deri.ecg.leads import canonical_lead
+from deri.ecg.recording import ECG
+from deri.errors import ReadError
+
+_TYPES = {"SS": "i", "US": "u", "SB": "i", "UB": "u"}
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+def read_dicom(path: str) -> ECG:
+    """Read a DICOM ECG.
+
+    Of all original groups of one sampling rate each lead's longest stretch is taken, placed at its group's time offset.
+
+    Raises:
+        ReadError: ``missing_dependency``, ``bad_header`` (not DICOM, or damaged), ``no_signals``, ``bad_units``,
+            ``bad_gain``, ``truncated_signal``, ``unsupported_format``, ``bad_sampling_rate``, ``too_long``, and those
+            of ``make_ecg``.
+    """
+    optional(path, "pydicom", "pydicom", "DICOM")
+    data = _load(path)
+    # pydicom decodes an element when it is first used, and then raises whatever its value parsers raise.
+    try:
+        groups = [group for group in data.get("WaveformSequence") or [] if _is_original(group)]
+        modality = str(data.get("Modality", "") or "unknown")[:16]
+    except Exception as error:
+        raise ReadError(f"{path}: its waveforms are damaged ({_brief(error)})", "bad_header") from error
+    if not groups:
+        raise ReadError(f"{path}: this DICOM object (modality {modality}) has no original waveform", "no_signals")
+    notes: dict[str, str] = {}
+    strips: dict[float, list[Strip]] = {}
+    for group in groups:
+        try:
+            fs, found = _read_group(path, data, group)
+        except ReadError:
+            raise
+        except Exception as error:
+            raise ReadError(f"{path}: a waveform group is damaged ({_brief(error)})", "bad_header") from error
+        strips.setdefault(fs, []).extend(found)
+    # Groups of another rate (a rhythm strip of an old cart, a test pulse) cannot share a time axis with the main one.
+    fs = max(strips, key=lambda rate: _coverage(strips[rate]))
+    if len(strips) > 1:
+        others = ", ".join(f"{rate:g}" for rate in strips if rate != fs)
+        notes["groups_left_out"] = f"waveform groups of other sampling rates ({others} Hz) were not read"
+    names, channels, _ = lay_out(path, strips[fs], fs)
+    return make_ecg(path, "DICOM", channels, names, fs, {"warnings": notes, **_about(data)})
+
+
+def _load(path: str) -> Any:
+    import os
+    import warnings
+
+    import pydicom
+
+    try:
+        if os.path.getsize(path) > MAX_FILE_BYTES:
+            raise ReadError(f"{path}: is larger than {MAX_FILE_BYTES} bytes", "too_long")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about value representations of elements that are not used here
+            with open(path, "rb") as handle:
+                head = handle.read(132)
+                force = head[128:] != b"DICM"
+                if not force:
+                    handle.seek(0)
+                    meta = pydicom.filereader.read_file_meta_info(path)
+                    if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
+                        raise ReadError(f"{path}: deflated DICOM files are not supported", "unsupported_format")
+            return pydicom.dcmread(path, force=force)
+    except ReadError:
+        raise
+    except Exception as error:  # pydicom raises what struct, codecs and its own parsers raise on damaged files
+        raise ReadError(f"{path}: cannot be read as DICOM ({_brief(error)})", "bad_header") from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _is_original(group: Any) -> bool:
+    label = str(group.get("MultiplexGroupLabel", "") or "").upper()
+    return str(group.get("WaveformOriginality", "ORIGINAL") or "").upper() != "DERIVED" and "MEDIAN" not in label
+
+
+def _coverage(strips: list[Strip]) -> tuple[int, int]:
+    known = {canonical_lead(strip.lead) for strip in strips} - {None}
+    return len(known), max((strip.values.size for strip in strips), default=0)
+
+
+def _read_group(path: str, data: Any, group: Any) -> tuple[float, list[Strip]]:
+    fs = to_float(str(group.SamplingFrequency))
+    if fs is None or fs <= 0:
+        raise ReadError(f"{path}: a waveform group states no sampling rate", "bad_sampling_rate")
+    count, length = int(group.NumberOfWaveformChannels), int(group.NumberOfWaveformSamples)
+    definitions = list(group.ChannelDefinitionSequence)
+    if count != len(definitions) or count < 1 or length < 0:
+        raise ReadError(f"{path}: {count} channels are stated, {len(definitions)} are defined", "bad_header")
+    raw, padding = _raw(path, data, group, count, length)
+    offset = to_float(str(group.get("MultiplexGroupTimeOffset", 0) or 0)) or 0.0
+    strips = []
+    for index, channel in enumerate(definitions):
+        name = _name(channel)
+        if canonical_lead(name) is None:
+            strips.append(Strip(name, offset / 1000.0, np.empty(0)))
+            continue
+        values = _scale(path, name, channel, raw[:, index])
+        if padding is not None:
+            values[raw[:, index] == padding] = np.nan
+        strips.append(Strip(name, offset / 1000.0, values))
+    return fs, strips
+
+
+def _raw(path: str, data: Any, group: Any, count: int, length: int) -> tuple[np.ndarray, int | None]:
+    """Digital samples (n, channels) and the value that stands for "no sample"."""
+    bits, kind = int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)
+    if kind not in _TYPES or bits not in (8, 16, 32):
+        raise ReadError(f"{path}: {bits}-bit samples of type {kind[:8]!r} are not supported", "unsupported_format")
+    order = "<" if getattr(data, "is_little_endian", True) is not False else ">"
+    dtype = np.dtype(f"{order}{_TYPES[kind]}{bits // 8}")
+    content = bytes(group.WaveformData)
+    if count * length * dtype.itemsize > len(content):
+        raise ReadError(
+            f"{path}: {len(content)} bytes of waveform where {count} channels of {length} samples need "
+            f"{count * length * dtype.itemsize}",
+            "truncated_signal",
+        )
+    raw = np.frombuffer(content, dtype=dtype, count=count * length).reshape(length, count)
+    stated = group.get("WaveformPaddingValue")
+    padding = None
+    if isinstance(stated, bytes) and len(stated) >= dtype.itemsize:
+        padding = int(np.frombuffer(stated, dtype=dtype, count=1)[0])
+    elif isinstance(stated, int):
+        padding = stated
+    return raw, padding
+
+
+def _scale(path: str, name: str, channel: Any, raw: np.ndarray) -> np.ndarray:
+    sensitivity = to_float(str(channel.get("ChannelSensitivity", "")))
+    if not sensitivity:
+        raise ReadError(f"{path}: lead {name[:40]} states no sensitivity, so its amplitude is unknown", "bad_gain")
+    units = channel.get("ChannelSensitivityUnitsSequence")
+    factor = require_voltage(path, name, str(units[0].CodeValue) if units else "")
+    correction = to_float(str(channel.get("ChannelSensitivityCorrectionFactor", 1) or 1))
+    baseline = to_float(str(channel.get("ChannelBaseline", 0) or 0))
+    if correction is None or baseline is None or correction == 0:
+        raise ReadError(f"{path}: the correction or baseline of lead {name[:40]} is no number", "bad_gain")
+    return raw * (sensitivity * correction * factor) + baseline * factor
+
+
+def _name(channel: Any) -> str:
+    """The lead of a channel: by the meaning of its code, else by the code, else by its label."""
+    source = channel.get("ChannelSourceSequence")
+    meaning = str(source[0].get("CodeMeaning", "")) if source else ""
+    if canonical_lead(meaning):
+        return meaning
+    code = str(source[0].get("CodeValue", "")) if source else ""
+    # SCP-ECG "5.6.3-9-61" and MDC "2:61" end with the same lead number; MDC also as one number, 2 * 65536 + 61.
+    match = re.fullmatch(r"5\.6\.3-9-(\d+)|2:(\d+)|(131\d{3})", code, re.ASCII)
+    if match:
+        number = int(match[1] or match[2] or int(match[3]) - 131072)
+        if number in LEAD_CODES:
+            return LEAD_CODES[number]
+    label = str(channel.get("ChannelLabel", "") or "")
+    return label if canonical_lead(label) else meaning or label or code or "unnamed"
+
+
+def _about(data: Any) -> dict[str, Any]:
+    about: dict[str, Any] = {}
+    try:
+        age = re.fullmatch(r"(\d{1,3})([DWMY])", str(data.get("PatientAge", "") or "").strip(), re.ASCII)
+        about["age"] = years(float(age[1]), age[2]) if age else None
+        about["sex"] = sex_of(str(data.get("PatientSex", "") or ""))
+        texts = [_annotation(item) for item in data.get("WaveformAnnotationSequence") or []]
+        filters = _filters(data)
+    except Exception as error:
+        about["comments"] = [f"the annotations could not be read: {_brief(error)}"]
+        return about
+    lines = list(dict.fromkeys(text for text in texts if text))
+    if lines:
+        about["interpretation"] = lines
+    if filters:
+        about["comments"] = [filters]
+    return about
+
+
+def _annotation(item: Any) -> str:
+    # Measurements carry a concept and a number; free text is the interpretation.
+    if item.get("NumericValue") is not None:
+        return ""
+    return " ".join(str(item.get("UnformattedTextValue", "") or "").split())
+
+
+def _filters(data: Any) -> str:
+    channel = data.WaveformSequence[0].ChannelDefinitionSequence[0]
+    names = {"FilterLowFrequency": "high-pass", "FilterHighFrequency": "low-pass", "NotchFilterFrequency": "notch"}
+    parts = [f"{word} {channel.get(tag)} Hz" for tag, word in names.items() if channel.get(tag)]
+    return "filters: " + ", ".join(parts) if parts else ""

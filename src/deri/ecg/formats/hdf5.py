@@ -1,0 +1,71 @@
+"""HDF5 with one recording: the files of SPH, and arrays of 12 leads whose rate and unit the caller states."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from deri.ecg.formats.common import Options, make_ecg, optional, stated_rate, stated_scale, twelve_rows
+from deri.ecg.leads import LEADS
+from deri.ecg.recording import ECG
+from deri.errors import ReadError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MAX_BYTES = 2**29
+_NAMES = ("ecg", "signal", "data", "val", "tracings")
+# The SPH files state neither; their paper says 500 Hz and mV, and their leads obey Einthoven in the canonical order.
+_SPH_FS = 500.0
+
+
+def read_hdf5(path: str, options: Options) -> ECG:
+    """Read the dataset ``ecg`` (``signal``, ``data``, ``val``) of 12 x n or n x 12 in the order of ``LEADS``.
+
+    A file whose only content is ``ecg``, float16, 12 x n, is one of the SPH data set: 500 Hz and mV.
+
+    Raises:
+        ReadError: ``missing_dependency``, ``bad_header`` (damaged), ``unsupported_format``, ``several_recordings``,
+            ``truncated_signal``, ``too_long``, ``bad_sampling_rate``, ``bad_units``, and those of ``make_ecg``.
+    """
+    h5py: Any = optional(path, "h5py", "h5py", "HDF5")
+    try:
+        with h5py.File(path, "r") as file:
+            keys = list(file.keys())[:1000]
+            names = [name for name in _NAMES if name in keys and isinstance(file.get(name), h5py.Dataset)]
+            if not names:
+                listed = ", ".join(str(key)[:20] for key in keys[:8]) or "nothing"
+                raise ReadError(
+                    f"{path}: no dataset named {', '.join(_NAMES)} (it holds {listed})", "unsupported_format"
+                )
+            dataset = file[names[0]]
+            values, is_sph = _values(path, dataset), keys == ["ecg"] and dataset.dtype == np.float16
+    except ReadError:
+        raise
+    except Exception as error:  # h5py passes on whatever libhdf5 finds wrong
+        detail = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ReadError(f"{path}: cannot be read as HDF5 ({detail})", "bad_header") from error
+    values = twelve_rows(path, values, f"dataset {names[0]}")
+    if is_sph and options == Options():
+        return make_ecg(path, "SPH HDF5", list(values), LEADS, _SPH_FS, {})
+    scale, fs = stated_scale(path, options, "this HDF5"), stated_rate(path, options, "this HDF5")
+    return make_ecg(path, "HDF5", list(values.astype(np.float64) * scale), LEADS, fs, {})
+
+
+def _values(path: str, dataset: Any) -> np.ndarray:
+    shape = tuple(int(side) for side in dataset.shape or ())
+    if dataset.dtype.kind not in "iuf":
+        raise ReadError(f"{path}: a dataset of {str(dataset.dtype)[:40]} is not supported", "unsupported_format")
+    if len(shape) != 2:  # told from the shape alone: the file may hold gigabytes
+        twelve_rows(path, np.broadcast_to(np.zeros(1, dtype=np.int8), shape or (0,)), f"dataset {dataset.name}")
+    if math.prod(shape) * max(dataset.dtype.itemsize, 4) > _MAX_BYTES:
+        raise ReadError(f"{path}: an array of shape {shape} is too large to read", "too_long")
+    # What was never written reads as the fill value, zeros that nobody recorded.
+    if dataset.chunks is None:
+        complete = dataset.id.get_storage_size() >= math.prod(shape) * dataset.dtype.itemsize
+    else:
+        expected = math.prod(-(-side // chunk) for side, chunk in zip(shape, dataset.chunks, strict=True))
+        complete = dataset.id.get_num_chunks() == expected
+    if not complete:
+        raise ReadError(f"{path}: parts of the dataset were never written", "truncated_signal")
+    return np.asarray(dataset[...])

@@ -1,0 +1,103 @@
+"""GE MUSE XML (``RestingECG``): base64 text of int16 per lead; usually I, II and V1 to V6, the rest is derived."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from deri.ecg.formats.common import make_ecg, require_voltage, sex_of, to_date, to_float, years, years_between
+from deri.ecg.formats.sierra import decode_base64
+from deri.ecg.formats.xml_tree import parse_xml, text_of
+from deri.ecg.recording import ECG
+from deri.errors import ReadError
+
+
+def read_muse(path: str) -> ECG:
+    """Read the rhythm waveform of a MUSE XML file; median beats are left aside.
+
+    Raises:
+        ReadError: ``bad_xml``, ``no_signals``, ``bad_sampling_rate``, ``bad_gain``, ``bad_units``,
+            ``unsupported_format`` (sample size), ``truncated_signal``, ``unreadable_signal``, and those of
+            ``make_ecg``.
+    """
+    root = parse_xml(path)
+    rhythms = [w for w in root.findall("Waveform") if text_of(w, "WaveformType").lower() in ("rhythm", "")]
+    if not rhythms:
+        raise ReadError(f"{path}: this MUSE XML has no rhythm waveform", "no_signals")
+    notes: dict[str, str] = {}
+    if len(rhythms) > 1:
+        notes["several_recordings"] = f"the file holds {len(rhythms)} rhythm waveforms; the first was read"
+    base = to_float(text_of(rhythms[0], "SampleBase"))
+    exponent = to_float(text_of(rhythms[0], "SampleExponent") or "0")
+    if base is None or exponent is None or base <= 0 or abs(exponent) > 6:
+        raise ReadError(f"{path}: states no sampling rate", "bad_sampling_rate")
+    names, channels = [], []
+    for lead in rhythms[0].findall("LeadData"):
+        names.append(text_of(lead, "LeadID"))
+        channels.append(_samples(path, names[-1], lead, notes))
+    return make_ecg(path, "GE MUSE XML", channels, names, base * 10.0**exponent, {"warnings": notes, **_about(root)})
+
+
+def _samples(path: str, name: str, lead: Element, notes: dict[str, str]) -> np.ndarray:
+    size = text_of(lead, "LeadSampleSize") or "2"
+    if size != "2":
+        raise ReadError(
+            f"{path}: lead {name[:20]} has samples of {size[:8]} bytes; 2 are supported", "unsupported_format"
+        )
+    gain = to_float(text_of(lead, "LeadAmplitudeUnitsPerBit"))
+    if gain is None or gain == 0:
+        raise ReadError(f"{path}: lead {name[:20]} states no amplitude per bit", "bad_gain")
+    factor = gain * require_voltage(path, name, text_of(lead, "LeadAmplitudeUnits"))
+    data = decode_base64(path, text_of(lead, "WaveFormData"))
+    stated = to_float(text_of(lead, "LeadSampleCountTotal"))
+    if len(data) % 2 or (stated is not None and stated != len(data) // 2):
+        raise ReadError(
+            f"{path}: lead {name[:20]} has {len(data)} bytes where {stated or 0:g} samples are stated",
+            "truncated_signal",
+        )
+    checksum = text_of(lead, "LeadDataCRC32")
+    if checksum.isascii() and checksum.isdigit() and int(checksum) and int(checksum) != zlib.crc32(data):
+        wrong = notes.get("checksum_mismatch", "the checksums do not fit the samples of")
+        notes["checksum_mismatch"] = f"{wrong} {name[:20]}"
+    return np.frombuffer(data, dtype="<i2") * factor
+
+
+def _about(root: Element) -> dict[str, Any]:
+    person = root.find("PatientDemographics")
+    age = to_float(text_of(person, "PatientAge"))
+    if age is not None:
+        found = years(age, text_of(person, "AgeUnits") or "years")
+    else:
+        found = years_between(
+            _date(text_of(person, "DateofBirth")), _date(text_of(root, "TestDemographics/AcquisitionDate"))
+        )
+    about: dict[str, Any] = {"age": found, "sex": sex_of(text_of(person, "Gender"))}
+    # "Diagnosis" is what stands after overreading; "OriginalDiagnosis" is the machine's.
+    for tag in ("Diagnosis", "OriginalDiagnosis"):
+        lines = _statements(root.find(tag))
+        if lines:
+            about["interpretation"] = lines
+            break
+    return about
+
+
+def _statements(diagnosis: Element | None) -> list[str]:
+    """Statements, each joined from its parts up to the one flagged ENDSLINE."""
+    lines: list[str] = []
+    parts: list[str] = []
+    for statement in diagnosis.findall("DiagnosisStatement") if diagnosis is not None else []:
+        parts.append(text_of(statement, "StmtText"))
+        if any(text_of(flag).upper() == "ENDSLINE" for flag in statement.findall("StmtFlag")):
+            lines.append(" ".join(part for part in parts if part))
+            parts = []
+    lines.append(" ".join(part for part in parts if part))
+    return [line for line in lines if line]
+
+
+def _date(text: str) -> Any:
+    match = re.fullmatch(r"(\d{1,2})[-/](\d{1,2})[-/](\d{4})", text.strip(), re.ASCII)
+    return to_date(int(match[3]), int(match[1]), int(match[2])) if match else None

@@ -1,0 +1,415 @@
+"""DICOM, EDF, ISHNE, SCP-ECG, HDF5 and MATLAB structs, against hand-made files and other readers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from deri.ecg import ECG, read_ecg
+from deri.errors import DeriError, ReadError
+from ecg.writers import LEADS, annotation_signal, digital_ecg, edf, ishne, scp
+
+
+def read(folder: Path, data: bytes) -> ECG:
+    path = folder / "recording.bin"
+    path.write_bytes(data)
+    return read_ecg(path)
+
+
+def reason_of(folder: Path, data: bytes) -> str:
+    with pytest.raises(ReadError) as caught:
+        read(folder, data)
+    return caught.value.reason
+
+
+# --- DICOM
+
+MDC = {"I": "2:1", "II": "2:2", "III": "2:61", "aVR": "2:62", "aVL": "2:63", "aVF": "2:64"} | {
+    f"V{k}": f"2:{k + 2}" for k in range(1, 7)
+}
+
+
+def dicom_group(
+    digital: np.ndarray,
+    names: Any,
+    *,
+    fs: float = 500,
+    offset: float = 0,
+    label: str = "RHYTHM",
+    units: str = "uV",
+    baseline: float = 0,
+    meaning: bool = True,
+    correction: float = 1.0,
+) -> Any:
+    from pydicom.dataset import Dataset
+
+    group = Dataset()
+    group.MultiplexGroupLabel, group.WaveformOriginality = label, "DERIVED" if label == "MEDIAN" else "ORIGINAL"
+    group.MultiplexGroupTimeOffset, group.SamplingFrequency = offset, fs
+    group.NumberOfWaveformChannels, group.NumberOfWaveformSamples = digital.shape
+    group.WaveformBitsAllocated, group.WaveformSampleInterpretation = 16, "SS"
+    channels = []
+    for name in names:
+        channel, source, unit = Dataset(), Dataset(), Dataset()
+        source.CodeValue, source.CodingSchemeDesignator = MDC.get(name, "x"), "MDC"
+        source.CodeMeaning = f"Lead {name}" if meaning else "?"
+        unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = units, "UCUM", units
+        channel.ChannelSourceSequence, channel.ChannelSensitivityUnitsSequence = [source], [unit]
+        channel.ChannelSensitivity, channel.ChannelBaseline = 2.5, baseline
+        channel.ChannelSensitivityCorrectionFactor = correction
+        channels.append(channel)
+    group.ChannelDefinitionSequence = channels
+    group.WaveformData = digital.T.astype("<i2").tobytes()
+    return group
+
+
+def dicom(folder: Path, *groups: Any) -> bytes:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    data, text = Dataset(), Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.9.1.1"
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    data.Modality, data.PatientAge, data.PatientSex = "ECG", "018M", "M"
+    text.UnformattedTextValue = "Sinus rhythm"
+    data.WaveformAnnotationSequence = [text]
+    data.WaveformSequence = list(groups)
+    data.save_as(folder / "made.dcm", enforce_file_format=True)
+    return (folder / "made.dcm").read_bytes()
+
+
+def test_dicom_scaling_equals_pydicom(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    digital = digital_ecg(600)
+    ecg = read(tmp_path, dicom(tmp_path, dicom_group(digital, LEADS, baseline=40, correction=1.1)))
+    np.testing.assert_allclose(ecg.signal, (digital * 2.5 * 1.1 + 40) / 1000, rtol=1e-6)
+    theirs = pydicom.dcmread(tmp_path / "made.dcm").waveform_array(0).T
+    np.testing.assert_allclose(ecg.signal, theirs / 1000, rtol=1e-5)
+    assert (ecg.fs, ecg.metadata["age"], ecg.metadata["sex"]) == (500.0, 1.5, "male")
+    assert ecg.metadata["interpretation"] == ["Sinus rhythm"]
+
+
+def test_dicom_leads_by_code_alone(tmp_path: Path) -> None:
+    digital = digital_ecg(60)
+    ecg = read(tmp_path, dicom(tmp_path, dicom_group(digital[::-1], LEADS[::-1], meaning=False, units="mV")))
+    np.testing.assert_allclose(ecg.signal, digital * 2.5, rtol=1e-6)
+
+
+def test_dicom_of_four_groups_in_a_row_and_a_median(tmp_path: Path) -> None:
+    digital = digital_ecg(400)
+    groups = [dicom_group(digital[:, :50], LEADS, label="MEDIAN")]
+    for k in range(4):
+        part = digital[3 * k : 3 * k + 3, 100 * k : 100 * k + 100]
+        groups.append(dicom_group(part, LEADS[3 * k : 3 * k + 3], offset=200.0 * k))
+    ecg = read(tmp_path, dicom(tmp_path, *groups))
+    assert ecg.n_samples == 400
+    for row in range(12):
+        inside = np.zeros(400, dtype=bool)
+        inside[100 * (row // 3) : 100 * (row // 3) + 100] = True
+        np.testing.assert_allclose(ecg.signal[row, inside], digital[row, inside] * 2.5e-3, rtol=1e-6)
+        assert np.isnan(ecg.signal[row, ~inside]).all()
+
+
+def test_dicom_padding_is_a_gap(tmp_path: Path) -> None:
+    digital = digital_ecg(60)
+    digital[:, 10:20] = -32768
+    group = dicom_group(digital, LEADS)
+    group.WaveformPaddingValue = b"\x00\x80"
+    assert np.isnan(read(tmp_path, dicom(tmp_path, group)).signal).sum() == 120
+
+
+def test_dicom_that_cannot_be_used(tmp_path: Path) -> None:
+    digital = digital_ecg(60)
+    assert reason_of(tmp_path, dicom(tmp_path, dicom_group(digital, LEADS, units="mm[Hg]"))) == "bad_units"
+    group = dicom_group(digital, LEADS)
+    del group.ChannelDefinitionSequence[3].ChannelSensitivity
+    assert reason_of(tmp_path, dicom(tmp_path, group)) == "bad_gain"
+    group = dicom_group(digital, LEADS)
+    group.NumberOfWaveformSamples = 61
+    assert reason_of(tmp_path, dicom(tmp_path, group)) == "truncated_signal"
+    group.WaveformSampleInterpretation = "MB"
+    assert reason_of(tmp_path, dicom(tmp_path, group)) == "unsupported_format"
+    assert reason_of(tmp_path, dicom(tmp_path, dicom_group(digital, LEADS, label="MEDIAN"))) == "no_signals"
+    assert reason_of(tmp_path, b"\0" * 128 + b"DICM" + b"\xff" * 50) in ("bad_header", "no_signals")
+
+
+def test_real_dicom_equals_pydicom(ecg_real: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    path = ecg_real / "formats" / "dicom" / "anonymous_ecg.dcm"
+    ecg = read_ecg(path)
+    np.testing.assert_allclose(ecg.signal, pydicom.dcmread(path).waveform_array(0).T / 1000, atol=1e-6)
+    assert (ecg.fs, ecg.n_samples, ecg.metadata["age"]) == (1000.0, 10_000, 42.0)
+    assert ecg.metadata["interpretation"] == ["RITMO SINUSALE", "ECG NORMALE"]
+    np.testing.assert_allclose(ecg.signal[0] + ecg.signal[2], ecg.signal[1], atol=0.003)
+
+
+def test_missing_library_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dicom(tmp_path, dicom_group(digital_ecg(60), LEADS))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.setitem(sys.modules, "ecgdatakit", None)
+    with pytest.raises(ReadError, match=r"pip install 'deri\[formats\]'") as caught:
+        read(tmp_path, data)
+    assert caught.value.reason == "missing_dependency"
+    assert reason_of(tmp_path, scp(digital_ecg(60), LEADS)) == "missing_dependency"
+
+
+# --- EDF
+
+LIMITS = (-3276.8, 3276.7, -32768, 32767)
+
+
+def edf_of(digital: np.ndarray, per_record: int = 100, **options: Any) -> bytes:
+    rows = [row.reshape(-1, per_record) for row in digital]
+    return edf(rows, [f"ECG {name}" for name in LEADS], units=["uV"] * 12, limits=[LIMITS] * 12, **options)
+
+
+def test_edf_values_equal_pyedflib(tmp_path: Path) -> None:
+    pyedflib = pytest.importorskip("pyedflib")
+    digital = digital_ecg(1000)
+    ecg = read(tmp_path, edf_of(digital, seconds=0.25))
+    assert (ecg.fs, ecg.metadata["format"]) == (400.0, "EDF")
+    np.testing.assert_allclose(ecg.signal, digital * 1e-4, atol=2e-6)
+    path = tmp_path / "theirs.edf"
+    with pyedflib.EdfWriter(str(path), 12, file_type=pyedflib.FILETYPE_EDFPLUS) as writer:
+        writer.setSignalHeaders(
+            [pyedflib.highlevel.make_signal_header(name, "mV", 250, -5.0, 5.0, -32768, 32767) for name in LEADS]
+        )
+        writer.setSex("Female")
+        writer.writeSamples([row * 1e-3 for row in digital])
+        writer.writeAnnotation(1.5, -1, "chest pain")
+    ecg = read_ecg(path)
+    with pyedflib.EdfReader(str(path)) as reader:
+        theirs = np.stack([reader.readSignal(i) for i in range(12)])
+    assert ecg.fs == 250.0
+    np.testing.assert_allclose(ecg.signal, theirs, atol=1e-6)
+    assert ecg.metadata["comments"] == ["1.5 s: chest pain"]
+    assert ecg.metadata["sex"] == "female"
+
+
+def test_edf_discontinuous(tmp_path: Path) -> None:
+    digital = digital_ecg(300)
+    marks = annotation_signal([b"+0\x14\x14\0", b"+1\x14\x14\0+1.1\x14fall\x14\0", b"+2.5\x14\x14\0"])
+    rows = [*(row.reshape(3, 100) for row in digital), marks]
+    labels = [*LEADS, "EDF Annotations"]
+    limits = [LIMITS] * 12 + [(-1, 1, -32768, 32767)]
+    data = edf(rows, labels, units=["mV"] * 12 + [""], limits=limits, seconds=1, reserved="EDF+D")
+    ecg = read(tmp_path, data)
+    assert (ecg.fs, ecg.n_samples) == (100.0, 350)
+    np.testing.assert_allclose(ecg.signal[:, :200], digital[:, :200] * 0.1, rtol=1e-4)
+    np.testing.assert_allclose(ecg.signal[:, 250:], digital[:, 200:] * 0.1, rtol=1e-4)
+    assert np.isnan(ecg.signal[:, 200:250]).all()
+    assert (ecg.metadata["comments"], ecg.metadata["sex"], ecg.metadata["age"]) == (["1.1 s: fall"], "female", 49.0)
+    assert reason_of(tmp_path, data.replace(b"+2.5", b"+1.5")) == "bad_header"
+    assert reason_of(tmp_path, data.replace(b"+2.5\x14\x14\0", b"+9e9\x14\x14\0")) == "bad_header"
+    assert reason_of(tmp_path, data.replace(b"+2.5\x14\x14\0\0\0\0\0\0", b"+99999999\x14\x14\0")) == "too_long"
+
+
+def test_edf_other_signals_are_dropped_whatever_their_rate(tmp_path: Path) -> None:
+    digital = digital_ecg(200)
+    rows = [digital[0].reshape(2, 100), np.zeros((2, 7), dtype=int), digital[1].reshape(2, 100)]
+    data = edf(rows, ["EKG I", "SpO2", "Lead II"], units=["uV", "%", "mV"], limits=[LIMITS] * 3)
+    ecg = read(tmp_path, data)
+    np.testing.assert_allclose(ecg.signal[1], digital[1] * 0.1, rtol=1e-4)
+    assert ecg.metadata["dropped_leads"] == ["SpO2"]
+    assert ecg.missing_leads == LEADS[6:]
+
+
+def test_bdf_values(tmp_path: Path) -> None:
+    digital = digital_ecg(200).astype(int) * 300
+    limits = [(-8388608, 8388607, -8388608, 8388607)] * 12
+    data = edf([row.reshape(2, 100) for row in digital], LEADS, units=["uV"] * 12, limits=limits, bdf=True)
+    np.testing.assert_allclose(read(tmp_path, data).signal, digital * 1e-3, rtol=1e-5)
+
+
+def test_edf_that_cannot_be_used(tmp_path: Path) -> None:
+    digital = digital_ecg(400)
+    good = edf_of(digital)
+    assert read(tmp_path, good + b"\0" * 7).metadata["warnings"]["surplus_data"].startswith("7 bytes")
+    assert "unclosed_recording" in read(tmp_path, edf_of(digital, records=-1)).metadata["warnings"]
+    assert reason_of(tmp_path, good[:-1]) == "truncated_signal"
+    assert reason_of(tmp_path, edf_of(digital, records=10**7)) == "truncated_signal"
+    assert reason_of(tmp_path, edf_of(digital, seconds=0)) == "bad_sampling_rate"
+    assert reason_of(tmp_path, good.replace(b"uV      ", b"mmHg    ")) == "bad_units"
+    assert reason_of(tmp_path, good.replace(b"32767   ", b"-32768  ")) == "bad_gain"
+    rows = [digital[0].reshape(4, 100), digital[1].reshape(4, 100)[:, :50]]
+    assert reason_of(tmp_path, edf(rows, ["I", "II"], units=["mV"] * 2, limits=[LIMITS] * 2)) == "unequal_lead_lengths"
+
+
+# --- ISHNE
+
+
+def test_ishne_values(tmp_path: Path) -> None:
+    digital = digital_ecg(300)
+    digital[2, 5] = -32768
+    ecg = read(tmp_path, ishne(digital, LEADS))
+    expected = digital * 2.5e-3
+    expected[2, 5] = np.nan
+    np.testing.assert_allclose(ecg.signal, expected, rtol=1e-6)
+    assert (ecg.fs, ecg.metadata["sex"], ecg.metadata["age"]) == (200.0, "female", 59.0)
+    assert (ecg.metadata["comments"], ecg.metadata["warnings"]) == (["note"], {})
+
+
+def test_ishne_with_three_leads(tmp_path: Path) -> None:
+    digital = digital_ecg(300)
+    ecg = read(tmp_path, ishne(digital[[0, 1, 6]], ["I", "II", "X"]))
+    assert ecg.missing_leads == LEADS[6:]
+    assert ecg.metadata["dropped_leads"] == ["X"]
+    np.testing.assert_allclose(ecg.signal[2], (digital[1] - digital[0].astype(int)) * 2.5e-3, atol=1e-5)
+
+
+def test_ishne_equals_another_reader(tmp_path: Path) -> None:
+    parser = pytest.importorskip("ecgdatakit").FileParser
+    ecg = read(tmp_path, ishne(digital_ecg(300), LEADS, gain=1234))
+    theirs = parser.parse(tmp_path / "recording.bin")
+    np.testing.assert_allclose(ecg.signal, np.stack([lead.samples for lead in theirs.leads]), atol=1e-6)
+
+
+def test_ishne_that_cannot_be_used(tmp_path: Path) -> None:
+    good = ishne(digital_ecg(300), LEADS)
+    assert reason_of(tmp_path, good[:-1]) == "truncated_signal"
+    assert reason_of(tmp_path, good[:400]) == "bad_header"
+    assert reason_of(tmp_path, ishne(digital_ecg(300), LEADS, gain=0)) == "bad_gain"
+    assert reason_of(tmp_path, ishne(digital_ecg(300), LEADS, fs=0)) == "bad_sampling_rate"
+    damaged = good[:40] + b"!" + good[41:]
+    assert "checksum_mismatch" in read(tmp_path, damaged).metadata["warnings"]
+
+
+# --- SCP-ECG
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("coded", [True, False])
+def test_scp_values(tmp_path: Path, order: int, coded: bool) -> None:
+    pytest.importorskip("ecgdatakit")
+    digital = digital_ecg(1000) // 2
+    ecg = read(tmp_path, scp(digital, LEADS, coded=coded, order=order))
+    assert (ecg.fs, ecg.metadata["format"], ecg.metadata["warnings"]) == (500.0, "SCP-ECG", {})
+    np.testing.assert_allclose(ecg.signal, digital * 2.5e-3, rtol=1e-6)
+    assert (ecg.metadata["age"], ecg.metadata["sex"]) == (63.0, "female")
+    assert ecg.metadata["interpretation"] == ["Sinus rhythm"]
+
+
+def test_scp_with_eight_leads_and_odd_rate(tmp_path: Path) -> None:
+    pytest.importorskip("ecgdatakit")
+    digital = digital_ecg(400)
+    stored = [0, 1, 6, 7, 8, 9, 10, 11]
+    ecg = read(tmp_path, scp(digital[stored], [LEADS[i] for i in stored], avm=5000, interval=3003))
+    assert ecg.fs == pytest.approx(1e6 / 3003, rel=1e-12)
+    np.testing.assert_allclose(ecg.signal[stored], digital[stored] * 5e-3, rtol=1e-6)
+    assert set(ecg.metadata["derived_leads"]) == {"III", "aVR", "aVL", "aVF"}
+
+
+def test_scp_adds_the_reference_beat_back(tmp_path: Path) -> None:
+    pytest.importorskip("ecgdatakit")
+    digital = digital_ecg(1000)
+    beat = np.stack([np.round(200 * np.hanning(100) * (k + 1) / 12) for k in range(12)]).astype(np.int16)
+    for start in (101, 401, 701):
+        digital[:, start - 1 : start + 99] += beat
+    ecg = read(tmp_path, scp(digital, LEADS, beat=beat, beats_at=(101, 401, 701)))
+    np.testing.assert_allclose(ecg.signal, digital * 2.5e-3, rtol=1e-6)
+
+
+def test_scp_that_cannot_be_used(tmp_path: Path) -> None:
+    pytest.importorskip("ecgdatakit")
+    good = scp(digital_ecg(300), LEADS)
+    assert reason_of(tmp_path, good[:-10]) == "truncated_signal"
+    assert reason_of(tmp_path, scp(digital_ecg(300), LEADS, bimodal=1)) == "unsupported_format"
+    assert reason_of(tmp_path, scp(digital_ecg(300), LEADS, avm=0)) == "bad_gain"
+    at = good.index(b"Sinus rhythm")
+    assert "checksum_mismatch" in read(tmp_path, good[:at] + b"X" + good[at + 1 :]).metadata["warnings"]
+
+
+# --- HDF5 and MATLAB
+
+
+def test_hdf5(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    digital = digital_ecg(500)
+    path = tmp_path / "a.bin"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("ecg", data=(digital * 1e-3).astype(np.float16), chunks=(12, 100), compression="gzip")
+    ecg = read_ecg(path)
+    assert (ecg.fs, ecg.metadata["format"]) == (500.0, "SPH HDF5")
+    np.testing.assert_array_equal(ecg.signal, (digital * 1e-3).astype(np.float16).astype(np.float32))
+    with h5py.File(path, "w") as file:
+        file["signal"] = digital.T
+    np.testing.assert_allclose(read_ecg(path, fs=250, units="uV").signal, digital * 1e-3, rtol=1e-6)
+    for options, reason in (({"fs": 250}, "bad_units"), ({"units": "uV"}, "bad_sampling_rate")):
+        with pytest.raises(ReadError) as caught:
+            read_ecg(path, **options)
+        assert caught.value.reason == reason
+    with h5py.File(path, "w") as file:
+        file.create_dataset("ecg", (12, 500), dtype=np.float16, chunks=(12, 100))[:, :300] = 1
+    assert reason_of_path(path) == "truncated_signal"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("tracings", (3, 4096, 12), dtype=np.float32, chunks=True)
+    assert reason_of_path(path) == "several_recordings"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("ecg", (12, 10**12), dtype=np.float16, chunks=(12, 1000))
+    assert reason_of_path(path) == "too_long"
+
+
+def reason_of_path(path: Path) -> str:
+    with pytest.raises(ReadError) as caught:
+        read_ecg(path)
+    return caught.value.reason
+
+
+def test_real_sph_files_equal_h5py(ecg_real: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    paths = sorted((ecg_real / "sph").glob("*.h5"))
+    assert len(paths) == 4
+    for path in paths:
+        ecg = read_ecg(path)
+        with h5py.File(path) as file:
+            np.testing.assert_array_equal(ecg.signal, file["ecg"][...].astype(np.float32))
+        # The order of the leads: only this one obeys Einthoven and Goldberger.
+        s = ecg.signal
+        np.testing.assert_allclose(s[0] + s[2], s[1], atol=0.002)
+        np.testing.assert_allclose(s[3], -(s[0] + s[1]) / 2, atol=0.002)
+        np.testing.assert_allclose(s[4], (s[0] - s[2]) / 2, atol=0.002)
+        np.testing.assert_allclose(s[5], (s[1] + s[2]) / 2, atol=0.002)
+        assert 0.5 < np.median(np.ptp(s, axis=1)) < 4
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_cpsc_struct(tmp_path: Path, compressed: bool) -> None:
+    digital = digital_ecg(500)
+    path = tmp_path / "A0001.mat"
+    savemat(path, {"ECG": {"sex": "Female", "age": 74.0, "data": digital * 1e-3}}, do_compression=compressed)
+    for name in (path, tmp_path / "A0001"):
+        ecg = read_ecg(name)
+        assert (ecg.fs, ecg.metadata["sex"], ecg.metadata["age"]) == (500.0, "female", 74.0)
+        np.testing.assert_allclose(ecg.signal, digital * 1e-3, rtol=1e-6)
+    savemat(path, {"ECG": {"sex": "Female", "age": np.nan, "data": digital[:8] * 1e-3}})
+    assert reason_of_path(path) == "unsupported_format"
+
+
+def test_real_cpsc_structs_equal_scipy(ecg_real: Path) -> None:
+    from scipy.io import loadmat
+
+    paths = [path for path in sorted((ecg_real / "cpsc2018").glob("*.mat")) if not path.with_suffix(".hea").exists()]
+    assert len(paths) == 5
+    for path in paths:
+        theirs = loadmat(path)["ECG"][0, 0]
+        ecg = read_ecg(path)
+        np.testing.assert_array_equal(ecg.signal, theirs["data"].astype(np.float32))
+        assert ecg.metadata["sex"] == theirs["sex"][0].lower()
+        assert ecg.metadata["age"] == theirs["age"][0, 0]
+        s = ecg.signal
+        np.testing.assert_allclose(s[0] + s[2], s[1], atol=1e-5)
+        np.testing.assert_allclose(s[3], -(s[0] + s[1]) / 2, atol=2e-3)
+        np.testing.assert_allclose(s[4], (s[0] - s[2]) / 2, atol=2e-3)
+
+
+def test_options_are_for_files_that_leave_them_open(tmp_path: Path) -> None:
+    (tmp_path / "a.ecg").write_bytes(ishne(digital_ecg(300), LEADS))
+    with pytest.raises(DeriError, match="states its own rate"):
+        read_ecg(tmp_path / "a.ecg", fs=500)

@@ -1,0 +1,194 @@
+"""CSV, NumPy, gzip, zip archives and addresses."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deri.ecg import read_ecg
+from deri.errors import ReadError
+from ecg.writers import LEADS, aecg, aecg_set, digital_ecg
+
+Write = Callable[..., Path]
+
+
+def reason_of(path: Path | str, **options: object) -> str:
+    with pytest.raises(ReadError) as caught:
+        read_ecg(path, **options)
+    return caught.value.reason
+
+
+def table(digital: np.ndarray, header: str, separator: str = ",", first: str = "") -> str:
+    rows = [separator.join(map(str, row)) for row in digital.T]
+    return "\n".join([header, *(f"{first.format(i=i)}{row}" for i, row in enumerate(rows))]) + "\n"
+
+
+# --- CSV
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv_with_options(tmp_path: Path, separator: str) -> None:
+    digital = digital_ecg(100)
+    path = tmp_path / "a.txt"
+    path.write_text(table(digital[::-1], separator.join(LEADS[::-1]), separator))
+    ecg = read_ecg(path, fs=500, units="uV")
+    assert (ecg.fs, ecg.metadata["format"]) == (500.0, "CSV")
+    np.testing.assert_allclose(ecg.signal, digital * 1e-3, rtol=1e-6)
+    with pytest.raises(ReadError, match="fs=500") as caught:
+        read_ecg(path, units="uV")
+    assert caught.value.reason == "bad_sampling_rate"
+    with pytest.raises(ReadError, match="units='mV'") as caught:
+        read_ecg(path, fs=500)
+    assert caught.value.reason == "bad_units"
+    assert reason_of(path, fs=500, units="mm") == "bad_units"
+    assert reason_of(path, fs=-1, units="mV") == "bad_sampling_rate"
+
+
+def test_csv_that_states_everything(tmp_path: Path) -> None:
+    digital = digital_ecg(100)
+    path = tmp_path / "a.csv"
+    header = "time_ms," + ",".join(f'"{name} (uV)"' for name in LEADS)
+    path.write_text(table(digital, header, first="{i}0,").replace("-", "-"))
+    ecg = read_ecg(path)
+    assert ecg.fs == 100.0
+    np.testing.assert_allclose(ecg.signal, digital * 1e-3, rtol=1e-6)
+    assert reason_of(path, fs=500) == "bad_sampling_rate"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:50] + lines[60:]))
+    assert reason_of(path) == "bad_sampling_rate"
+
+
+def test_csv_gaps_decimal_commas_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("I;II;note\n0,5;1,5;x\n;2,5;y\n")
+    ecg = read_ecg(path, fs=250, units="mV")
+    np.testing.assert_allclose(ecg.signal[:2], [[0.5, np.nan], [1.5, 2.5]])
+    assert ecg.metadata["dropped_leads"] == ["note"]
+    path.write_text("I,II\n0.5,1.5\nlow,2.5\n")
+    assert reason_of(path, fs=250, units="mV") == "unreadable_signal"
+    path.write_text("I,Lead I\n0.5,1.5\n")
+    assert reason_of(path, fs=250, units="mV") == "duplicate_lead"
+    path.write_text("I,II\n")
+    assert reason_of(path, fs=250, units="mV") in ("truncated_signal", "unreadable_signal")
+
+
+# --- NumPy
+
+
+@pytest.mark.parametrize("fortran", [False, True])
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4", ">f8"])
+def test_npy(tmp_path: Path, dtype: str, fortran: bool) -> None:
+    digital = digital_ecg(100)
+    for values in (digital, digital.T):
+        array = values.astype(dtype)
+        np.save(tmp_path / "a.npy", np.asfortranarray(array) if fortran else np.ascontiguousarray(array))
+        ecg = read_ecg(tmp_path / "a.npy", fs=400, units="uV")
+        assert ecg.fs == 400.0
+        np.testing.assert_allclose(ecg.signal, digital * 1e-3, rtol=1e-6)
+    assert reason_of(tmp_path / "a.npy", units="uV") == "bad_sampling_rate"
+    assert reason_of(tmp_path / "a.npy", fs=400) == "bad_units"
+
+
+def test_npy_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    for values, reason in (
+        (np.zeros((5, 12, 100)), "several_recordings"),
+        (np.zeros((12, 12)), "unsupported_format"),
+        (np.zeros((8, 100)), "unsupported_format"),
+        (np.zeros((12, 9), dtype=complex), "unsupported_format"),
+        (np.array([["x"] * 20] * 12), "unsupported_format"),
+    ):
+        np.save(path, values)
+        assert reason_of(path, fs=500, units="mV") == reason
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    assert reason_of(path, fs=500, units="mV") == "unsupported_format"
+    np.save(path, np.zeros((12, 100)))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert reason_of(path, fs=500, units="mV") == "truncated_signal"
+
+
+def test_npz(tmp_path: Path) -> None:
+    digital = digital_ecg(100)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, ecg=digital.T, fs=250, units="uV")
+    ecg = read_ecg(path)
+    assert ecg.fs == 250.0
+    np.testing.assert_allclose(ecg.signal, digital * 1e-3, rtol=1e-6)
+    np.savez(path, signal=digital[:2], fs=250, units="mV", leads=["II", "I"])
+    np.testing.assert_allclose(read_ecg(path).signal[0], digital[1], rtol=1e-6)
+    np.savez(path, a=digital, b=digital)
+    assert reason_of(path, fs=250, units="mV") == "unsupported_format"
+    np.savez(path, ecg=digital)
+    assert reason_of(path, fs=250) == "bad_units"
+
+
+# --- containers
+
+
+def test_gzip(tmp_path: Path) -> None:
+    text = aecg(aecg_set(digital_ecg(100), LEADS)).encode()
+    path = tmp_path / "a.xml.gz"
+    path.write_bytes(gzip.compress(text))
+    ecg = read_ecg(path)
+    np.testing.assert_allclose(ecg.signal, digital_ecg(100) * 0.005, rtol=1e-6)
+    assert ecg.metadata["source_file"] == f"{path}::a.xml"
+    path.write_bytes(gzip.compress(text)[:-20])
+    assert reason_of(path) == "truncated_signal"
+    path.write_bytes(gzip.compress(b"nothing of use"))
+    with pytest.raises(ReadError, match=r"a\.xml\.gz::a\.xml") as caught:
+        read_ecg(path)
+    assert caught.value.reason == "unsupported_format"
+
+
+def test_zip(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
+    header = write_record(tmp_path, "r1", digital)
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__MACOSX/._r1.hea", b"")
+        archive.writestr("README.txt", b"no recording")
+        for file in (header, header.with_suffix(".dat")):
+            archive.write(file, f"deep/er/{file.name}")
+    expected = read_ecg(header).signal
+    for name in (path, f"{path}::deep/er/r1.hea", f"{path}::deep/er/r1", f"{path}::deep/er/r1.dat"):
+        np.testing.assert_array_equal(read_ecg(name).signal, expected)
+    assert read_ecg(path).metadata["source_file"] == f"{path}::deep/er/r1.hea"
+    assert reason_of(f"{path}::deep/r2.hea") == "missing_file"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.xml", aecg(aecg_set(digital_ecg(10), LEADS)))
+    with pytest.raises(ReadError, match="holds 2 recordings") as caught:
+        read_ecg(path)
+    assert caught.value.reason == "several_recordings"
+    assert read_ecg(f"{path}::x.xml").n_samples == 10
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(header, "../r1.hea")
+    assert reason_of(path) == "missing_signal_file"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "b")
+    assert reason_of(path) == "no_signals"
+    path.write_bytes(b"PK\3\4" + b"\xff" * 100)
+    assert reason_of(path) == "unreadable_signal"
+
+
+def test_addresses(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    header = write_record(tmp_path, "r1", digital)
+    files = fsspec.filesystem("memory")
+    for file in (header, header.with_suffix(".dat")):
+        files.pipe(f"/bucket/{file.name}", file.read_bytes())
+    files.pipe("/bucket/a.xml", aecg(aecg_set(digital_ecg(10), LEADS)).encode())
+    try:
+        for name in ("r1.hea", "r1.dat", "r1"):
+            ecg = read_ecg(f"memory://bucket/{name}")
+            np.testing.assert_array_equal(ecg.signal, read_ecg(header).signal)
+            assert ecg.metadata["source_file"] == "memory://bucket/r1.hea"
+        assert read_ecg("memory://bucket/a.xml").n_samples == 10
+        assert read_ecg(f"file://{header}").n_samples == 1500
+        assert reason_of("memory://bucket/none.edf") == "missing_file"
+        assert reason_of("nonsense://bucket/none.edf") == "unreadable_file"
+    finally:
+        files.rm("/bucket", recursive=True)
