@@ -51,6 +51,10 @@ def test_result_file_against_its_parts(store: Store, model: EcgTextModel) -> Non
             assert any(name in note for note in result["notes"])
     known = [entry["auroc"] for entry in result["classes"].values() if entry["auroc"] is not None]
     assert result["macro_auroc"]["value"] == pytest.approx(np.mean(known))
+    many = [e["auroc"] for e in result["classes"].values() if e["auroc"] is not None and e["n_pos"] >= 10]
+    assert result["macro_auroc_reliable"]["value"] == pytest.approx(np.mean(many))
+    assert result["macro_auroc_reliable"]["n_classes"] == len(many) < len(known)
+    assert result["calibration"] is None  # cosines are no probabilities
     assert result["macro_f1"] is None  # split all contains the validation records
     assert {"task", "model", "split", "protocol", "seed", "accuracy", "deri_version", "recipe", "store"} <= set(result)
 

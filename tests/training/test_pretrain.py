@@ -138,7 +138,10 @@ def test_killed_three_times_and_resumed_it_ends_with_the_same_bits(
     moments = sorted(random.Random(time.time_ns()).sample(range(2, total), 3))
     for moment in moments:
         process = subprocess.Popen(
-            command(mimic_store, killed, text_dir, epochs), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(mimic_store, killed, text_dir, epochs),
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -151,9 +154,13 @@ def test_killed_three_times_and_resumed_it_ends_with_the_same_bits(
     a, b = weights(straight), weights(killed)
     assert set(a) == set(b)
     assert all(torch.equal(a[name], b[name]) for name in a), f"killed at steps {moments}"
-    assert (straight / "model" / "model.safetensors").read_bytes() == (killed / "model" / "model.safetensors").read_bytes()
-    timeless = lambda out: [{k: v for k, v in line.items() if k != "samples_per_s"} for line in read_metrics(out)]  # noqa: E731
-    assert timeless(straight) == timeless(killed)
+    models = [(out / "model" / "model.safetensors").read_bytes() for out in (straight, killed)]
+    assert models[0] == models[1]
+    logs = [
+        [{k: v for k, v in line.items() if k != "samples_per_s"} for line in read_metrics(o)]
+        for o in (straight, killed)
+    ]
+    assert logs[0] == logs[1]
 
 
 def _lines(out: Path) -> list[dict[str, int]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deri._version import __version__
-from deri.cli import data, demo, evaluate, inspect, models, train
+from deri.cli import benchmark, data, demo, evaluate, inspect, models, train
 from deri.errors import DeriError
 
 app = typer.Typer(
@@ -42,6 +42,10 @@ app.command("simulate")(data.simulate)
 app.command("prepare")(data.prepare)
 app.command("pretrain")(train.pretrain)
 app.command("zeroshot")(evaluate.zeroshot)
+app.command("probe")(evaluate.probe)
+app.command("finetune")(evaluate.finetune)
+app.command("benchmark")(benchmark.benchmark)
+app.command("embed")(models.embed)
 app.command("classify")(models.classify)
 app.command("convert")(models.convert)
 app.command("info")(inspect.info)

@@ -13,8 +13,9 @@ import numpy as np
 from deri.datasets import open_dataset
 from deri.ecg import ECG
 from deri.errors import DeriError
-from deri.evaluation.embed import embed_store
+from deri.evaluation.embed import Features, embed_store
 from deri.evaluation.page import write_page
+from deri.evaluation.probe import probe_task
 from deri.evaluation.zero_shot import class_weights, zero_shot_task
 from deri.files import write_json
 from deri.models import load_model
@@ -25,6 +26,7 @@ from deri.store import Store, prepare
 from deri.training import pretrain
 
 TASKS = ("labels", "ptbxl-super", "ptbxl-rhythm", "ptbxl-form", "ptbxl-sub")
+FRACTIONS = (10.0, 100.0)
 MIN_POSITIVES = 10
 SHOWN = ("AFIB", "CLBBB", "PVC")
 
@@ -75,18 +77,30 @@ def run_demo(
     test = stores["ptb-xl"]
     names = {"deri": str(run), "random": f"random:{run / 'recipe.yaml'}@{seed + 1}"}
     models = {which: load_model(name) for which, name in names.items()}
+    features = {which: Features(model, test) for which, model in models.items()}
     results: dict[str, dict[str, Any]] = {}
     for which, model in models.items():
         for task in TASKS:
             # No patient of the test set was ever seen, so that all of it can be scored.
-            result = zero_shot_task(model, test, task, model_name=names[which], split="all", seed=seed)
-            write_json(out / "results" / f"{which}-{task}.json", result)
+            result = zero_shot_task(
+                model, test, task, model_name=names[which], split="all", seed=seed, features=features[which]
+            )
+            write_json(out / "results" / f"zeroshot-{which}-{task}.json", result)
             results[f"{which}/{task}"] = result
     stage("zero-shot")
+    probes: dict[str, dict[str, Any]] = {}
+    for which, model in models.items():
+        for task in TASKS:
+            result = probe_task(
+                model, test, task, model_name=names[which], fractions=FRACTIONS, draws=300, features=features[which]
+            )
+            write_json(out / "results" / f"probe-{which}-{task}.json", result)
+            probes[f"{which}/{task}"] = result["fractions"]
+    stage("probe")
     headline = _headline(results)
     examples = _examples(models["deri"], test)
     demo = {"seed": seed, "train_records": train_records, "test_records": test_records, **headline}
-    write_page(out / "index.html", run, results, headline, examples)
+    write_page(out / "index.html", run, results, probes, headline, examples)
     stage("page")
     demo["seconds"] = {**timings, "total": round(time.perf_counter() - started, 1)}
     write_json(out / "demo.json", demo)

@@ -37,6 +37,7 @@ def write_page(
     path: Path,
     run: Path,
     results: dict[str, dict[str, Any]],
+    probes: dict[str, dict[str, Any]],
     headline: dict[str, Any],
     examples: list[dict[str, Any]],
 ) -> None:
@@ -46,6 +47,7 @@ def write_page(
         path: the HTML file.
         run: run directory, for its metrics.
         results: zero-shot results by ``MODEL/TASK`` with models ``deri`` and ``random``.
+        probes: linear probes by ``MODEL/TASK``, then by percentage of the training records.
         headline: what :func:`deri.evaluation.demo.run_demo` found.
         examples: recordings (``ecg``) with ``report``, ``truth`` and scored ``texts``.
     """
@@ -77,6 +79,9 @@ def write_page(
         f"{headline['min_positives']} positives are pale and not in the average.</p>",
         _figure(_bars(main, random, headline["scored"]), "Dark: pre-trained. Grey ring: random weights."),
         _task_table(results),
+        "<h2>Linear probe</h2><p class=soft>A logistic regression on the frozen encoder's embedding, trained on a "
+        "share of folds 1–8 and scored on fold 10, which is small here: mind the intervals.</p>",
+        _probe_table(probes),
         "<h2>Three recordings and the texts that score highest</h2><p class=soft>The first recording of each of three "
         "findings. Bold: true of the recording. Scores are cosines; they rank, they are not probabilities.</p>",
         *(_example(example) for example in examples),
@@ -173,16 +178,32 @@ def _task_table(results: dict[str, dict[str, Any]]) -> str:
         which, _, task = key.partition("/")
         if which != "deri":
             continue
-        other = results[f"random/{task}"]["macro_auroc"]["value"]
-        macro = result["macro_auroc"]
         rows.append(
             f"<tr><td>{escape(task)}</td><td class=n>{result['n']}</td>"
             f"<td class=n>{result['n_classes_scored']} of {result['n_classes']}</td>"
-            f"<td class=n>{macro['value']:.3f} ({macro['ci'][0]:.3f}–{macro['ci'][1]:.3f})</td>"
-            f"<td class=n>{other:.3f}</td></tr>"
+            f"<td class=n>{_macro(result)}</td><td class=n>{_macro(results[f'random/{task}'])}</td></tr>"
         )
     head = "<tr><th>task</th><th class=n>records</th><th class=n>classes</th><th class=n>macro AUROC (95 % CI)</th>"
     return f"<table>{head}<th class=n>random weights</th></tr>{''.join(rows)}</table>"
+
+
+def _probe_table(probes: dict[str, dict[str, Any]]) -> str:
+    fractions = list(next(iter(probes.values())))
+    heads = "".join(f"<th class=n>{f} %</th><th class=n>{f} %, random weights</th>" for f in fractions)
+    rows = []
+    for key in probes:
+        which, _, task = key.partition("/")
+        if which == "deri":
+            cells = [_macro(probes[f"{of}/{task}"][f]) for f in fractions for of in ("deri", "random")]
+            rows.append(f"<tr><td>{escape(task)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    return f"<table><tr><th>task</th>{heads}</tr>{''.join(rows)}</table>"
+
+
+def _macro(result: dict[str, Any]) -> str:
+    macro = result["macro_auroc"]
+    if macro["value"] is None:
+        return "none"
+    return f"{macro['value']:.3f}" + (f" ({macro['ci'][0]:.3f}–{macro['ci'][1]:.3f})" if macro["ci"] else "")
 
 
 def _example(example: dict[str, Any]) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import embed_store
-from deri.evaluation.metrics import Scores, best_threshold, score_classes
+from deri.evaluation.embed import Features
+from deri.evaluation.metrics import MIN_POS, best_threshold, score_classes
+from deri.evaluation.result import macro_notes, result_json
 from deri.models import EcgTextModel
 from deri.reports import prompts_for
 from deri.store import Store
@@ -54,33 +55,36 @@ def zero_shot_task(
     prompts: str | Path | None = None,
     seed: int = 0,
     draws: int = 1000,
+    min_pos: int = MIN_POS,
+    features: Features | None = None,
     show: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on a task of a store; returns the JSON result that ``deri zeroshot`` writes.
 
     With ``corrected``, the thresholds of F1 and accuracy come from the validation split; where that is part of what is
     scored, or has no positives of a class, there is no threshold and no F1. With ``published`` they are chosen on the
-    scored records themselves, which flatters F1.
+    scored records themselves, which flatters F1. ``features`` keeps embeddings between tasks of one model and store.
     """
+    features = features or Features(model, store)
     rows = store.task_rows(task, split)
     if not len(rows):
         raise DeriError(f"task {task}: split {split} of {store.path} has no records; see deri info {store.path}")
     names, labels = store.labels(task, rows)
     texts = prompts_for(task, names, prompts)
     weights = class_weights(model, texts, protocol=protocol)
-    scores = zero_shot(embed_store(model, store, rows, show=show), weights)
+    scores = zero_shot(_unit(features.rows(rows, show)), weights)
     notes: list[str] = []
     thresholds: list[float | None]
     if protocol == "published":
         thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(len(names))]
         notes.append("F1 and accuracy: thresholds chosen on the scored records (published protocol)")
     else:
-        thresholds = _validation_thresholds(model, store, task, split, weights, notes)
+        thresholds = _validation_thresholds(features, task, split, weights, notes)
     subjects = store.index["subject_id"].to_numpy()[rows]
-    result = score_classes(names, labels, scores, subjects, thresholds=thresholds, draws=draws, seed=seed)
-    undefined = [name for name, c in result.classes.items() if c.auroc is None]
-    if undefined:
-        notes.append(f"no AUROC, left out of the mean (no positives or no negatives): {', '.join(undefined)}")
+    result = score_classes(
+        names, labels, scores, subjects, thresholds=thresholds, draws=draws, seed=seed, min_pos=min_pos
+    )
+    notes += macro_notes(result)
     about = {
         "task": task,
         "model": model_name,
@@ -100,38 +104,17 @@ def zero_shot_task(
     return about | result_json(result) | made_by
 
 
-def result_json(scores: Scores) -> dict[str, Any]:
-    """The metric part of a result file."""
-    return {
-        "macro_auroc": {"value": scores.macro_auroc, "ci": scores.macro_ci and list(scores.macro_ci)},
-        "macro_f1": scores.macro_f1,
-        "accuracy": scores.accuracy,
-        "n_classes": len(scores.classes),
-        "n_classes_scored": sum(c.auroc is not None for c in scores.classes.values()),
-        "classes": {
-            name: {
-                "n_pos": c.n_pos,
-                "auroc": c.auroc,
-                "ci": c.ci and list(c.ci),
-                "f1": c.f1,
-                "accuracy": c.accuracy,
-                "threshold": c.threshold,
-            }
-            for name, c in scores.classes.items()
-        },
-    }
-
-
 def _validation_thresholds(
-    model: EcgTextModel, store: Store, task: str, split: str, weights: np.ndarray, notes: list[str]
+    features: Features, task: str, split: str, weights: np.ndarray, notes: list[str]
 ) -> list[float | None]:
+    store = features.store
     rows = store.task_rows(task, "val")
     if split in ("val", "all") or not len(rows):
         why = f"split {split} contains the validation records" if len(rows) else "the store has no validation records"
         notes.append(f"no F1 or accuracy: {why}, so no threshold can be chosen on data that is not scored")
         return [None] * len(weights)
     _, labels = store.labels(task, rows)
-    scores = zero_shot(embed_store(model, store, rows), weights)
+    scores = zero_shot(_unit(features.rows(rows)), weights)
     thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(len(weights))]
     notes.append(f"F1 and accuracy: thresholds of highest F1 on the {len(rows)} validation records")
     return thresholds
