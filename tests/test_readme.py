@@ -21,7 +21,7 @@ def commands() -> list[str]:
 
 def test_the_readme_shows_the_main_job() -> None:
     verbs = [shlex.split(command)[1] for command in commands()]
-    assert verbs == ["simulate", "prepare", "pretrain", "simulate", "prepare", "zeroshot", "classify", "info"]
+    assert verbs == ["simulate", "prepare", "pretrain", "simulate", "prepare", "zeroshot", "probe", "classify", "info"]
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 70  # one screen
 
 
