@@ -130,6 +130,16 @@ def test_without_a_csv_every_recording_once(tmp_path: Path) -> None:
     assert list(open_dataset("folder", tmp_path, limit=1).examples["file"]) == ["x.dcm"]
 
 
+def test_every_format_is_listed_and_tables_are_not(tmp_path: Path) -> None:
+    ecgs = ["a.scp", "b.EDF", "c.bdf", "d.ecg", "e.npy", "f.npz", "g.h5", "h.hdf5", "i.xml.gz", "j.zip", "k.DCM.GZ"]
+    touch(tmp_path, *ecgs, "notes.txt.gz", "l.tar")
+    touch(tmp_path, "lead.csv", text="time,I,II,V1\n0,0.1,0.2,0.3\n")
+    touch(tmp_path, "REFERENCE.csv", text="Recording,First_label\nA0001,5\n")
+    data = open_dataset("folder", tmp_path)
+    assert list(data.examples["file"]) == [*ecgs, "lead.csv"]
+    assert list(data.examples["record_id"]) == [*"abcdefghijk", "lead"]
+
+
 def test_linked_folders_are_walked_once(tmp_path: Path) -> None:
     touch(tmp_path, "store/1.hea", "root/0.hea")
     (tmp_path / "root" / "link").symlink_to(tmp_path / "store")
@@ -158,9 +168,9 @@ def test_real_recordings(ecg_real: Path) -> None:
     assert list(open_dataset("folder", ecg_real).examples["file"]) == list(table["file"]), "index.csv is the default"
 
 
-@pytest.mark.parametrize("name", ["cpsc2018", "csn", "mimic", "PTB-XL", ""])
+@pytest.mark.parametrize("name", ["cpsc", "CSN", "mimic", "PTB-XL", ""])
 def test_unknown_names_list_what_is_there(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DeriError, match="There are mimic-iv-ecg, ptb-xl, folder") as caught:
+    with pytest.raises(DeriError, match="There are mimic-iv-ecg, ptb-xl, cpsc2018, csn, folder") as caught:
         open_dataset(name, tmp_path)
     meant = {"mimic": "mimic-iv-ecg", "PTB-XL": "ptb-xl"}.get(name)
     assert (f"did you mean {meant}?" in str(caught.value)) == (meant is not None)

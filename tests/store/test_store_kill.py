@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,30 @@ def test_killed_in_one_process(command, dataset, content, tmp_path: Path) -> Non
     Store.open(tmp_path / "killed").verify()
 
 
+@pytest.mark.slow
+def test_twenty_kills_at_any_moment(command, dataset, content, tmp_path: Path) -> None:
+    """One process or two, 20 kills; where a run was faster than its kill, the next store is begun."""
+    expected = prepare(dataset, tmp_path / "whole")
+    rng = random.Random()
+    kills = stores = 0
+    while kills < 20:
+        process = command(rng.choice([1, 1, 2]))
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.9))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        process.stdout.read()
+        process.stdout.close()
+        if (tmp_path / "killed" / "store.json").exists() or kills == 20:
+            stores += 1
+            assert prepare(dataset, tmp_path / "killed") == expected
+            assert content(tmp_path / "killed") == content(tmp_path / "whole")
+            shutil.rmtree(tmp_path / "killed")
+    assert stores >= 1
+
+
+@pytest.mark.slow
 def test_killed_with_worker_processes(command, dataset, content, tmp_path: Path) -> None:
     expected = prepare(dataset, tmp_path / "whole")
     rng = random.Random()
@@ -126,6 +151,7 @@ def test_killed_in_the_last_step(dataset, content, tmp_path: Path) -> None:
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_interrupted_with_worker_processes(dataset, content, tmp_path: Path) -> None:
     """Ctrl-C reaches parent and workers alike; all leave soon and the next run continues."""
     prepare(dataset, tmp_path / "whole")

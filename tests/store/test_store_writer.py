@@ -230,20 +230,26 @@ def test_a_data_set_that_vanishes_is_no_reject(make_dataset, record_writer, unit
     assert prepare(data, tmp_path / "s").read == 3
 
 
-def test_a_full_disk_is_a_clear_error_and_can_be_continued(small, content, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("space", [4, 40, 63])
+def test_a_full_disk_is_a_clear_error_and_can_be_continued(
+    space: int, make_dataset, records, content, tmp_path: Path, monkeypatch
+) -> None:
+    """The disk fills in the first batch of a shard, in the second, and with the last recording."""
+    data = make_dataset(records, [f"a{i % 7:03d}" for i in range(64)])
     append = NpyAppender.append
 
     def full(self, rows):
-        if self.rows == 4:
+        if self.rows + len(rows) > space:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(self, rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(NpyAppender, "append", full)
         with pytest.raises(DeriError, match=r"No space left.*Make room and run the same command again"):
-            prepare(small, tmp_path / "s")
-    prepare(small, tmp_path / "s")
-    prepare(small, tmp_path / "t")
+            prepare(data, tmp_path / "s")
+    assert not list((tmp_path / "s").rglob("*.npy"))
+    prepare(data, tmp_path / "s")
+    prepare(data, tmp_path / "t")
     assert content(tmp_path / "s") == content(tmp_path / "t")
 
 

@@ -27,7 +27,7 @@ class Repair(str, Enum):
 
 
 def simulate(
-    layout: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl")],
+    layout: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | cpsc2018 | csn")],
     out: Annotated[Path, typer.Option(help="new directory for the data set")],
     records: Annotated[int, typer.Option(min=1, help="how many recordings")] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -41,12 +41,16 @@ def simulate(
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | folder")],
+    dataset: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | cpsc2018 | csn | folder")],
     source: Annotated[Path, typer.Argument(help="root of the data set on disk")],
     out: Annotated[Path | None, typer.Option(help="the store; stores/NAME-OF-SOURCE when not given")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that read recordings")] = 1,
     shard: Annotated[str, typer.Option(help="I/N: do the I-th of N parts (1 ≤ I ≤ N); the last one merges")] = "1/1",
     labels: Annotated[Path | None, typer.Option(help="folder: CSV of file, report, labels, subject, split")] = None,
+    splits: Annotated[Path | None, typer.Option(help="folder of published split files: splits and labels")] = None,
+    published_labels: Annotated[
+        bool, typer.Option("--published-labels", help="csn: labels match as substrings, as in the published files")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first recordings")] = None,
     split: Annotated[SplitRule, typer.Option(help="what a random split keeps together")] = SplitRule.patient,
     repair: Annotated[Repair, typer.Option(help="gaps: per lead, or as published (mixes leads)")] = Repair.lead,
@@ -58,7 +62,9 @@ def prepare(
 
     out = out or Path("stores") / source.resolve().name
     part = _shard(shard)
-    opened = open_dataset(dataset, source, labels=labels, limit=limit)
+    opened = open_dataset(dataset, source, labels=labels, limit=limit, splits=splits, published_labels=published_labels)
+    for note in opened.notes:
+        say(note)
     say(f"{dataset}: {len(opened.examples)} recordings in {source} → {out}")
     with progress("prepare") as show:
         summary = run(
@@ -71,6 +77,23 @@ def prepare(
             seed=seed,
             progress=show,
         )
+    print(summary.text())
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | cpsc2018 | csn")],
+    to: Annotated[Path, typer.Option(help="folder for the data set; an earlier download in it is continued")],
+    connections: Annotated[int, typer.Option(min=1, max=16, help="files fetched at a time")] = 4,
+    url: Annotated[str | None, typer.Option(help="a mirror: address of the folder with SHA256SUMS.txt")] = None,
+) -> None:
+    """Fetch a public data set from PhysioNet; resumable, checksums verified. States the licence first."""
+    from deri.datasets.download import download as run
+    from deri.datasets.download import source_of
+
+    source = source_of(name, url)
+    say(source.terms())
+    with progress(f"download {name}") as show:
+        summary = run(source, to, connections=connections, progress=show)
     print(summary.text())
 
 

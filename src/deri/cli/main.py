@@ -39,6 +39,7 @@ def options(
 
 
 app.command("simulate")(data.simulate)
+app.command("download")(data.download)
 app.command("prepare")(data.prepare)
 app.command("pretrain")(train.pretrain)
 app.command("zeroshot")(evaluate.zeroshot)

@@ -28,8 +28,11 @@ SPLITS = ("train", "val", "test")
 WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 """Suffixes under which one WFDB record may be named: the header, or its signal file."""
 
-OTHER_SUFFIXES = (".dcm", ".xml", ".h5", ".hdf5", ".edf", ".scp")
-"""ECG files of other formats. They are listed, so that one that cannot be read is counted and not passed over."""
+OTHER_SUFFIXES = (".dcm", ".xml", ".h5", ".hdf5", ".edf", ".bdf", ".scp", ".ecg", ".npy", ".npz", ".csv", ".zip")
+"""ECG files of other formats. They are listed, so that one that cannot be read is counted and not passed over.
+
+A CSV is listed only where its header names leads: most are tables about recordings. ``.gz`` may follow any of them.
+"""
 
 _OPTIONAL = ("report", "labels", "subject", "split", "source")
 
@@ -46,7 +49,7 @@ def open_folder(root: Path, *, labels: Path | None, limit: int | None) -> Datase
     if csv is None:
         rows = pd.DataFrame({"file": list(_walk(root))}, dtype=object).reindex(columns=["file", *_OPTIONAL])
         if rows.empty:
-            kinds = ", ".join((*WFDB_SUFFIXES, *OTHER_SUFFIXES))
+            kinds = ", ".join((*WFDB_SUFFIXES, *OTHER_SUFFIXES, ".gz of these"))
             raise DeriError(f"{root} holds no ECG files ({kinds}): give the folder that holds them, or --labels CSV")
         given = {"file"}
     else:
@@ -121,9 +124,17 @@ def _without_suffix(file: str) -> tuple[str, bool]:
     stem, suffix = posixpath.splitext(file)
     if suffix.lower() in WFDB_SUFFIXES:
         return stem, True
-    if suffix.lower() in OTHER_SUFFIXES:
-        return stem, False
+    if _is_other(file):
+        return posixpath.splitext(stem)[0] if suffix.lower() == ".gz" else stem, False
     return file, True
+
+
+def _is_other(name: str) -> bool:
+    """Whether the name is that of an ECG file in one of the other formats, packed or not."""
+    stem, suffix = posixpath.splitext(name.lower())
+    if suffix == ".gz":
+        suffix = posixpath.splitext(stem)[1]
+    return suffix in OTHER_SUFFIXES
 
 
 def _split_labels(cell: str | None) -> tuple[str, ...] | None:
@@ -167,8 +178,20 @@ def _recordings(folder: Path, names: list[str]) -> Iterator[str]:
     named = {line.split(maxsplit=1)[0] for name in headers for line in _lines(folder / name)} if signals else set()
     for name in names:
         alone = name in signals and name not in named
-        if suffixes[name] == ".hea" or suffixes[name] in OTHER_SUFFIXES or alone:
+        other = _is_other(name) and (suffixes[name] != ".csv" or _has_leads(folder / name))
+        if suffixes[name] == ".hea" or other or alone:
             yield name
+
+
+def _has_leads(csv: Path) -> bool:
+    """Whether a reader takes the CSV for a recording; one that cannot be opened is listed and fails when read."""
+    from deri.ecg.read import claims_ecg
+
+    try:
+        with open(csv, "rb") as handle:
+            return claims_ecg(str(csv), handle.read(4096))
+    except OSError:
+        return True
 
 
 def _lines(header: Path) -> list[str]:

@@ -16,6 +16,7 @@ from deri.datasets.base import Dataset
 from deri.datasets.tables import (
     REJECT_COLUMNS,
     Verdicts,
+    as_objects,
     assemble,
     duplicates,
     listed,
@@ -79,8 +80,9 @@ def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
     rows = rows.assign(
         file=rows["path"],
         record_id=rows["study_id"],
-        source=NAME,
-        report=np.array(texts, dtype=object)[text],
+        # As object columns one text serves many rows; pandas' own text type would make a copy for each.
+        source=pd.Series([NAME] * len(rows), dtype=object),
+        report=pd.Series(np.array(texts, dtype=object)[text], dtype=object),
         split=None,
         reason=verdicts.reason,
         detail=verdicts.detail,
@@ -95,7 +97,9 @@ def _read_records(path: Path) -> pd.DataFrame:
     if rows.empty:
         raise DeriError(f"{path} has no rows; {_WHAT}")
     order = pd.DataFrame({"subject": sort_keys(rows["subject_id"]), "study": sort_keys(rows["study_id"])})
-    return rows.iloc[order.sort_values(["subject", "study"], kind="stable").index].reset_index(drop=True)
+    rows = rows.iloc[order.sort_values(["subject", "study"], kind="stable").index].reset_index(drop=True)
+    # Once, and not in every step that follows: the texts of a million rows are most of what this module takes.
+    return pd.DataFrame({column: as_objects(rows[column]) for column in rows}, dtype=object)
 
 
 def _read_reports(path: Path) -> tuple[pd.DataFrame, list[str]]:

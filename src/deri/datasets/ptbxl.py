@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from deri.datasets.base import Dataset
+from deri.datasets.published import read_published, use_published
 from deri.datasets.tables import Verdicts, as_objects, assemble, duplicates, listed, outside, read_table, sort_keys
 from deri.errors import DeriError
 from deri.reports import clean_report, load_prompts
@@ -27,12 +28,13 @@ _WHAT = f"the root of {NAME} should contain it, beside records500/"
 _FLAGS = ("diagnostic", "form", "rhythm")
 
 
-def open_ptbxl(root: Path, *, limit: int | None) -> Dataset:
+def open_ptbxl(root: Path, *, limit: int | None, splits: Path | None) -> Dataset:
     """The 500 Hz recordings in the order of ``ecg_id``; folds 1–8 / 9 / 10 are train / val / test.
 
     Tasks ptbxl-super, -sub, -form, -rhythm, and ``labels``: all statement codes of the recording. Rejects:
-    ``duplicate_study_id``, ``missing_record_id``, ``bad_path``, ``bad_scp_codes``. Raises DeriError for a statement
-    that ``scp_statements.csv`` does not know.
+    ``duplicate_study_id``, ``missing_record_id``, ``bad_path``, ``bad_scp_codes``. ``splits``: split and labels of
+    the tasks that have files there, see :func:`deri.datasets.published.use_published`; what they do not list keeps its
+    fold. Raises DeriError for a statement that ``scp_statements.csv`` does not know.
     """
     columns = ["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_hr"]
     rows = read_table(root / DATABASE, _WHAT, columns)
@@ -58,6 +60,16 @@ def open_ptbxl(root: Path, *, limit: int | None) -> Dataset:
     labels[LABELS] = [_in_order(tasks[LABELS], list(found or ())) for found in codes]
 
     record = rows["ecg_id"].str.replace(r"\.0$", "", regex=True)
+    split = _splits(rows["strat_fold"], root / DATABASE)
+    notes: list[str] = []
+    if splits is not None:
+        kept = [i for i in range(len(rows)) if verdicts.reason[i] == ""]
+        own = {task: {record[i]: labels[task][i] for i in kept} for task in tasks}
+        taken = use_published(read_published(splits, NAME), [record[i] for i in kept], own, splits)
+        for task, found in taken.labels.items():
+            labels[task] = [found.get(name) for name in record]
+        split = [taken.split.get(name, fold) for name, fold in zip(record, split, strict=True)]
+        notes = taken.notes
     rows = rows.assign(
         file=rows["filename_hr"],
         record_id=record,
@@ -66,13 +78,13 @@ def open_ptbxl(root: Path, *, limit: int | None) -> Dataset:
         subject_id=rows["patient_id"].str.replace(r"\.0$", "", regex=True).fillna("ecg " + record),
         source=NAME,
         report=[text if isinstance(text, str) and clean_report(text) else None for text in rows["report"]],
-        split=_splits(rows["strat_fold"], root / DATABASE),
+        split=split,
         reason=verdicts.reason,
         detail=verdicts.detail,
         **{task: pd.Series(values, dtype=object) for task, values in labels.items()},
     )
     examples, rejects = assemble(rows, None, list(tasks), limit)
-    return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1)
+    return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1, notes=notes)
 
 
 def _read_statements(path: Path) -> dict[str, dict[str, str | None]]:

@@ -97,6 +97,12 @@ def as_objects(values: pd.Series) -> pd.Series:
     return plain.where(plain.notna(), None)
 
 
+def _text(values: pd.Series) -> pd.Series:
+    """``as_objects`` with "" for what is missing. The texts stay the same objects: fillna would copy each of them."""
+    texts = np.array([value if isinstance(value, str) else "" for value in values.tolist()], dtype=object)
+    return pd.Series(texts, index=values.index, dtype=object)
+
+
 def assemble(
     rows: pd.DataFrame, extra: pd.DataFrame | None, tasks: Sequence[str], limit: int | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -119,9 +125,9 @@ def assemble(
         rejects = pd.concat([rejects, extra[extra["at"] < end]]).sort_values("at", kind="stable")
     rejects = rejects[list(REJECT_COLUMNS)].reset_index(drop=True)
     for column in rejects:
-        rejects[column] = as_objects(rejects[column].fillna(""))
+        rejects[column] = _text(rejects[column])
     for column in ID_COLUMNS:
-        examples[column] = as_objects(examples[column].fillna(""))
+        examples[column] = _text(examples[column])
     for column in ("report", "split"):
         examples[column] = as_objects(examples[column])
     return examples, rejects

@@ -6,7 +6,7 @@ adds studies and changes none. Different streams (one per layout) never share a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,12 +69,19 @@ def _fold(seed: int, stream: int, theme: str, occurrence: int) -> int:
 
 
 def draw_studies(
-    seed: int, stream: int, records: int, *, more: float, mains_hz: float, seconds: float = 10.0, fs: float = 500.0
+    seed: int,
+    stream: int,
+    records: int,
+    *,
+    more: float,
+    mains_hz: float,
+    seconds: float | Callable[[np.random.Generator], float] = 10.0,
+    fs: float = 500.0,
 ) -> Iterator[Study]:
     """Draw ``records`` studies of as many patients as that takes.
 
     ``more``: probability that a patient has one more study (up to `MOST_STUDIES`), so that the mean is about
-    1 / (1 - more).
+    1 / (1 - more). ``seconds``: the length of all recordings, or what draws that of each.
     """
     done, index = 0, 0
     while done < records:
@@ -85,7 +92,7 @@ def draw_studies(
         rng = _rng(seed, stream, _PATIENT, index, 0)
         patient = Patient.draw(rng, mean_age=_MEAN_AGE.get(theme, 58))
         condition = draw_condition(theme, rng)
-        count = int(min(rng.geometric(1 - more), MOST_STUDIES))
+        count = int(min(rng.geometric(1 - more), MOST_STUDIES)) if more else 1
         for number in range(min(count, records - done)):
             yield _study(
                 seed,
@@ -112,10 +119,12 @@ def _study(
     patient: Patient,
     condition: Condition,
     mains_hz: float,
-    seconds: float,
+    seconds: float | Callable[[np.random.Generator], float],
     fs: float,
 ) -> Study:
     rng = _rng(seed, stream, _STUDY, index, number)
+    if callable(seconds):
+        seconds = seconds(rng)
     findings = draw_findings(condition, rng, first=number == 0)
     tracing = draw_tracing(findings, patient.today(rng), rng, fs=fs, seconds=seconds, noise=Noise.draw(rng, mains_hz))
     return Study(index, number, condition.theme, fold, patient, tracing, rng)

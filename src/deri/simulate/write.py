@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deri.errors import DeriError
-from deri.simulate.layouts import mimic, ptbxl
+from deri.simulate.layouts import cpsc2018, csn, mimic, ptbxl
 from deri.simulate.studies import Study
 
 _WRITERS: dict[str, tuple[Callable[[Path, int, int], Iterator[Study]], int]] = {
     mimic.NAME: (mimic.write, mimic.MOST_RECORDS),
     ptbxl.NAME: (ptbxl.write, ptbxl.MOST_RECORDS),
+    cpsc2018.NAME: (cpsc2018.write, cpsc2018.MOST_RECORDS),
+    csn.NAME: (csn.write, csn.MOST_RECORDS),
 }
 LAYOUTS = tuple(_WRITERS)
 """Names of the layouts that `simulate` writes."""
@@ -46,11 +48,10 @@ class SimulationSummary:
 def simulate(
     layout: str, records: int, out: str | Path, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> SimulationSummary:
-    """Write ``records`` simulated studies to the new folder ``out`` in the ``layout`` "mimic-iv-ecg" or
-    "ptb-xl".
+    """Write ``records`` simulated studies to the new folder ``out`` in one of the `LAYOUTS`.
 
-    The same ``seed`` gives the same bytes; a study does not depend on how many follow it. Both layouts draw
-    from streams of their own: with one seed, too, no patient of one occurs in the other. ``progress(done,
+    The same ``seed`` gives the same bytes; a study does not depend on how many follow it. The layouts draw
+    from streams of their own: with one seed, too, no patient of one occurs in another. ``progress(done,
     total)`` is called after each record.
 
     Files are written to a hidden folder beside ``out`` that is renamed when complete, so that a killed run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from deri.store.layout import (
     shard_name,
 )
 from deri.store.locks import file_lock
-from deri.store.npy import NpyAppender, npy_bytes
+from deri.store.npy import npy_bytes
+from deri.store.shard import ShardWriter
 
 # The machine's trouble, not the recording's: refusing the recording would hide it.
 _MACHINE_ERRORS = {
@@ -72,8 +72,10 @@ def quantise(signal: np.ndarray, uv_per_unit: float = UV_PER_UNIT) -> np.ndarray
             wrapping nor clipping would be the recording any more.
         ValueError: a value is not finite.
     """
-    units: np.ndarray = np.rint(signal * np.float32(1000.0 / uv_per_unit))
-    peak = float(np.abs(units).max(initial=0.0))
+    units = np.multiply(signal, np.float32(1000.0 / uv_per_unit), dtype=np.float32)
+    np.rint(units, out=units)
+    # Not np.abs(units).max(): one more array of this size costs as much as the rest of the function.
+    peak = max(float(units.max(initial=0.0)), -float(units.min(initial=0.0)))
     if not np.isfinite(peak):
         raise ValueError("the standardised signal has values that are not finite")
     if peak > 32767:
@@ -157,8 +159,7 @@ def _write_chunk(job: ChunkJob, tick: Callable[[int], None], stopped: Callable[[
     for leftover in shard.parent.glob(f".{shard.name}.*.tmp"):  # of a killed run; the lock is ours
         leftover.unlink(missing_ok=True)
     rows: list[dict[str, Any]] = []
-    digest = hashlib.sha256()
-    with atomic_path(shard) as temporary, NpyAppender(temporary, (LEAD_COUNT, SAMPLES), "<i2") as output:
+    with atomic_path(shard) as temporary, ShardWriter(temporary) as output:
         for offset, file in enumerate(job.files):
             if stopped():
                 raise StoppedError
@@ -173,16 +174,15 @@ def _write_chunk(job: ChunkJob, tick: Callable[[int], None], stopped: Callable[[
                     "fs": result.fs,
                     "n_samples": result.n_samples,
                 }
-                output.append(result.signal[None])
-                digest.update(result.signal.data)
+                output.append(result.signal)
             else:
                 row["reason"], row["detail"] = result
             rows.append(row)
             tick(offset + 1)
-        stored = output.rows
+        stored, sha256 = output.rows, output.close()
     if not stored:
         shard.unlink()  # a memory map of no bytes is an error
-    _write_rows(chunk_file(job.store, job.number), rows, stored, digest.hexdigest())
+    _write_rows(chunk_file(job.store, job.number), rows, stored, sha256)
 
 
 def _attempt(job: ChunkJob, file: str) -> Stored | tuple[str, str]:

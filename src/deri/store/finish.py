@@ -23,6 +23,7 @@ from deri.store.layout import (
     REPORTS_FILE,
     SAMPLES,
     SIGNALS_DIR,
+    SPLITS,
     UV_PER_UNIT,
     VERSION,
     WORK_DIR,
@@ -32,13 +33,15 @@ from deri.store.layout import (
 )
 from deri.store.locks import file_lock
 from deri.store.plan import TEXT_COLUMNS, label_values, text_values
-from deri.store.splits import count_splits
 from deri.store.summary import Summary
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from deri.datasets import Dataset
+
+ROW_GROUP = 16_384
+"""Rows of a Parquet row group: what is encoded in memory at a time."""
 
 
 def file_sha256(path: Path) -> str:
@@ -61,14 +64,21 @@ class _Merged:
 
     def summary(self, dataset: str, **rest: Any) -> Summary:
         refused = zip(self.rejects["source"].to_pylist(), self.rejects["reason"].to_pylist(), strict=True)
+        splits = _value_counts(self.index["split"])
         return Summary.count(
             dataset,
-            self.index["source"].to_pylist(),
+            _value_counts(self.index["source"]),
             refused,
             reports=len(self.reports),
-            splits=count_splits(self.index["split"].to_pylist()),
+            splits={name: splits.get(name, 0) for name in SPLITS},
             **rest,
         )
+
+
+def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    import pyarrow.compute as pc
+
+    return {str(item["values"]): int(item["counts"]) for item in pc.value_counts(column).to_pylist()}
 
 
 def partial_summary(dataset: Dataset, splits: list[str], out: Path, chunks: list[int]) -> Summary:
@@ -109,7 +119,7 @@ def finish(dataset: Dataset, splits: list[str], out: Path, plan: dict[str, Any])
         }
         for name, table in tables.items():
             with atomic_path(out / name) as temporary:
-                pq.write_table(table, temporary, compression="zstd")
+                pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
         write_json(out / META_FILE, _meta(dataset, plan, merged, summary, out, list(tables)))
         remove_work(out)
     return summary
@@ -163,6 +173,7 @@ def _meta(
         "shards": merged.shards,
         "files": {name: file_sha256(out / name) for name in tables},
         "summary": summary.to_dict(),
+        "notes": list(dataset.notes),
         "plan": plan,
     }
 
@@ -176,7 +187,7 @@ def _merge(dataset: Dataset, splits: list[str], out: Path, chunks: list[int]) ->
 
     read, refused, shards = [], [], []
     for k in chunks:
-        table = pq.read_table(chunk_file(out, k))
+        table = pq.read_table(chunk_file(out, k), use_threads=False)
         rows = int(table.schema.metadata[b"rows"])
         if rows:
             sha256 = table.schema.metadata[SHA_KEY].decode()

@@ -58,6 +58,10 @@ class NpyAppender:
         self._file.write(np.ascontiguousarray(rows).data)
         self.rows += len(rows)
 
+    def sync(self) -> None:
+        """Send what the system holds of the file to the disk. May run beside :meth:`append`, in another thread."""
+        os.fsync(self._file.fileno())
+
     def flush(self) -> None:
         """Make everything appended so far survive a kill and a power cut."""
         self._file.flush()
@@ -72,6 +76,10 @@ class NpyAppender:
         self.flush()
         self._file.close()
 
+    def abandon(self) -> None:
+        """Close without a header: the file stays invalid. Nothing happens after :meth:`close`."""
+        self._file.close()
+
     def __enter__(self) -> NpyAppender:
         return self
 
@@ -81,4 +89,4 @@ class NpyAppender:
         if kind is None:
             self.close()
         else:
-            self._file.close()
+            self.abandon()

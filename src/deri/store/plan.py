@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,18 +83,22 @@ def make_plan(dataset: Dataset, *, split: str, seed: int, repair: str) -> dict[s
     """Return all that decides the content of a store. Where the data set lies is not part of it."""
     digest = hashlib.sha256()
 
-    def add(value: Any) -> None:
-        digest.update(json.dumps(value, ensure_ascii=True).encode())
-        digest.update(b"\n")
+    def add(*head: Any, values: Sequence[Any]) -> None:
+        # The JSON of [*head, values], a piece at a time: for a million recordings it would be hundreds of megabytes.
+        digest.update(json.dumps([*head, []]).encode()[:-2])
+        for start in range(0, len(values), 4096):
+            piece = json.dumps(values[start : start + 4096]).encode()[1:-1]
+            digest.update(b", " * (start > 0) + piece)
+        digest.update(b"]]\n")
 
     for frame, columns in (
         (dataset.examples, (*TEXT_COLUMNS, "report", "split")),
         (dataset.rejects, (*TEXT_COLUMNS, "reason", "detail")),
     ):
         for column in columns:
-            add([column, text_values(frame[column])])
+            add(column, values=text_values(frame[column]))
     for task, classes in dataset.tasks.items():
-        add([task, list(classes), label_values(dataset.examples[task])])
+        add(task, list(classes), values=label_values(dataset.examples[task]))
     n = len(dataset.examples)
     return {
         "format": "deri-store-plan",

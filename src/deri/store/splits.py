@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from deri.errors import DeriError
 from deri.store.layout import SPLITS
@@ -73,9 +71,3 @@ def _patient_splits(subjects: list[str], given: list[str | None]) -> dict[str, s
             "correct it, or accept the leak with --split record"
         )
     return splits
-
-
-def count_splits(splits: Any) -> dict[str, int]:
-    """Return ``{"train": n, "val": n, "test": n}``."""
-    values = np.asarray(splits, dtype=object)
-    return {name: int((values == name).sum()) for name in SPLITS}

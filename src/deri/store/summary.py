@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,9 +28,9 @@ class Summary:
 
     @classmethod
     def count(
-        cls, dataset: str, read_sources: Iterable[str], rejects: Iterable[tuple[str, str]], **rest: Any
+        cls, dataset: str, read_sources: Mapping[str, int], rejects: Iterable[tuple[str, str]], **rest: Any
     ) -> Summary:
-        """Count the source of every stored recording and the (source, reason) of every refused one."""
+        """Sum up: stored recordings by source, and the (source, reason) of every refused one."""
         read = Counter(read_sources)
         refused = Counter(rejects)
         reasons: Counter[str] = Counter()

@@ -43,28 +43,68 @@ def write_record(
     A signal line holds file, format, gain(baseline)/units, ADC resolution and zero, first value, 16-bit
     checksum, block size and lead.
     """
-    samples, count = digital.shape
-    if count != len(leads):
-        raise ValueError(f"{count} signals and {len(leads)} lead names")
-    # In double precision, where these sums are exact, the matrix product is four times as fast as an integer
-    # sum.
-    checksums = (np.ones(samples) @ digital.astype(np.float64)).astype(np.int64) % 65536
-    first = digital[0].tolist()
-    head = f"{name} {count} {fs} {samples}"
+    head = _first_line(name, digital, leads, fs)
     if start is not None:
         head += start.strftime(" %H:%M:%S %d/%m/%Y")
+    checksums = _checksums(digital).tolist()
     lines = [
         head,
         *(
             f"{name}.dat 16 {gain:.1f}(0)/mV 16 0 {value} {checksum} 0 {lead}"
-            for value, checksum, lead in zip(first, checksums.tolist(), leads, strict=True)
+            for value, checksum, lead in zip(digital[0].tolist(), checksums, leads, strict=True)
         ),
         *(f"# {comment}" for comment in comments),
     ]
-    text = "\n".join(lines) + "\n"
-    for suffix, content in (("hea", text.encode("ascii")), ("dat", digital.astype("<i2", copy=False).tobytes())):
-        # A record that could not be written whole ends the run with OSError; buffering would only copy it
-        # once more.
-        with open(f"{folder}/{name}.{suffix}", "wb", buffering=0) as handle:
-            if handle.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    _write(f"{folder}/{name}.hea", ("\n".join(lines) + "\n").encode("ascii"))
+    _write(f"{folder}/{name}.dat", digital.astype("<i2", copy=False).tobytes())
+
+
+def write_mat_record(
+    folder: str | Path,
+    name: str,
+    digital: NDArray[np.int16],
+    leads: Sequence[str],
+    *,
+    fs: int,
+    gain: float,
+    start: datetime,
+    comments: Sequence[str] = (),
+) -> None:
+    """Write ``folder/name.hea`` and ``.mat`` as the CinC Challenges do, for ``digital`` (n, leads).
+
+    The signal file is a MATLAB v4 matrix ``val`` (leads, n) of int16: 24 bytes, then the samples in the order of
+    a format 16 file. The header's checksums are signed, its gain has no decimals, its date comes first.
+    """
+    samples, count = digital.shape
+    checksums = (_checksums(digital) + 32768) % 65536 - 32768
+    lines = [
+        _first_line(name, digital, leads, fs) + start.strftime(" %d-%b-%Y %H:%M:%S"),
+        *(
+            f"{name}.mat 16+24 {gain:.0f}/mV 16 0 {value} {checksum} 0 {lead}"
+            for value, checksum, lead in zip(digital[0].tolist(), checksums.tolist(), leads, strict=True)
+        ),
+        *(f"#{comment}" for comment in comments),
+    ]
+    # Type 30 is little-endian int16; rows, columns, real, length of the name with its final zero.
+    matrix = np.array([30, count, samples, 0, 4], "<i4").tobytes() + b"val\0"
+    _write(f"{folder}/{name}.hea", ("\n".join(lines) + "\n").encode("ascii"))
+    _write(f"{folder}/{name}.mat", matrix + digital.astype("<i2", copy=False).tobytes())
+
+
+def _first_line(name: str, digital: NDArray[np.int16], leads: Sequence[str], fs: int) -> str:
+    samples, count = digital.shape
+    if count != len(leads):
+        raise ValueError(f"{count} signals and {len(leads)} lead names")
+    return f"{name} {count} {fs} {samples}"
+
+
+def _checksums(digital: NDArray[np.int16]) -> NDArray[np.int64]:
+    # In double precision, where these sums are exact, the matrix product is four times as fast as an integer sum.
+    return (np.ones(len(digital)) @ digital.astype(np.float64)).astype(np.int64) % 65536
+
+
+def _write(path: str, content: bytes) -> None:
+    # A record that could not be written whole ends the run with OSError; buffering would only copy it once more.
+    with open(path, "wb", buffering=0) as handle:
+        if handle.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
