@@ -41,6 +41,15 @@ def test_identical_reports_are_both_right() -> None:
     assert result["ecg_to_text_r1"] == result["text_to_ecg_r1"] == 1.0
 
 
+def test_median_rank_by_hand() -> None:
+    ecg = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    text = np.array([[1.0, 0.5, 0.2], [1.0, 0.5, 0.2], [0.9, 0, 0.1]])
+    # Ranks of ECG → text: report 0 is tied with its twin, report 1 likewise, report 2 comes third of three.
+    result = recall_at_k(ecg, text, np.array([0, 1, 2]))
+    assert result["ecg_to_text_median"] == 3.0 - 1.0
+    assert result["text_to_ecg_median"] == 2.0
+
+
 def test_a_constant_encoder_does_not_look_perfect() -> None:
     same = np.ones((10, 4))
     assert recall_at_k(same, same, np.arange(10))["ecg_to_text_r1"] == 0

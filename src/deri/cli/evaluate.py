@@ -83,17 +83,36 @@ def probe(
     ),
     seed: Annotated[int, typer.Option(min=0, help="the first seed")] = 42,
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds; figures are means over them")] = 1,
+    folds: Annotated[int | None, typer.Option(min=3, help="cross-validate by patient over all records instead")] = None,
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Linear probe: train a linear layer on the embeddings of a frozen encoder."""
+    from deri.evaluation.folds import probe_folds
     from deri.evaluation.probe import probe_task
     from deri.files import write_json
     from deri.models import load_model
     from deri.store import Store
 
     fractions = _fractions(fraction)
+    if folds and (fractions != [100.0] or seeds != 1):
+        raise DeriError("--folds uses all other folds and one seed; leave --fraction and --seeds out")
     store = Store.open(data)
     loaded = load_model(model, device=device)
+    if folds:
+        with progress("probe: embedding") as show:
+            result = probe_folds(
+                loaded,
+                store,
+                task,
+                model_name=model,
+                folds=folds,
+                protocol=protocol.value,
+                seed=seed,
+                show=show,
+            )
+        write_json(out, result)
+        print(_summary(result, out))
+        return
     with progress("probe: embedding") as show:
         result = probe_task(
             loaded,

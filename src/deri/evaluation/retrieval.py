@@ -8,7 +8,7 @@ import numpy as np
 
 
 def recall_at_k(
-    ecg: np.ndarray, text: np.ndarray, report_ids: np.ndarray, ks: Sequence[int] = (1, 5), chunk: int = 2048
+    ecg: np.ndarray, text: np.ndarray, report_ids: np.ndarray, ks: Sequence[int] = (1, 5, 10), chunk: int = 2048
 ) -> dict[str, float]:
     """Recall at k in both directions, where an identical report counts as the right one.
 
@@ -20,7 +20,8 @@ def recall_at_k(
         chunk: queries ranked at once, which bounds memory to chunk × n.
 
     Returns:
-        ``ecg_to_text_r1``, ``text_to_ecg_r1`` … Text→ECG asks with every recording's report; each distinct text is one
+        ``ecg_to_text_r1``, ``text_to_ecg_r1`` …, and the median ranks ``ecg_to_text_median`` and
+        ``text_to_ecg_median`` (1 is first). Text→ECG asks with every recording's report; each distinct text is one
         candidate of ECG→text, so that frequent reports do not fill the list. Ties count against the model.
     """
     report_ids = np.asarray(report_ids)
@@ -33,6 +34,7 @@ def recall_at_k(
     for name, ranks in (("ecg_to_text", ranks_ecg), ("text_to_ecg", ranks_text)):
         for k in ks:
             result[f"{name}_r{k}"] = float((ranks < k).mean()) if len(ranks) else float("nan")
+        result[f"{name}_median"] = float(np.median(ranks + 1)) if len(ranks) else float("nan")
     return result
 
 
