@@ -8,12 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from deri.cli.main import main
 from support import tiny
+from support.released import released_merl
 
 
 def run(*arguments: object) -> int:
@@ -100,6 +102,35 @@ def test_classify_prints_a_table_or_json(mimic: Path, model_dir: Path, capsys: p
     assert all(-1 <= row["sinus rhythm"] <= 1 for row in rows)
     assert run("classify", headers[0], "--model", model_dir, *labels) == 0
     assert "atrial fibrillation" in capsys.readouterr().out
+
+
+def test_convert_a_released_checkpoint(
+    mimic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = released_merl("resnet18")
+    torch.save(weights, tmp_path / "merl.pth")
+    encoder = tiny.text_encoder()
+    encoder.model.save_pretrained(tmp_path / "bert")
+    encoder.tokenizer.save_pretrained(tmp_path / "bert")
+    out = tmp_path / "converted"
+    assert run("convert", tmp_path / "merl.pth", "--out", out, "--text-encoder", tmp_path / "bert") == 0
+    assert "merl resnet18" in capsys.readouterr().out
+    header = next(mimic.rglob("*.hea"))
+    assert run("classify", header, "--model", out, "--labels", "sinus rhythm") == 0
+
+
+def test_embed_files_and_stores(mimic: Path, model_dir: Path, tmp_path: Path) -> None:
+    headers = sorted(mimic.rglob("*.hea"))[:3]
+    assert run("embed", *headers, "--model", model_dir, "--out", tmp_path / "files.parquet") == 0
+    files = pd.read_parquet(tmp_path / "files.parquet")
+    assert files["file"].tolist() == [str(h) for h in headers]
+    assert run("prepare", "mimic-iv-ecg", mimic, "--out", tmp_path / "s") == 0
+    assert run("embed", tmp_path / "s", "--model", model_dir, "--out", tmp_path / "store.parquet") == 0
+    stored = pd.read_parquet(tmp_path / "store.parquet").set_index("record_id")
+    assert len(stored) == 24
+    for file, embedding in zip(files["file"], files["embedding"], strict=True):
+        match = stored[[name.endswith(Path(file).stem) for name in stored.index]]["embedding"].iloc[0]
+        np.testing.assert_allclose(np.stack(match), np.stack(embedding), atol=1e-4)
 
 
 def test_prepare_has_a_default_place(

