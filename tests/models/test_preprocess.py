@@ -23,7 +23,7 @@ def test_lead_order_of_mimic() -> None:
     x = np.arange(12, dtype=np.float32)[None, :, None] + np.sin(np.arange(5000, dtype=np.float32))
     out, valid = Preprocess(Signal(lead_order="mimic", normalise="minmax"))(x, 500.0)
     assert valid is None
-    order = [LEADS[int(round(v))] for v in (out[0].mean(dim=1) * (11 + 2) - 1).tolist()]
+    order = [LEADS[round(v)] for v in (out[0].mean(dim=1) * (11 + 2) - 1).tolist()]
     assert tuple(order) == MIMIC_LEADS
     assert float(out.min()) == 0
     assert float(out.max()) == 1

@@ -1,4 +1,4 @@
-"""``deri classify`` and ``deri convert``."""
+"""``deri embed``, ``deri classify`` and ``deri convert``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from deri.cli.console import progress
 from deri.errors import DeriError
 
 
@@ -28,6 +29,39 @@ def classify(
         print(table.to_json(orient="records", indent=2))
     else:
         print(table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+
+
+def embed(
+    inputs: Annotated[list[Path], typer.Argument(help="ECG files, or stores made by deri prepare")],
+    model: Annotated[str, typer.Option(help="model directory, run or hub id")],
+    out: Annotated[Path, typer.Option(help="parquet file")],
+    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+) -> None:
+    """Write embeddings, unit length: a row per recording with its file or store, its record and a list of floats."""
+    import pandas as pd
+
+    from deri.ecg import read_ecg
+    from deri.evaluation.embed import embed_store
+    from deri.files import atomic_path
+    from deri.models import load_model
+    from deri.store import Store
+
+    loaded = load_model(model, device=device)
+    tables = []
+    with progress("embed") as show:
+        for i, path in enumerate(inputs):
+            if (path / "store.json").is_file():
+                store = Store.open(path)
+                vectors = embed_store(loaded, store, store.rows("all"), show=show)
+                ids = store.index["record_id"].astype(str).tolist()
+            else:
+                vectors, ids = loaded.encode_ecg(read_ecg(path)), [path.stem]
+                show(i + 1, len(inputs))
+            tables.append(pd.DataFrame({"file": str(path), "record_id": ids, "embedding": list(vectors)}))
+    table = pd.concat(tables, ignore_index=True)
+    with atomic_path(out) as temporary:
+        table.to_parquet(temporary, index=False)
+    print(f"{len(table)} embeddings of {loaded.config.dim} dimensions → {out}")
 
 
 def convert(
