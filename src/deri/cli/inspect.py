@@ -14,9 +14,13 @@ from deri.errors import DeriError
 def info(
     path: Annotated[Path, typer.Argument(help="ECG file, store, run or model directory")],
     plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png or .svg")] = None,
+    against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Say what an ECG file, store, run or model is."""
+    if against is not None:
+        _leakage(path, against, as_json)
+        return
     if (path / "store.json").is_file():
         about = _store(path)
     elif (path / "run.json").is_file():
@@ -33,6 +37,16 @@ def info(
         width = max(len(key) for key in about)
         for key, value in about.items():
             print(f"{key:<{width}}  {_text(value)}")
+
+
+def _leakage(path: Path, against: Path, as_json: bool) -> None:
+    from deri.cli.console import progress
+    from deri.evaluation.leakage import find_leakage, leakage_text
+    from deri.store import Store
+
+    with progress("reading recordings") as show:
+        found = find_leakage(Store.open(path), Store.open(against), show)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else leakage_text(found))
 
 
 def _ecg(path: Path, plot: Path | None) -> dict[str, Any]:

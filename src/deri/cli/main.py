@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deri._version import __version__
-from deri.cli import benchmark, data, demo, evaluate, inspect, models, train
+from deri.cli import benchmark, data, demo, evaluate, inspect, models, report, train
 from deri.errors import DeriError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.command("classify")(models.classify)
 app.command("convert")(models.convert)
 app.command("info")(inspect.info)
 app.command("demo")(demo.demo)
+app.add_typer(report.app, name="report")
 
 
 def main(arguments: list[str] | None = None) -> None:

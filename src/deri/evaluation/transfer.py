@@ -1,0 +1,203 @@
+"""Domain transfer: a probe trained on one data set's task, tested on another's, over the classes that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.evaluation.cells import Cell, FeatureCache, cached_cell, score_probes
+from deri.evaluation.probe import Split, TaskData
+from deri.evaluation.systems import Options, System, Task, choose_tasks, lacking_splits
+from deri.store import Store
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """From a task to another: shared class → the classes of either task that it is made of (any of them counts)."""
+
+    train: Task
+    test: Task
+    classes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+
+    @property
+    def label(self) -> str:
+        """``TRAIN:TEST``."""
+        return f"{self.train.label}:{self.test.label}"
+
+
+def choose_transfers(wanted: Sequence[str], stores: list[Store], mapping: str | Path | None = None) -> list[Transfer]:
+    """The transfers ``TRAIN:TEST`` between tasks of the stores; classes are shared by equal name, or as mapped.
+
+    Raises:
+        DeriError: no such task, no shared class, a split without records, or a mapping of another form.
+    """
+    if mapping is not None and not wanted:
+        raise DeriError(f"--mapping {mapping}: says which classes are shared in a --transfer, and none is asked for")
+    maps = read_mapping(mapping) if mapping is not None else {}
+    found: list[Transfer] = []
+    for text in wanted:
+        first, separator, second = text.partition(":")
+        if not separator or not first or not second:
+            raise DeriError(f"--transfer {text}: give TRAIN:TEST, two tasks of the stores, e.g. ptbxl-super:cpsc2018")
+        train, test = (_task(stores, name, text) for name in (first, second))
+        if train == test:
+            raise DeriError(f"--transfer {text}: a task to itself is no transfer; name two")
+        for task, training in ((train, True), (test, False)):
+            reason = lacking_splits(task, training=training)
+            if reason:
+                raise DeriError(f"--transfer {text}: {reason}")
+        if mapping is not None and text not in maps:
+            raise DeriError(f"--mapping {mapping}: has no entry for {text}; it has {', '.join(maps) or 'none'}")
+        classes = maps.get(text) or {name: ((name,), (name,)) for name in train.classes if name in test.classes}
+        if not classes:
+            raise DeriError(
+                f"--transfer {text}: the tasks have no class of the same name; say with --mapping which are the same"
+            )
+        for name, sides in classes.items():
+            for task, own in zip((train, test), sides, strict=True):
+                unknown = [one for one in own if one not in task.classes]
+                if unknown:
+                    raise DeriError(
+                        f"--mapping {mapping}: class {name} of {text} names {unknown[0]!r}, which {task.label} does "
+                        f"not have; it has {', '.join(task.classes)}"
+                    )
+        found.append(Transfer(train, test, classes))
+    return found
+
+
+def _task(stores: list[Store], name: str, text: str) -> Task:
+    tasks = [task for task in choose_tasks(stores, None) if name in (task.label, task.name)]
+    exact = [task for task in tasks if task.label == name]
+    if exact:
+        return exact[0]
+    if len(tasks) > 1:
+        raise DeriError(f"--transfer {text}: several stores have {name}; give {' or '.join(t.label for t in tasks)}")
+    if not tasks:
+        have = ", ".join(task.label for task in choose_tasks(stores, None)) or "none"
+        raise DeriError(f"--transfer {text}: no store given has the task {name}; there are {have}")
+    return tasks[0]
+
+
+def read_mapping(path: str | Path) -> dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]]:
+    """Read a mapping: ``TRAIN:TEST`` → shared class → its classes in either task.
+
+    A shared class is ``CLASS: TEST_CLASS`` or ``CLASS: [TEST_CLASS, …]``, where CLASS is one of the training task, or
+    ``NAME: {train: [...], test: [...]}``. A recording has a shared class if it has any of those named.
+
+    Raises:
+        DeriError: the file cannot be read or has another form.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DeriError(f"--mapping {path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or not all(isinstance(one, dict) and one for one in content.values()):
+        raise DeriError(f"--mapping {path}: must be a mapping TRAIN:TEST → class → classes of the test task")
+    found: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {}
+    for transfer, classes in content.items():
+        found[str(transfer)] = {}
+        for name, value in classes.items():
+            train, test = (
+                (value.get("train"), value.get("test"))
+                if isinstance(value, dict) and set(value) == {"train", "test"}
+                else (name, value)
+            )
+            sides = tuple(tuple(map(str, x)) if isinstance(x, list) else (str(x),) for x in (train, test))
+            if any(isinstance(x, dict) or x is None or x == [] for x in (train, test)):
+                raise DeriError(
+                    f"--mapping {path}: class {name} of {transfer} must be a class, a list of classes, or "
+                    "{train: …, test: …}"
+                )
+            found[str(transfer)][str(name)] = (sides[0], sides[1])
+    return found
+
+
+def merged_labels(labels: np.ndarray, classes: list[str], groups: list[tuple[str, ...]]) -> np.ndarray:
+    """(n, classes) → (n, groups): whether a recording has any class of a group."""
+    out = np.zeros((len(labels), len(groups)), labels.dtype)
+    for g, group in enumerate(groups):
+        out[:, g] = labels[:, [classes.index(name) for name in group]].max(axis=1)
+    return out
+
+
+def transfer_cell(
+    system: System,
+    transfer: Transfer,
+    train_features: FeatureCache,
+    test_features: FeatureCache,
+    fraction: float,
+    options: Options,
+    folder: Path,
+) -> Cell:
+    """Probes trained and chosen on the training task's data, scored on the test task's test split.
+
+    ``in_domain`` has the same probes' figures on the training task's own test split (null without one). A patient who
+    is in both data sets is not looked for: ``deri info STORE --against STORE2`` does.
+    """
+    shared = list(transfer.classes)
+    sides = [[transfer.classes[name][side] for name in shared] for side in (0, 1)]
+
+    def compute() -> tuple[dict[str, Any], np.ndarray]:
+        home = _merged(train_features.task(transfer.train), shared, sides[0])
+        away = _merged(test_features.task(transfer.test), shared, sides[1])
+        content, scores = score_probes(system, TaskData(shared, home.train, home.val, away.test), fraction, options)
+        own = score_probes(system, home, fraction, options)[0] if len(home.test.labels) else None
+        about = {
+            "model": system.name,
+            "kind": system.kind,
+            "task": transfer.label,
+            "mode": "transfer",
+            "fraction": fraction,
+            "split": "test",
+            "n": len(away.test.labels),
+            "n_patients": len(np.unique(away.test.subjects)),
+            "protocol": options.protocol,
+            "seed": options.seed,
+            "deri_version": __version__,
+            "recipe": system.recipe,
+            "store": {
+                "path": str(transfer.train.store.path),
+                "dataset": transfer.train.store.meta["dataset"],
+                "fingerprint": transfer.train.store.fingerprint,
+            },
+            "test_store": {
+                "path": str(transfer.test.store.path),
+                "dataset": transfer.test.store.meta["dataset"],
+                "fingerprint": transfer.test.store.fingerprint,
+            },
+            "shared_classes": {name: {"train": list(a), "test": list(b)} for name, (a, b) in transfer.classes.items()},
+            "in_domain": own and {"n": len(home.test.labels), "macro_auroc": own["macro_auroc"]},
+        }
+        return about | content, scores
+
+    key = {
+        "system": system.digest,
+        "mode": "transfer",
+        "train": [transfer.train.store.fingerprint, transfer.train.name],
+        "test": [transfer.test.store.fingerprint, transfer.test.name],
+        "classes": [[name, *map(list, transfer.classes[name])] for name in shared],
+        "fraction": fraction,
+        "protocol": options.protocol,
+        "sampling": options.sampling,
+        "seed": options.seed,
+        "seeds": options.seeds,
+        "draws": options.draws,
+        "min_pos": options.min_pos,
+    }
+    return cached_cell(
+        folder, f"{system.kind}-{transfer.train.name}-to-{transfer.test.name}-{fraction:g}", key, compute
+    )
+
+
+def _merged(data: TaskData, shared: list[str], groups: list[tuple[str, ...]]) -> TaskData:
+    def part(split: Split) -> Split:
+        return Split(split.features, merged_labels(split.labels, data.classes, groups), split.subjects)
+
+    return TaskData(shared, part(data.train), part(data.val), part(data.test))

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from deri.ecg import LEADS
+from deri.evaluation.classical import FEATURE_NAMES, ecg_features, extract_features, find_beats, fit_boosting
+from deri.evaluation.probe import Split
+from deri.simulate import simulate
+from deri.store import Store, prepare
+
+
+def recording(
+    beats: np.ndarray,
+    *,
+    axis: float = 45.0,
+    width: float = 0.02,
+    scale: float = 1.0,
+    fs: float = 500.0,
+    seconds: float = 10.0,
+    f_wave: float = 0.0,
+) -> np.ndarray:
+    """Gaussian P, R and T at known times, in limb leads by the projection of the axis; (12, n) mV."""
+    t = np.arange(round(fs * seconds)) / fs
+    bump = lambda centre, sd: np.exp(-0.5 * ((t - centre) / sd) ** 2)  # noqa: E731
+    shape = sum(
+        bump(b, width) + (0 if f_wave else 0.12 * bump(b - 0.16, 0.025)) + 0.25 * bump(b + 0.28, 0.05) for b in beats
+    )
+    directions = {"I": 0, "II": 60, "III": 120, "aVR": -150, "aVL": -30, "aVF": 90}
+    length = {lead: (2 / np.sqrt(3) if lead in ("I", "II", "III") else 1.0) for lead in directions}
+    gains = [
+        length[lead] * np.cos(np.radians(axis - directions[lead])) if lead in directions else 0.2 * (i - 5)
+        for i, lead in enumerate(LEADS)
+    ]
+    signal = scale * np.outer(gains, np.asarray(shape))
+    if f_wave:
+        signal += 0.1 * np.sin(2 * np.pi * f_wave * t)
+    return signal + 0.002 * np.random.default_rng(0).normal(size=signal.shape)
+
+
+def measure(signal: np.ndarray, fs: float = 500.0) -> dict[str, float]:
+    return dict(zip(FEATURE_NAMES, ecg_features(signal, fs), strict=True))
+
+
+REGULAR = np.arange(0.6, 9.6, 0.8)
+
+
+@pytest.mark.parametrize("fs", [100.0, 500.0, 1000.0])
+def test_beats_are_found_where_they_are(fs: float) -> None:
+    times = np.array([0.5, 1.2, 2.1, 2.5, 3.6, 4.4, 5.2, 6.6, 7.2, 8.8])
+    found = find_beats(recording(times, fs=fs), fs)
+    np.testing.assert_allclose(found / fs, times, atol=0.03)
+
+
+@pytest.mark.parametrize("rate", [40, 75, 150])
+def test_rate_and_regularity(rate: int) -> None:
+    values = measure(recording(np.arange(0.5, 9.7, 60 / rate)))
+    assert values["rate"] == pytest.approx(rate, rel=0.02)
+    assert values["rr_cv"] < 0.01
+    irregular = np.cumsum(np.random.default_rng(1).uniform(0.4, 1.1, 13))
+    rr = np.diff(irregular[irregular < 9.9])
+    values = measure(recording(irregular[irregular < 9.9]))
+    assert values["rr_sd"] == pytest.approx(rr.std(ddof=1), abs=0.01)
+    assert values["rmssd"] == pytest.approx(np.sqrt((np.diff(rr) ** 2).mean()), abs=0.015)
+
+
+@pytest.mark.parametrize("axis", [-60.0, 10.0, 45.0, 110.0])
+def test_axis(axis: float) -> None:
+    values = measure(recording(REGULAR, axis=axis))
+    assert values["axis_deg"] == pytest.approx(axis, abs=4)
+    assert values["axis_cos"] == pytest.approx(np.cos(np.radians(values["axis_deg"])))
+
+
+def test_amplitudes_are_in_millivolts_and_linear() -> None:
+    one, two = measure(recording(REGULAR)), measure(recording(REGULAR, scale=2.0))
+    assert one["r_II"] == pytest.approx(2 / np.sqrt(3) * np.cos(np.radians(15)), abs=0.08)
+    assert one["t_II"] == pytest.approx(0.25 * one["r_II"], abs=0.05)
+    for name in ("r_II", "s_aVR", "t_II", "net_I", "p_II"):
+        assert two[name] == pytest.approx(2 * one[name], rel=0.06), name
+    assert two["sokolow_lyon"] > one["sokolow_lyon"]
+
+
+def test_wide_complexes_are_wide() -> None:
+    narrow, wide = (measure(recording(REGULAR, width=w))["qrs_ms"] for w in (0.015, 0.03))
+    assert 50 < narrow < 90
+    assert wide == pytest.approx(2 * narrow, rel=0.25)
+
+
+def test_fibrillation_waves_are_seen_between_the_beats() -> None:
+    quiet, waving = measure(recording(REGULAR)), measure(recording(REGULAR, f_wave=6.3))
+    assert waving["residual_peak_hz_II"] == pytest.approx(6.3, abs=0.3)
+    assert waving["residual_rms_II"] > 5 * quiet["residual_rms_II"]
+
+
+@pytest.mark.parametrize(
+    "signal", [np.zeros((12, 5000)), np.full((12, 5000), 0.4), np.zeros((12, 100)), np.zeros((12, 1))]
+)
+def test_what_cannot_be_measured_is_nan(signal: np.ndarray) -> None:
+    values = measure(signal)
+    assert np.isnan(values["rate"])
+    assert np.isnan(values["r_II"])
+    assert not np.isinf(list(values.values())).any()
+
+
+def test_one_beat_has_amplitudes_and_no_rhythm() -> None:
+    values = measure(recording(np.array([2.0]), seconds=3.5))
+    assert np.isnan(values["rate"])
+    assert values["r_II"] > 0.9
+
+
+def test_features_of_a_store_leave_padding_out(tmp_path: object) -> None:
+    class Padded:
+        fs = 500.0
+        index = {"valid_samples": __import__("pandas").Series([5000, 4000])}  # noqa: RUF012
+
+        def signals(self, rows: np.ndarray) -> np.ndarray:
+            whole = recording(REGULAR).astype(np.float32)
+            short = whole.copy()
+            short[:, 4000:] = 0
+            return np.stack([whole, short])[rows]
+
+    found = extract_features(Padded(), np.array([1, 0]))  # type: ignore[arg-type]
+    whole = recording(REGULAR).astype(np.float32)
+    np.testing.assert_allclose(found[0], ecg_features(whole[:, :4000], 500.0), rtol=1e-5)
+    np.testing.assert_allclose(found[1], ecg_features(whole, 500.0), rtol=1e-5)
+
+
+def test_rates_of_simulated_findings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from deri.datasets import open_dataset
+
+    folder = tmp_path_factory.mktemp("classical")
+    simulate("ptb-xl", 120, folder / "source", seed=8)
+    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
+    store = Store.open(folder / "store")
+    rows = store.task_rows("labels")
+    values = extract_features(store, rows)
+    names, labels = store.labels("labels", rows)
+    rate = values[:, FEATURE_NAMES.index("rate")]
+    for code, low, high in (("STACH", 100, 150), ("SBRAD", 38, 60)):
+        own = rate[labels[:, names.index(code)] == 1]
+        assert len(own) >= 2
+        assert ((own > low) & (own < high)).all(), (code, own)
+    width = values[:, FEATURE_NAMES.index("qrs_ms")]
+    assert (
+        np.median(width[labels[:, names.index("CLBBB")] == 1])
+        > 120
+        > np.median(width[labels[:, names.index("NORM")] == 1])
+    )
+
+
+def split(n: int, seed: int) -> Split:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    x[rng.random(x.shape) < 0.05] = np.nan
+    labels = np.stack([(np.nan_to_num(x[:, 0]) > 0) ^ (np.nan_to_num(x[:, 1]) > 0), np.zeros(n), np.ones(n)], axis=1)
+    return Split(x, labels.astype(np.uint8), np.arange(n))
+
+
+def test_boosting_learns_what_no_line_can_and_keeps_constants() -> None:
+    train, val, test = split(600, 0), split(50, 1), split(300, 2)
+    probe = fit_boosting(train, val, test, seed=1)
+    assert roc_auc_score(test.labels[:, 0], probe.test[:, 0]) > 0.93
+    np.testing.assert_allclose(probe.test[:, 1], 0.5 / 601)
+    np.testing.assert_allclose(probe.val[:, 2], 600.5 / 601)
+    assert probe.val.shape == (50, 3)
+    again = fit_boosting(train, val, test, seed=1)
+    np.testing.assert_array_equal(again.test, probe.test)
