@@ -36,8 +36,9 @@ def test_simulate_prepare_zeroshot_probe(layout: str, tmp_path: Path, capsys: py
             known = [c for c in result["classes"].values() if c["auroc"] is not None]
             assert len(known) >= 2
             assert all(0 < c["n_pos"] < result["n"] and c["ci"][0] <= c["auroc"] <= c["ci"][1] for c in known)
-            unknown = [c for c in result["classes"].values() if c["auroc"] is None]
-            assert all(c["n_pos"] in (0, result["n"]) for c in unknown)
+            if "--folds" not in command:  # there, a class that some fold cannot learn is null as well
+                unknown = [c for c in result["classes"].values() if c["auroc"] is None]
+                assert all(c["n_pos"] in (0, result["n"]) for c in unknown)
 
 
 def main_(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -1,4 +1,4 @@
-"""Cross-validation by patient in a benchmark, for data sets too small to be split once.
+"""Cross-validation by patient, for data sets too small to be split once.
 
 Every recording is scored by a probe that saw none of its patient's. The folds' scores are put together as log
 likelihood ratios: the logit of the probability less that of the share of positives in training. Probabilities would
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deri.evaluation.folds import patient_folds
+from deri.errors import DeriError
 from deri.evaluation.probe import Split, TaskData
 
 _SMALLEST = 1e-12
@@ -26,6 +26,16 @@ class Part:
     val: Split
     test: Split
     place: np.ndarray
+
+
+def patient_folds(subjects: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Fold 0 … folds − 1 of each record, (n,): patients are shuffled and dealt out in turn, never divided."""
+    patients, inverse = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
+    if len(patients) < folds:
+        raise DeriError(f"--folds {folds}: the task has only {len(patients)} patients; use fewer folds")
+    of_patient = np.empty(len(patients), np.int64)
+    of_patient[np.random.default_rng(seed).permutation(len(patients))] = np.arange(len(patients)) % folds
+    return of_patient[inverse]
 
 
 def task_parts(data: TaskData, folds: int, seed: int) -> list[Part]:
