@@ -12,12 +12,17 @@ from deri.errors import DeriError
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="ECG file, store, run or model directory")],
+    source: Annotated[
+        str, typer.Argument(metavar="PATH", help="ECG file (also ARCHIVE::MEMBER or a URL), store, run or model")
+    ],
     plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png or .svg")] = None,
     against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
+    fs: Annotated[float | None, typer.Option(min=0.1, help="Hz, for files that do not say: CSV, NumPy, HDF5")] = None,
+    units: Annotated[str | None, typer.Option(help="mV | uV, for the same files")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Say what an ECG file, store, run or model is."""
+    path = Path(source)
     if against is not None:
         _leakage(path, against, as_json)
         return
@@ -27,10 +32,12 @@ def info(
         about = _run(path)
     elif (path / "config.json").is_file():
         about = _model(path)
+    elif (path / "model" / "config.json").is_file():  # what deri finetune writes
+        about = _model(path / "model")
     elif path.is_dir():
         raise DeriError(f"{path} is a directory without store.json, run.json or config.json: not a store, run or model")
     else:
-        about = _ecg(path, plot)
+        about = _ecg(source, plot, fs, units)
     if as_json:
         print(json.dumps(about, indent=2, default=str, ensure_ascii=False))
     else:
@@ -49,12 +56,12 @@ def _leakage(path: Path, against: Path, as_json: bool) -> None:
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else leakage_text(found))
 
 
-def _ecg(path: Path, plot: Path | None) -> dict[str, Any]:
+def _ecg(path: str, plot: Path | None, fs: float | None, units: str | None) -> dict[str, Any]:
     import numpy as np
 
     from deri.ecg import plot_ecg, read_ecg
 
-    ecg = read_ecg(path)
+    ecg = read_ecg(path, fs=fs, units=units)
     if plot:
         plot_ecg(ecg, plot)
     recorded = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
@@ -62,7 +69,7 @@ def _ecg(path: Path, plot: Path | None) -> dict[str, Any]:
     low, high = np.nanmin(ecg.signal[finite], axis=1), np.nanmax(ecg.signal[finite], axis=1)
     return {
         "what": "ECG recording",
-        "file": str(path),
+        "file": path,
         "fs": f"{ecg.fs:g} Hz",
         "duration": f"{ecg.duration:.2f} s ({ecg.n_samples} samples)",
         "leads": recorded,

@@ -12,7 +12,7 @@ from deri.errors import DeriError
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(help="ECG files")],
+    files: Annotated[list[str], typer.Argument(help="ECG files; also ARCHIVE::MEMBER or a URL")],
     model: Annotated[str, typer.Option(help="model directory, run or hub id")],
     labels: Annotated[list[str], typer.Option(help="a text to score; repeat it")],
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -24,7 +24,7 @@ def classify(
 
     loaded = load_model(model, device=device)
     table = loaded.classify([read_ecg(file) for file in files], labels)
-    table.insert(0, "file", [str(file) for file in files])
+    table.insert(0, "file", files)
     if json:
         print(table.to_json(orient="records", indent=2))
     else:
@@ -32,7 +32,7 @@ def classify(
 
 
 def embed(
-    inputs: Annotated[list[Path], typer.Argument(help="ECG files, or stores made by deri prepare")],
+    inputs: Annotated[list[str], typer.Argument(help="ECG files, or stores made by deri prepare")],
     model: Annotated[str, typer.Option(help="model directory, run or hub id")],
     out: Annotated[Path, typer.Option(help="parquet file")],
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
@@ -50,14 +50,14 @@ def embed(
     tables = []
     with progress("embed") as show:
         for i, path in enumerate(inputs):
-            if (path / "store.json").is_file():
+            if (Path(path) / "store.json").is_file():
                 store = Store.open(path)
                 vectors = embed_store(loaded, store, store.rows("all"), show=show)
                 ids = store.index["record_id"].astype(str).tolist()
             else:
-                vectors, ids = loaded.encode_ecg(read_ecg(path)), [path.stem]
+                vectors, ids = loaded.encode_ecg(read_ecg(path)), [Path(path).stem]
                 show(i + 1, len(inputs))
-            tables.append(pd.DataFrame({"file": str(path), "record_id": ids, "embedding": list(vectors)}))
+            tables.append(pd.DataFrame({"file": path, "record_id": ids, "embedding": list(vectors)}))
     table = pd.concat(tables, ignore_index=True)
     with atomic_path(out) as temporary:
         table.to_parquet(temporary, index=False)
