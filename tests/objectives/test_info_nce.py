@@ -18,9 +18,7 @@ def restated(a: np.ndarray, b: np.ndarray, temperature: float, groups: list[int]
     total = 0.0
     for x, y in ((a, b), (b, a)):
         for i in range(len(x)):
-            others = [
-                j for j in range(len(x)) if j == i or groups is None or groups[i] < 0 or groups[i] != groups[j]
-            ]
+            others = [j for j in range(len(x)) if j == i or groups is None or groups[i] < 0 or groups[i] != groups[j]]
             logits = np.array([x[i] @ y[j] / temperature for j in others])
             log_sum = np.log(np.exp(logits - logits.max()).sum()) + logits.max()
             total += (log_sum - x[i] @ y[i] / temperature) / len(x)
@@ -39,9 +37,7 @@ def test_equals_the_restatement(n: int, d: int, temperature: float, seed: int, g
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, n, d))
     groups = rng.integers(-1, 3, n) if grouped else None
-    actual = info_nce(
-        torch.tensor(a), torch.tensor(b), temperature, None if groups is None else torch.tensor(groups)
-    )
+    actual = info_nce(torch.tensor(a), torch.tensor(b), temperature, None if groups is None else torch.tensor(groups))
     expected = restated(a, b, temperature, None if groups is None else groups.tolist())
     assert float(actual) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 

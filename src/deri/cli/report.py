@@ -44,8 +44,8 @@ def evaluate(
     write_json(out, result)
     for name, why in result["left_out"].items():
         say(f"{name} left out: {why}")
-    if result["without_reference"]:
-        say(f"{result['without_reference']} rows without a reference left out")
+    if lost := result["without_reference"]:
+        say(f"{lost} {'row' if lost == 1 else 'rows'} without a reference left out")
     words = " · ".join(f"{name} {entry['value']:.3f}" for name, entry in result["metrics"].items())
     macro = result["findings"]["macro"]
     f1 = "none asserted" if macro["f1"] is None else f"macro-F1 {macro['f1']:.3f} over {macro['findings']}"

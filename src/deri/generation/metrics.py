@@ -1,0 +1,188 @@
+"""How close a generated report is to the true one in its words: BLEU, ROUGE-L, METEOR, CIDEr-D.
+
+All take the texts as they are (clean both sides alike first) and split them at white space, but for ROUGE-L, whose
+published implementation has its own tokens. A pair in which either text has no token scores 0 in every metric, two
+empty texts included: nothing was generated. What each metric is exactly, and what it equals: docs/report-evaluation.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from deri.errors import DeriError
+
+BLEU_ORDER = 4
+BLEU_EPSILON = 0.1
+"""What smoothing method 1 puts in place of no match (Chen and Cherry, WMT 2014)."""
+
+CIDER_ORDER = 4
+CIDER_SIGMA = 6.0
+
+METEOR_ALPHA, METEOR_BETA, METEOR_GAMMA = 0.9, 3.0, 0.5
+"""Banerjee and Lavie (2005): harmonic mean with recall nine times as heavy, fragmentation penalty 0.5·(c/m)³."""
+
+PAIR_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider_d")
+"""The metrics of one pair, in the order of the tables; all in 0 … 1 but CIDEr-D, which is in 0 … 10."""
+
+
+def _ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1))
+
+
+def sentence_bleu(reference: str, generated: str) -> tuple[float, float, float, float]:
+    """BLEU-1 … BLEU-4 of one pair: white-space tokens, uniform weights, smoothing method 1.
+
+    Smoothing method 1 gives an order without a match the precision 0.1/(number of n-grams, at least 1). Without
+    any common word all four are 0.
+    """
+    expected, actual = reference.split(), generated.split()
+    logs = []
+    for order in range(1, BLEU_ORDER + 1):
+        grams = _ngrams(actual, order)
+        matches = sum((grams & _ngrams(expected, order)).values())
+        if order == 1 and matches == 0:
+            return (0.0, 0.0, 0.0, 0.0)
+        logs.append(math.log((matches or BLEU_EPSILON) / max(1, sum(grams.values()))))
+    brevity = 0.0 if len(actual) > len(expected) else 1 - len(expected) / len(actual)
+    one, two, three, four = (math.exp(brevity + sum(logs[:k]) / k) for k in range(1, BLEU_ORDER + 1))
+    return one, two, three, four
+
+
+def corpus_bleu(references: Sequence[str], generated: Sequence[str]) -> float:
+    """Corpus BLEU by sacrebleu (13a tokens, exponential smoothing), 0 … 100. DeriError where it is not installed."""
+    try:
+        import sacrebleu
+    except ImportError as error:
+        raise DeriError("corpus BLEU needs sacrebleu: pip install 'deri[report]'") from error
+    _same_length(references, generated)
+    if not references:
+        return 0.0
+    return float(sacrebleu.corpus_bleu(list(generated), [list(references)]).score)
+
+
+@cache
+def _rouge_scorer() -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise DeriError("ROUGE-L needs rouge-score: pip install 'deri[report]'") from error
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def rouge_l(reference: str, generated: str) -> float:
+    """ROUGE-L, F-measure with Porter stems, by rouge-score. DeriError where it is not installed.
+
+    rouge-score keeps a-z and 0-9 alone, so an umlaut splits a German word; both texts alike.
+    """
+    return float(_rouge_scorer().score(reference, generated)["rougeL"].fmeasure)
+
+
+def meteor_exact(reference: str, generated: str) -> float:
+    """METEOR (2005) with exact matches alone: neither stems nor WordNet, so nothing is downloaded.
+
+    Tokens are lower-cased. Every word is matched as often as both texts have it. Where words repeat, the alignment
+    takes the longest common run of unmatched words first (the leftmost in the generated text, then in the
+    reference): few chunks, as the metric asks, without its exponential search.
+    """
+    expected, actual = reference.lower().split(), generated.lower().split()
+    matches, chunks = _align(expected, actual)
+    if matches == 0:
+        return 0.0
+    precision, recall = matches / len(actual), matches / len(expected)
+    mean = precision * recall / (METEOR_ALPHA * precision + (1 - METEOR_ALPHA) * recall)
+    return mean * (1 - METEOR_GAMMA * (chunks / matches) ** METEOR_BETA)
+
+
+def _align(expected: list[str], actual: list[str]) -> tuple[int, int]:
+    """Matched words, and the number of chunks: runs that are adjacent and in order in both texts."""
+    matched: dict[int, int] = {}
+    free = [True] * len(expected)
+    while True:
+        best = (0, 0, 0)
+        run = [0] * (len(expected) + 1)
+        for i in range(len(actual) - 1, -1, -1):
+            # run[j]: length of the common unmatched run that starts at actual[i] and expected[j]
+            shifted = [0] * (len(expected) + 1)
+            if i not in matched:
+                for j, word in enumerate(expected):
+                    if free[j] and word == actual[i]:
+                        shifted[j] = run[j + 1] + 1
+            run = shifted
+            longest = max(run)
+            if longest and longest >= best[0]:
+                best = (longest, i, run.index(longest))
+        length, i, j = best
+        if length == 0:
+            break
+        for k in range(length):
+            matched[i + k] = j + k
+            free[j + k] = False
+    chunks = sum(matched.get(i - 1, -2) != j - 1 for i, j in matched.items())
+    return len(matched), chunks
+
+
+def cider_d(references: Sequence[str], generated: Sequence[str]) -> np.ndarray:
+    """CIDEr-D of every pair, float64 (n,), 0 … 10; one reference each.
+
+    Vedantam et al. (2015): cosine of tf-idf vectors of n-grams (1 … 4) with clipped counts and a Gaussian penalty
+    on the difference in length. Document frequencies are those of ``references``, so a score belongs to its set of
+    references: of a single pair, or where all references are the same, it is 0. As in the reference
+    implementation, tf is the count itself and the length is the number of bigrams.
+    """
+    _same_length(references, generated)
+    truths = [_all_ngrams(text) for text in references]
+    frequency: Counter[tuple[str, ...]] = Counter()
+    for grams in truths:
+        frequency.update(grams.keys())
+    log_total = math.log(len(references)) if references else 0.0
+    idf = {gram: log_total - math.log(count) for gram, count in frequency.items()}
+    scores = np.zeros(len(references))
+    for row, (truth, text) in enumerate(zip(truths, generated, strict=True)):
+        hypothesis = _all_ngrams(text)
+        dot = np.zeros(CIDER_ORDER)
+        squares = np.zeros((2, CIDER_ORDER))
+        lengths = [0, 0]
+        for side, grams in enumerate((hypothesis, truth)):
+            for gram, count in grams.items():
+                squares[side, len(gram) - 1] += (count * idf.get(gram, log_total)) ** 2
+                lengths[side] += count if len(gram) == 2 else 0
+        for gram, count in hypothesis.items():
+            weight = idf.get(gram, log_total)
+            dot[len(gram) - 1] += min(count, truth[gram]) * truth[gram] * weight**2
+        norms = np.sqrt(squares[0] * squares[1])
+        cosine = np.divide(dot, norms, out=np.zeros(CIDER_ORDER), where=norms > 0)
+        penalty = math.exp(-((lengths[0] - lengths[1]) ** 2) / (2 * CIDER_SIGMA**2))
+        scores[row] = 10 * float(cosine.mean()) * penalty
+    return scores
+
+
+def _all_ngrams(text: str) -> Counter[tuple[str, ...]]:
+    tokens = text.split()
+    grams: Counter[tuple[str, ...]] = Counter()
+    for order in range(1, CIDER_ORDER + 1):
+        grams.update(_ngrams(tokens, order))
+    return grams
+
+
+def pair_scores(references: Sequence[str], generated: Sequence[str], *, rouge: bool = True) -> dict[str, np.ndarray]:
+    """Every metric of ``PAIR_METRICS`` for every pair, float64 (n,) each; without ROUGE-L if ``rouge`` is false."""
+    _same_length(references, generated)
+    pairs = list(zip(references, generated, strict=True))
+    bleu = np.array([sentence_bleu(*pair) for pair in pairs]).reshape(len(pairs), BLEU_ORDER)
+    scores = {f"bleu_{order}": bleu[:, order - 1] for order in range(1, BLEU_ORDER + 1)}
+    if rouge:
+        scores["rouge_l"] = np.array([rouge_l(*pair) for pair in pairs], dtype=float)
+    scores["meteor"] = np.array([meteor_exact(*pair) for pair in pairs], dtype=float)
+    scores["cider_d"] = cider_d(references, generated)
+    return scores
+
+
+def _same_length(references: Sequence[str], generated: Sequence[str]) -> None:
+    if len(references) != len(generated):
+        raise ValueError(f"{len(references)} references but {len(generated)} generated texts")

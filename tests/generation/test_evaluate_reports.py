@@ -1,0 +1,192 @@
+"""The table of generated reports: files, counts, findings, bootstrap, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deri.cli.main import main
+from deri.errors import DeriError
+from deri.generation import evaluate_reports, finding_scores, pair_scores, read_pairs
+
+REFERENCES = [
+    "Sinus rhythm. Normal ECG",
+    "atrial fibrillation. possible lvh.",
+    "sinus rhythm. no lvh.",
+    "sinus rhythm.",
+]
+GENERATED = ["sinus rhythm. normal ecg.", "atrial fibrillation.", "sinus rhythm. lvh.", ""]
+
+
+def test_findings_by_hand() -> None:
+    table = finding_scores(REFERENCES, GENERATED)
+    rows = {
+        code: (e["n"], e["generated"], e["precision"], e["recall"], e["f1"]) for code, e in table["per_finding"].items()
+    }
+    assert rows == {
+        "SR": (3, 2, 1.0, pytest.approx(2 / 3), pytest.approx(0.8)),
+        "NORM": (1, 1, 1.0, 1.0, 1.0),
+        "AFIB": (1, 1, 1.0, 1.0, 1.0),
+        # Reference 2 holds it possible, reference 3 denies it, text 3 asserts it.
+        "LVH": (1, 1, 0.0, 0.0, 0.0),
+    }
+    assert table["macro"]["f1"] == pytest.approx((0.8 + 1 + 1 + 0) / 4)
+    assert table["macro"]["findings"] == 4
+    # 4 hits; 6 findings in the references, 5 in the generated texts.
+    assert table["micro"] == {"precision": 4 / 5, "recall": 4 / 6, "f1": pytest.approx(8 / 11)}
+
+
+def test_findings_without_the_uncertain_ones_and_with_a_least_count() -> None:
+    table = finding_scores(REFERENCES, GENERATED, uncertain=False, min_count=2)
+    assert table["per_finding"]["LVH"] == {
+        "name": "left ventricular hypertrophy",
+        "n": 0,
+        "generated": 1,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "ci": None,
+    }
+    assert table["macro"]["f1"] == pytest.approx(0.8)
+    assert table["macro"]["findings"] == 1
+    assert finding_scores(["a"], ["b"])["macro"]["f1"] is None
+
+
+def test_the_whole_table() -> None:
+    pytest.importorskip("rouge_score")
+    result = evaluate_reports([*REFERENCES, " "], [*GENERATED, "sinus rhythm."], draws=200)
+    assert (result["pairs"], result["without_reference"], result["empty_generated"]) == (4, 1, 1)
+    assert result["left_out"] == {}
+    assert result["metrics"]["bleu_4"]["value"] < 1
+    cleaned = [["sinus rhythm. normal ecg."], ["sinus rhythm. normal ecg."]]
+    assert pair_scores(*cleaned)["bleu_4"][0] == 1
+    json.dumps(result, allow_nan=False)
+    raw = evaluate_reports(REFERENCES, GENERATED, clean=False, draws=0)
+    assert raw["metrics"]["bleu_1"]["value"] < result["metrics"]["bleu_1"]["value"]
+    assert raw["metrics"]["bleu_1"]["ci"] is None
+
+
+def test_identical_reports_are_perfect() -> None:
+    texts = [f"sinus rhythm. heart rate {i} per minute. normal ecg." for i in range(20)]
+    result = evaluate_reports(texts, texts, draws=50)
+    for name, entry in result["metrics"].items():
+        best = 10 if name == "cider_d" else 1
+        assert entry["value"] == pytest.approx(best, rel=1e-3), name
+        assert entry["ci"] == pytest.approx([best, best], rel=1e-3), name
+    assert result["corpus_bleu"] == pytest.approx(100)
+    assert result["findings"]["macro"]["f1"] == 1
+    assert result["findings"]["macro"]["ci"] == [1, 1]
+
+
+def test_intervals_agree_with_resampled_rows() -> None:
+    rng = np.random.default_rng(0)
+    references = ["sinus rhythm. lvh."] * 150
+    generated = list(rng.choice(["sinus rhythm. lvh.", "sinus rhythm.", "lvh. inferior infarct."], size=150))
+    result = evaluate_reports(references, generated, draws=2000)
+    said = np.array(["lvh" in text for text in generated])
+    f1 = lambda rows: 2 * said[rows].sum() / (said[rows].sum() + len(rows))  # noqa: E731
+    drawn = [f1(rng.integers(0, 150, 150)) for _ in range(2000)]
+    entry = result["findings"]["per_finding"]["LVH"]
+    assert entry["f1"] == pytest.approx(f1(np.arange(150)))
+    assert entry["ci"] == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.01)
+
+
+def test_subjects_are_drawn_whole() -> None:
+    # Ten subjects with 30 equal reports each: the interval is as wide as that of ten reports, not of 300.
+    good = np.arange(10) < 5
+    references = ["sinus rhythm."] * 300
+    generated = ["sinus rhythm." if good[i % 10] else "" for i in range(300)]
+    subjects = [f"p{i % 10}" for i in range(300)]
+    by_subject = evaluate_reports(references, generated, subjects, draws=2000)
+    by_row = evaluate_reports(references, generated, draws=2000)
+    few = evaluate_reports(references[:10], generated[:10], draws=2000)
+    assert (by_subject["subjects"], by_subject["drawn_by"], by_row["drawn_by"]) == (10, "subject", "row")
+    width = {
+        name: np.diff(result["metrics"]["bleu_1"]["ci"])[0]
+        for name, result in (("subject", by_subject), ("row", by_row), ("few", few))
+    }
+    assert width["subject"] == pytest.approx(width["few"], abs=0.05)
+    assert width["row"] < width["subject"] / 3
+    alone = evaluate_reports(references[:3], generated[:3], ["a"] * 3)
+    assert alone["metrics"]["bleu_1"]["ci"] is None
+    assert alone["findings"]["macro"]["ci"] is None
+
+
+def test_missing_packages_leave_metrics_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deri.generation import metrics
+
+    def fail() -> None:
+        raise DeriError("ROUGE-L needs rouge-score: pip install 'deri[report]'")
+
+    monkeypatch.setattr(metrics, "_rouge_scorer", fail)
+    monkeypatch.setitem(__import__("sys").modules, "sacrebleu", None)
+    result = evaluate_reports(REFERENCES, GENERATED, draws=0)
+    assert set(result["left_out"]) == {"rouge_l", "corpus_bleu"}
+    assert "rouge_l" not in result["metrics"]
+    assert result["corpus_bleu"] is None
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_both_kinds_of_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"pairs.{suffix}"
+    table = pd.DataFrame({"extra": [1, 2], "generated": ["NA", None], "reference": ["ä", "b, c"], "subject": [7, 8]})
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    read = read_pairs(path)
+    assert list(read.columns) == ["reference", "generated", "subject"]
+    assert read.values.tolist() == [["ä", "NA", "7"], ["b, c", "", "8"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        ("", "cannot be read"),
+        ("reference,text\na,b\n", "lacks the column generated; found reference, text"),
+        ("reference,generated\n", "has no row"),
+        ("reference,generated\na,b\nc,d,e,f\n", "cannot be read"),
+        ("reference,generated,subject\na,b,1\nc,d,\n", "row 2 has no subject"),
+        ("reference,generated\n,b\n", "no row has a reference"),
+    ],
+)
+def test_a_bad_file_is_named(
+    tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pairs.csv"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(SystemExit) as exit_info:
+        main(["report", "evaluate", str(path), "--out", str(tmp_path / "out.json")])
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("deri: ")
+    assert message in error
+    assert error.count("\n") <= 2
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_parquet_with_numbers_or_garbage(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    pd.DataFrame({"reference": ["a"], "generated": [1.5]}).to_parquet(path)
+    with pytest.raises(DeriError, match="generated of row 1 is float, expected text"):
+        read_pairs(path)
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(DeriError, match="cannot be read"):
+        read_pairs(path)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rouge_score")
+    path, out = tmp_path / "pairs.csv", tmp_path / "out.json"
+    pd.DataFrame({"reference": [*REFERENCES, ""], "generated": [*GENERATED, "x"]}).to_csv(path, index=False)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["report", "evaluate", str(path), "--out", str(out), "--draws", "50", "--seed", "3"])
+    assert exit_info.value.code == 0
+    printed = capsys.readouterr()
+    assert "4 reports" in printed.out
+    assert "1 row without a reference left out" in printed.err
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written == evaluate_reports([*REFERENCES, ""], [*GENERATED, "x"], draws=50, seed=3)
