@@ -133,6 +133,18 @@ def test_embed_files_and_stores(mimic: Path, model_dir: Path, tmp_path: Path) ->
         np.testing.assert_allclose(np.stack(match), np.stack(embedding), atol=1e-4)
 
 
+def test_retrieval(mimic: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("prepare", "mimic-iv-ecg", mimic, "--out", tmp_path / "s") == 0
+    command = ["retrieval", "--model", model_dir, "--data", tmp_path / "s", "--out", tmp_path / "r.json"]
+    assert run(*command, "--split", "all") == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["n"], 1 < result["n_texts"] <= 24) == (24, True)
+    for way in ("ecg_to_text", "text_to_ecg"):
+        assert 0 <= result[f"{way}_r1"] <= result[f"{way}_r5"] <= result[f"{way}_r10"] <= 1
+        assert 1 <= result[f"{way}_median"] <= 24
+    assert "two are the least" in fails(capsys, *command, "--split", "test")
+
+
 def test_prepare_has_a_default_place(
     mimic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,30 @@ def zeroshot(
     print(_summary(result, out))
 
 
+def retrieval(
+    model: Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")],
+    data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
+    out: Annotated[Path, typer.Option(help="result file, JSON")],
+    split: Annotated[Split, typer.Option()] = Split.test,
+    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+) -> None:
+    """Find the report of a recording and the recording of a report: recall at 1, 5, 10 and the median rank."""
+    from deri.evaluation.retrieval import retrieval_on_store
+    from deri.files import write_json
+    from deri.models import load_model
+    from deri.store import Store
+
+    store = Store.open(data)
+    loaded = load_model(model, device=device)
+    with progress("retrieval") as show:
+        result = retrieval_on_store(loaded, store, model_name=model, split=split.value, show=show)
+    write_json(out, result)
+    for way in ("ecg_to_text", "text_to_ecg"):
+        recalls = ", ".join(f"R@{k} {result[f'{way}_r{k}']:.3f}" for k in (1, 5, 10))
+        print(f"{way}: {recalls}, median rank {result[f'{way}_median']:g}")
+    print(f"{result['n']} recordings, {result['n_texts']} distinct reports → {out}")
+
+
 def probe(
     model: Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")],
     data: Annotated[Path, typer.Option(help="store made by deri prepare")],

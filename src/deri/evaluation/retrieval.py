@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.evaluation.embed import Show, embed_store
+from deri.models import EcgTextModel
+from deri.store import Store
 
 
 def recall_at_k(
@@ -48,3 +55,28 @@ def _ranks(queries: np.ndarray, candidates: np.ndarray, right: object, chunk: in
         best = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)
         ranks[rows] = (~is_right & (scores >= best)).sum(axis=1)
     return ranks
+
+
+def retrieval_on_store(
+    model: EcgTextModel, store: Store, *, model_name: str, split: str = "test", show: Show | None = None
+) -> dict[str, Any]:
+    """Retrieval among the recordings of a split that have a report; the JSON that ``deri retrieval`` writes."""
+    rows = store.rows(split)
+    rows = rows[store.report_ids[rows] >= 0]
+    if len(rows) < 2:
+        raise DeriError(f"split {split} of {store.path} has {len(rows)} recordings with a report; two are the least")
+    ids = store.report_ids[rows]
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    texts = model.encode_text([store.reports[i] for i in distinct])
+    figures = recall_at_k(embed_store(model, store, rows, show=show), texts[inverse], ids)
+    return {
+        "model": model_name,
+        "split": split,
+        "n": len(rows),
+        "n_texts": len(distinct),
+        **figures,
+        "chance_ecg_to_text_r1": 1 / len(distinct),
+        "deri_version": __version__,
+        "recipe": model.recipe_name,
+        "store": {"path": str(store.path), "dataset": store.meta["dataset"], "fingerprint": store.fingerprint},
+    }
