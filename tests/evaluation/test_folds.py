@@ -32,8 +32,7 @@ class FakeStore:
 
     def __init__(self, subjects: np.ndarray, labels: np.ndarray) -> None:
         self.path = "memory"
-        self.meta = {"dataset": "fake"}
-        self.fingerprint = "0"
+        self.provenance = {"dataset": "fake"}
         self.index = pd.DataFrame({"subject_id": subjects})
         self._labels = labels
 

@@ -7,7 +7,6 @@ annotated": the recording is no part of the task ``labels``.
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from deri.datasets.base import Dataset
+from deri.datasets.headers import walk
 from deri.datasets.tables import Verdicts, as_objects, assemble, listed, outside, read_header, read_table
 from deri.errors import DeriError
 from deri.reports import clean_report
@@ -154,19 +154,9 @@ def _walk(root: Path) -> Iterator[str]:
     Hidden files and folders are passed over; links to folders are followed, each folder once.
     """
 
-    def fail(error: OSError) -> None:
-        raise DeriError(f"{error.filename} cannot be listed: {error.strerror}") from error
-
-    seen = set()
-    for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for folder, names in walk(root):
         below = Path(folder).relative_to(root)
-        for name in _recordings(Path(folder), sorted(n for n in names if not n.startswith("."))):
+        for name in _recordings(Path(folder), sorted(names)):
             yield (below / name).as_posix()
 
 

@@ -42,7 +42,7 @@ def find_recordings(root: Path, below: str, name: re.Pattern[str]) -> list[Recor
     Hidden files and folders are passed over; links to folders are followed, each folder once.
     """
     found: dict[str, set[str]] = {}
-    for folder, names in _walk(root / below):
+    for folder, names in walk(root / below):
         inside = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in names:
             stem, suffix = posixpath.splitext(file)
@@ -52,7 +52,9 @@ def find_recordings(root: Path, below: str, name: re.Pattern[str]) -> list[Recor
     return [Recording(stem, ".hea" in found[stem], ".mat" in found[stem]) for stem in order]
 
 
-def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+def walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders below ``top`` with their file names, hidden ones left out; links are followed, each folder once."""
+
     def fail(error: OSError) -> None:
         raise DeriError(f"{error.filename} cannot be listed: {error.strerror}") from error
 

@@ -119,7 +119,7 @@ def finetune(
         "finetune": asdict(config) | {"trained_parameters": run.trained},
         "deri_version": __version__,
         "recipe": model.recipe_name,
-        "store": {"path": str(store.path), "dataset": store.meta["dataset"], "fingerprint": store.fingerprint},
+        "store": store.provenance,
         "notes": [
             f"epoch {run.best_epoch} (0 is the probe) and thresholds of F1 were chosen on the {len(run.val_rows)} "
             "validation records",

@@ -105,7 +105,7 @@ def probe_folds(
     made_by = {
         "deri_version": __version__,
         "recipe": model.recipe_name,
-        "store": {"path": str(store.path), "dataset": store.meta["dataset"], "fingerprint": store.fingerprint},
+        "store": store.provenance,
         "encoder": {
             "mode": "eval",
             "features": "inference embedding, not normalised",

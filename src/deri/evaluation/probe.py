@@ -200,7 +200,7 @@ def probe_task(
     made_by = {
         "deri_version": __version__,
         "recipe": model.recipe_name,
-        "store": {"path": str(store.path), "dataset": store.meta["dataset"], "fingerprint": store.fingerprint},
+        "store": store.provenance,
         "encoder": {"mode": "eval", "features": "inference embedding, not normalised", "weights_sha256": after},
     }
     if len(per_fraction) == 1:

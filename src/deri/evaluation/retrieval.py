@@ -78,5 +78,5 @@ def retrieval_on_store(
         "chance_ecg_to_text_r1": 1 / len(distinct),
         "deri_version": __version__,
         "recipe": model.recipe_name,
-        "store": {"path": str(store.path), "dataset": store.meta["dataset"], "fingerprint": store.fingerprint},
+        "store": store.provenance,
     }

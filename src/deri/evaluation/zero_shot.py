@@ -97,7 +97,7 @@ def zero_shot_task(
     made_by = {
         "deri_version": __version__,
         "recipe": model.recipe_name,
-        "store": {"path": str(store.path), "dataset": store.meta["dataset"], "fingerprint": store.fingerprint},
+        "store": store.provenance,
         "prompts": {"file": str(prompts) if prompts else None, "texts": texts},
         "notes": notes,
     }

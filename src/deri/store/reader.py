@@ -153,6 +153,11 @@ class Store:
         text = json.dumps(self.meta, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Which store a result is of: path, data set and fingerprint."""
+        return {"path": str(self.path), "dataset": self.meta["dataset"], "fingerprint": self.fingerprint}
+
     @cached_property
     def _table(self) -> pa.Table:
         import pyarrow.parquet as pq
