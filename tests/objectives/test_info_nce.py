@@ -95,3 +95,21 @@ def test_merl_has_two_terms() -> None:
     out = output()
     merl = Output(out.ecg_aligned, out.text_aligned, out.ecg_views)
     assert set(pair_terms(merl)) == {"alignment", "view_contrast"}
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
+def test_a_trained_temperature_starts_where_the_recipe_says_and_learns(loss: str) -> None:
+    config = Objective(loss=loss, train_temperature=True, text_reconstruction=0.0)
+    objective = PairObjective(config)
+    fixed = pair_terms(output(), config, torch.arange(5))
+    losses, logged = objective(output(), torch.arange(5))
+    for name, value in losses.items():
+        assert float(value) == pytest.approx(float(fixed[name]), rel=1e-5), name
+        assert float(logged[f"temperature_{name}"]) == pytest.approx(0.07)
+    assert "temperature_text_reconstruction" not in logged  # weight 0: nothing to learn from
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    grads = {name: parameter.grad for name, parameter in objective.named_parameters()}
+    assert grads["log_scales.alignment"] is not None
+    assert float(grads["log_scales.alignment"]) != 0
+    assert grads["log_scales.text_reconstruction"] is None
+    assert any(name.startswith("biases.") for name in grads) == (loss == "sigmoid")

@@ -1,25 +1,35 @@
 """Symmetric InfoNCE over a batch of pairs.
 
-Source: van den Oord et al. 2018 (InfoNCE); Radford et al. 2021 (symmetric, two modalities). DERI takes the *sum*, not
-the mean, of both directions.
+Source: van den Oord et al. 2018 (InfoNCE); Radford et al. 2021 (symmetric, two modalities); Khosla et al. 2020 (several
+positives). DERI takes the *sum*, not the mean, of both directions.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float = 0.07, groups: Tensor | None = None) -> Tensor:
+def info_nce(
+    a: Tensor,
+    b: Tensor,
+    temperature: float | Tensor = 0.07,
+    groups: Tensor | None = None,
+    *,
+    same_group: Literal["ignore", "positive"] = "ignore",
+) -> Tensor:
     """Sum of the cross-entropies a→b and b→a, each a mean over the batch.
 
     Args:
         a: (B, d), L2-normalised here.
         b: (B, d), the partner of each row of ``a``.
         temperature: τ; logits are cosines / τ.
-        groups: (B,) integers; two rows of the same group (the same report) are not each other's negatives: they are
-            left out of the denominators. A negative group is a group of its own.
+        groups: (B,) integers; two rows of the same group (the same report) are not each other's negatives. A negative
+            group is a group of its own.
+        same_group: ``ignore`` leaves them out of the denominators; ``positive`` makes them positives with equal weight.
 
     Returns:
         A scalar in float32. A batch of one has no negatives and gives 0.
@@ -27,9 +37,18 @@ def info_nce(a: Tensor, b: Tensor, temperature: float = 0.07, groups: Tensor | N
     a = F.normalize(a.float(), dim=-1)
     b = F.normalize(b.float(), dim=-1)
     logits = a @ b.T / temperature
-    if groups is not None:
-        same = (groups[:, None] == groups[None, :]) & (groups[:, None] >= 0)
-        same.fill_diagonal_(False)
-        logits = logits.masked_fill(same, float("-inf"))
     target = torch.arange(len(a), device=a.device)
+    if groups is not None:
+        same = same_pairs(groups)
+        if same_group == "positive":
+            same.fill_diagonal_(True)
+            weights = same.float() / same.sum(dim=1, keepdim=True)  # symmetric groups: the same for both directions
+            return F.cross_entropy(logits, weights) + F.cross_entropy(logits.T, weights)
+        logits = logits.masked_fill(same, float("-inf"))
     return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
+
+
+def same_pairs(groups: Tensor) -> Tensor:
+    """(B, B) bool: different rows of the same group; the diagonal and negative groups are False."""
+    same = (groups[:, None] == groups[None, :]) & (groups[:, None] >= 0)
+    return same.fill_diagonal_(False)

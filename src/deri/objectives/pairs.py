@@ -5,14 +5,22 @@ Source: DERI, IJCAI 2025, objective; docs/method.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from deri.models.output import Output
 from deri.objectives.gather import gather
 from deri.objectives.info_nce import info_nce
+from deri.objectives.sigmoid import sigmoid_loss
 from deri.recipes import schema
+
+MAX_LOG_SCALE = math.log(100.0)
+BIAS = -10.0
+"""Where the bias of the sigmoid loss starts (Zhai et al. 2023)."""
 
 # term → the two embeddings it pulls together, and whether pairs with the same report must not repel each other in it
 # (the two views of RME are both of ECGs: different ECGs repel even where their reports agree).
@@ -31,6 +39,8 @@ def pair_terms(
     report_ids: Tensor | None = None,
     *,
     everywhere: bool = True,
+    scales: Mapping[str, Tensor] | None = None,
+    biases: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The unweighted terms that this model's output allows, by name; scalars over the batch of all processes.
 
@@ -39,33 +49,62 @@ def pair_terms(
         config: temperature and the rule for duplicates.
         report_ids: (B,) integers, equal for equal reports; needed to leave duplicates out.
         everywhere: gather the batches of all processes; False where one process computes alone.
+        scales: trained logarithms of 1 / temperature by term, instead of ``config.temperature``.
+        biases: trained biases by term, for the sigmoid loss.
     """
     collect: Callable[[Tensor], Tensor] = gather if everywhere else _local
     config = config or schema.Objective(duplicates="negative")
-    ignore = config.duplicates == "ignore" and report_ids is not None
-    groups = collect(report_ids) if ignore and report_ids is not None else None
+    groups = collect(report_ids) if config.duplicates != "negative" and report_ids is not None else None
+    same_group: Literal["ignore", "positive"] = "positive" if config.duplicates == "positive" else "ignore"
     terms: dict[str, Tensor] = {}
     for name, (left, right, grouped) in _TERMS.items():
         a, b = _get(output, left), _get(output, right)
-        if a is not None and b is not None:
-            terms[name] = info_nce(collect(a), collect(b), config.temperature, groups if grouped else None)
+        if a is None or b is None:
+            continue
+        here = groups if grouped else None
+        temperature = torch.exp(-scales[name]) if scales else config.temperature
+        if config.loss == "sigmoid":
+            bias = biases[name] if biases else BIAS
+            terms[name] = sigmoid_loss(collect(a), collect(b), temperature, bias, here, same_group=same_group)
+        else:
+            terms[name] = info_nce(collect(a), collect(b), temperature, here, same_group=same_group)
     return terms
 
 
-class PairObjective:
-    """Weighted terms for the training loop, which sums what it gets and knows none by name."""
+class PairObjective(nn.Module):
+    """Weighted terms for the training loop, which sums what it gets and knows none by name.
+
+    With ``train_temperature`` it has parameters: one ``log_scales`` (logarithm of 1 / temperature) and, for the sigmoid
+    loss, one of ``biases`` for each term that has a weight.
+    """
 
     def __init__(self, config: schema.Objective) -> None:
+        super().__init__()
         self.config = config
+        self.log_scales = nn.ParameterDict()
+        self.biases = nn.ParameterDict()
+        if config.train_temperature:
+            for name in _TERMS:
+                trained = float(getattr(config, name)) > 0
+                start = torch.tensor(-math.log(config.temperature))
+                self.log_scales[name] = nn.Parameter(start, requires_grad=trained)
+                if config.loss == "sigmoid":
+                    self.biases[name] = nn.Parameter(torch.tensor(BIAS), requires_grad=trained)
 
-    def __call__(
+    def forward(
         self, output: Output, report_ids: Tensor | None = None, *, everywhere: bool = True
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """``(losses, logged)``: weighted terms to be summed, and all terms unweighted and detached."""
-        terms = pair_terms(output, self.config, report_ids, everywhere=everywhere)
+        # A temperature below 0.01 (CLIP's bound) makes half-precision logits overflow and training unstable.
+        scales = {name: scale.clamp(max=MAX_LOG_SCALE) for name, scale in self.log_scales.items()}
+        terms = pair_terms(
+            output, self.config, report_ids, everywhere=everywhere, scales=scales, biases=dict(self.biases.items())
+        )
         weights = {name: float(getattr(self.config, name)) for name in terms}
         losses = {name: weights[name] * term for name, term in terms.items() if weights[name] > 0}
-        return losses, {name: term.detach() for name, term in terms.items()}
+        logged = {name: term.detach() for name, term in terms.items()}
+        logged |= {f"temperature_{name}": torch.exp(-scales[name]).detach() for name in losses if name in scales}
+        return losses, logged
 
 
 def _get(output: Output, path: str) -> Tensor | None:

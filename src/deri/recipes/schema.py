@@ -122,16 +122,43 @@ class Model(Section):
 class Objective(Section):
     """Weights and switches of the five terms. A weight of 0 logs a term without training on it."""
 
-    temperature: float = Field(0.07, gt=0)
+    loss: Literal["info_nce", "sigmoid"] = Field(
+        "info_nce", description="info_nce: softmax over the batch; sigmoid: each pair judged by itself (SigLIP)"
+    )
+    temperature: float = Field(0.07, gt=0, description="of every term; the start value where it is trained")
+    train_temperature: bool = Field(False, description="learn one temperature (and, sigmoid, one bias) per term")
     alignment: float = Field(1.0, ge=0)
     mixed_alignment: float = Field(1.0, ge=0)
     view_contrast: float = Field(1.0, ge=0)
     ecg_reconstruction: float = Field(1.0, ge=0)
     text_reconstruction: float = Field(1.0, ge=0)
-    duplicates: Literal["ignore", "negative"] = Field(
+    duplicates: Literal["ignore", "negative", "positive"] = Field(
         "ignore",
-        description="pairs that share their report: left out of the denominator, or negatives (released)",
+        description="pairs that share their report: left out of the denominator, negatives (released), or positives",
     )
+
+
+class Augment(Section):
+    """Random changes of the ECGs of a training batch; none by default. In mV, so that ``minmax`` refuses them.
+
+    Each is drawn anew for every recording and step: a *largest* value is the end of a uniform range from 0.
+    """
+
+    lead_dropout: float = Field(
+        0.0, ge=0, le=1, description="share of recordings that lose leads: all but one to eleven of them become zero"
+    )
+    gain: float = Field(0.0, ge=0, lt=1, description="largest relative change of the amplitude, either way")
+    wander: float = Field(0.0, ge=0, description="largest amplitude of baseline wander (0.05–0.5 Hz), mV, per lead")
+    noise: float = Field(0.0, ge=0, description="largest standard deviation of white noise, mV, per lead")
+    mains: float = Field(0.0, ge=0, description="largest amplitude of mains hum (50 or 60 Hz), mV, per lead")
+    filters: float = Field(
+        0.0, ge=0, le=1, description="share of recordings that pass a high-pass (0.05–0.7 Hz) and low-pass (15–150 Hz)"
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return any(getattr(self, name) > 0 for name in type(self).model_fields)
 
 
 class Train(Section):
@@ -158,6 +185,7 @@ class Train(Section):
     checkpoint_steps: int = Field(500, ge=1)
     log_steps: int = Field(20, ge=1)
     prefetch: int = Field(2, ge=0, description="batches read ahead in a thread")
+    augment: Augment = Augment()
 
 
 class Recipe(Section):
@@ -167,3 +195,11 @@ class Recipe(Section):
     model: Model = Model()
     objective: Objective = Objective()
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _augmentable(self) -> Recipe:
+        if self.train.augment.active and self.model.signal.normalise != "millivolt":
+            raise ValueError("train.augment is in mV: it needs model.signal.normalise=millivolt")
+        if self.objective.loss == "sigmoid" and not self.objective.train_temperature:
+            raise ValueError("objective.loss=sigmoid needs objective.train_temperature=true (it learns its bias)")
+        return self

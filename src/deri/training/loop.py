@@ -16,12 +16,13 @@ import yaml
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import write_json, write_text
-from deri.models import EcgTextModel, build_model, build_text_encoder
+from deri.models import build_model, build_text_encoder
 from deri.models.directory import model_card
 from deri.objectives import PairObjective
 from deri.recipes import Recipe
 from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
+from deri.training.augment import augment
 from deri.training.batches import Batch, Order, Pairs, prefetch
 from deri.training.distributed import (
     Process,
@@ -32,7 +33,7 @@ from deri.training.distributed import (
 )
 from deri.training.log import RunLog
 from deri.training.schedule import learning_rate
-from deri.training.state import Progress, load_state, save_state
+from deri.training.state import Progress, load_state, save_state, trained_parameters
 from deri.training.task import PairTask
 from deri.training.validate import validate
 
@@ -123,11 +124,12 @@ def _setup(data: Path, out: Path, recipe: Recipe, resume: bool, process: Process
         synchronise_batchnorm(model)
     pairs = Pairs(store, model, cache)
     order = Order.make(pairs.rows("train"), train, process.rank, process.world)
-    optimizer = _optimizer(model, recipe, process)
+    objective = PairObjective(recipe.objective).to(process.device)
+    optimizer = _optimizer(trained_parameters(model, objective), recipe, process)
     run_id = _run_id(recipe, store, process)
     progress = Progress()
     if resume and checkpoint.is_file():
-        progress = load_state(checkpoint, model, optimizer, run_id)
+        progress = load_state(checkpoint, model, objective, optimizer, run_id)
         say(f"resuming {out} at step {progress.step}")
     elif process.main:
         out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,7 @@ def _setup(data: Path, out: Path, recipe: Recipe, resume: bool, process: Process
     scaler = torch.amp.GradScaler(process.device.type, enabled=precision == "fp16")
     if progress.scaler:
         scaler.load_state_dict(progress.scaler)
-    task = PairTask(model, PairObjective(recipe.objective), process)
+    task = PairTask(model, objective, process)
     log = RunLog(out, progress.step, say) if process.main else None
     pairs_text = f"{len(order.rows)} training pairs, batches of {order.batch_size} × {process.world}"
     say(f"{recipe.name}: {pairs_text}, {order.steps_per_epoch} steps an epoch, {precision} on {process.device}")
@@ -189,11 +191,14 @@ def _step(run: _Run, step: int, batch: Batch) -> tuple[torch.Tensor, dict[str, t
         group["lr"] = lr
     torch.manual_seed(_mix(train.seed, step, process.rank))
     views = torch.Generator().manual_seed(_mix(train.seed, step, -1))
+    if train.augment.active:
+        changes = torch.Generator().manual_seed(_mix(train.seed, step, -2))
+        batch = augment(batch, train.augment, run.recipe.model.signal.fs, changes, process)
     with _autocast(run.precision, process.device):
         losses, terms = run.task.losses(batch, views)
         loss = torch.stack(list(losses.values())).sum()
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    parameters = [p for p in run.task.model.parameters() if p.requires_grad]
+    parameters = [p for _, p in trained_parameters(run.task.model, run.task.objective)]
     average_gradients(parameters, process.world)
     if train.clip_grad is not None:
         run.scaler.unscale_(run.optimizer)
@@ -232,13 +237,12 @@ def _validate(run: _Run, rows: object, epoch: int) -> None:
 def _save(run: _Run) -> None:
     if run.process.main:
         run.progress.scaler = dict(run.scaler.state_dict()) if run.scaler.is_enabled() else None
-        save_state(run.checkpoint, run.task.model, run.optimizer, run.progress, run.run_id)
+        save_state(run.checkpoint, run.task.model, run.task.objective, run.optimizer, run.progress, run.run_id)
     run.process.barrier()
 
 
-def _optimizer(model: EcgTextModel, recipe: Recipe, process: Process) -> torch.optim.AdamW:
+def _optimizer(named: list[tuple[str, torch.nn.Parameter]], recipe: Recipe, process: Process) -> torch.optim.AdamW:
     """AdamW; weight decay only on matrices, as it has no meaning for biases, norms, positions and separators."""
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     decayed = [p for n, p in named if p.dim() >= 2 and not n.endswith("positions")]
     others = [p for n, p in named if p.dim() < 2 or n.endswith("positions")]
     groups = [{"params": decayed, "weight_decay": recipe.train.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from deri.errors import DeriError
 from deri.files import atomic_path
@@ -20,6 +21,7 @@ from deri.models import EcgTextModel
 
 VERSION = 1
 _TEXT = "text_encoder."
+_OBJECTIVE = "objective."
 
 
 @dataclass
@@ -32,10 +34,17 @@ class Progress:
     scaler: dict[str, Any] | None = None
 
 
-def save_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, progress: Progress, run_id: str) -> None:
+def save_state(
+    path: Path,
+    model: EcgTextModel,
+    objective: nn.Module,
+    optimizer: torch.optim.AdamW,
+    progress: Progress,
+    run_id: str,
+) -> None:
     """Write the state atomically. A frozen text encoder is left out: the recipe names it."""
-    tensors = {f"model/{name}": value for name, value in _weights(model).items()}
-    for name, parameter in _trained(model):
+    tensors = {f"model/{name}": value for name, value in _weights(model, objective).items()}
+    for name, parameter in trained_parameters(model, objective):
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -44,7 +53,9 @@ def save_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, pr
         save_file(tensors, temporary, metadata=metadata)
 
 
-def load_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, run_id: str) -> Progress:
+def load_state(
+    path: Path, model: EcgTextModel, objective: nn.Module, optimizer: torch.optim.AdamW, run_id: str
+) -> Progress:
     """Restore what :func:`save_state` wrote, exactly.
 
     ``run_id`` identifies what the state is of (recipe, store, number of processes); another one is an error.
@@ -61,7 +72,7 @@ def load_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, ru
         raise DeriError(
             f"{path} belongs to another recipe, store or number of processes; start a new run in another --out"
         )
-    weights = _weights(model)
+    weights = _weights(model, objective)
     found = {name[len("model/") :] for name in tensors if name.startswith("model/")}
     if found != set(weights):
         odd = sorted(found ^ set(weights))[:5]
@@ -69,7 +80,7 @@ def load_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, ru
     with torch.no_grad():
         for name, value in weights.items():
             value.copy_(tensors[f"model/{name}"])
-    for name, parameter in _trained(model):
+    for name, parameter in trained_parameters(model, objective):
         prefix = f"optimizer/{name}/"
         state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if state:
@@ -81,10 +92,13 @@ def load_state(path: Path, model: EcgTextModel, optimizer: torch.optim.AdamW, ru
     return Progress(**json.loads(metadata["progress"]))
 
 
-def _weights(model: EcgTextModel) -> dict[str, torch.Tensor]:
+def _weights(model: EcgTextModel, objective: nn.Module) -> dict[str, torch.Tensor]:
     keep_text = model.text_encoder.trained
-    return {name: value for name, value in model.state_dict().items() if keep_text or not name.startswith(_TEXT)}
+    weights = {name: value for name, value in model.state_dict().items() if keep_text or not name.startswith(_TEXT)}
+    return weights | {f"{_OBJECTIVE}{name}": value for name, value in objective.state_dict().items()}
 
 
-def _trained(model: EcgTextModel) -> list[tuple[str, torch.nn.Parameter]]:
-    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+def trained_parameters(model: EcgTextModel, objective: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What the optimiser changes, by name: the model's weights, and those of the objective (a learned temperature)."""
+    named = [*model.named_parameters(), *((f"{_OBJECTIVE}{n}", p) for n, p in objective.named_parameters())]
+    return [(name, parameter) for name, parameter in named if parameter.requires_grad]
