@@ -13,9 +13,16 @@ from deri.errors import DeriError
 
 
 def benchmark(
-    model: Annotated[list[str], typer.Option(help="model directory, run, hub id or random:RECIPE; NAME=… names it")],
-    data: Annotated[list[Path], typer.Option(help="store made by deri prepare; repeat it, or list more behind it")],
     out: Annotated[Path, typer.Option(help="directory of the results; an interrupted benchmark continues there")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="model directory, run, hub id or random:RECIPE; NAME=… names it")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="store made by deri prepare; repeat it, or list more behind it")
+    ] = None,
+    ablation: Annotated[
+        Path | None, typer.Option(help="YAML of recipes to train and compare instead, see docs/benchmark.md")
+    ] = None,
     more: Annotated[list[Path] | None, typer.Argument(metavar="[STORE]…", help="further stores", hidden=True)] = None,
     tasks: Annotated[str | None, typer.Option(help="which tasks, comma between them; all when not given")] = None,
     fraction: Annotated[str, typer.Option(help="of the training records, percent")] = "1,10,100",
@@ -36,6 +43,13 @@ def benchmark(
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Models × tasks × {zero-shot, probes}, beside random and classical rows: results.json, tables, figures."""
+    if ablation is not None:
+        if model or data:
+            raise DeriError("--ablation names its own recipes and stores: leave --model and --data out")
+        _ablation(ablation, out, device)
+        return
+    if not model or not data:
+        raise DeriError("name at least one --model and one --data (or an --ablation FILE)")
     from deri.evaluation.benchmark import run_benchmark
     from deri.evaluation.systems import Options
 
@@ -66,6 +80,14 @@ def benchmark(
             show=show,
         )
     print(f"{len(results['cells'])} cells, {len(results['missing'])} missing → {out / 'table.md'}")
+
+
+def _ablation(file: Path, out: Path, device: str) -> None:
+    from deri.evaluation.ablation import ablation_table, run_ablation
+
+    with progress("ablation: steps") as show:
+        result = run_ablation(file, out, device=device, say=say, show=show)
+    print(ablation_table(result))
 
 
 def fractions_of(text: str) -> tuple[float, ...]:

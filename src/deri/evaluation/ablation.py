@@ -1,0 +1,300 @@
+"""Ablation: recipes that differ in a few switches, trained on the same pairs for the same steps with several seeds.
+
+A difference between two rows is paired by seed and by patient; its interval comes from a bootstrap that draws patients
+and seeds together, so that it covers both what other test patients and what another start of training would change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.evaluation.embed import Features
+from deri.evaluation.metrics import auroc, patient_weights
+from deri.evaluation.zero_shot import class_weights, zero_shot
+from deri.files import atomic_path, write_json, write_text
+from deri.models import load_model
+from deri.recipes import Recipe, load_recipe
+from deri.recipes.load import explain
+from deri.reports import prompts_for
+from deri.store import Store
+from deri.training import pretrain
+from deri.training.log import read_metrics
+
+FORMAT = "deri-ablation"
+Say = Callable[[str], None]
+Show = Callable[[int, int], None]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Row(_Strict):
+    """One recipe of the table: a shipped name or file, and overrides ``a.b=c`` after the common ones."""
+
+    recipe: str = "deri"
+    overrides: tuple[str, ...] = ()
+
+
+class Target(_Strict):
+    """Where the rows are scored, zero-shot: a store, a task, a split; some of its classes, or those with positives."""
+
+    store: Path
+    task: str
+    split: Literal["train", "val", "test", "all"] = "test"
+    classes: tuple[str, ...] | None = None
+    min_pos: int = Field(8, ge=1)
+    name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How the table calls it."""
+        return self.name or f"{self.store.name}/{self.task}"
+
+
+class Ablation(_Strict):
+    """The content of an ablation file. ``base`` is the row that the others are compared with."""
+
+    train: Path
+    targets: tuple[Target, ...] = Field(min_length=1)
+    rows: dict[str, Row] = Field(min_length=1)
+    base: str
+    common: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    draws: int = Field(1000, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Ablation:
+        if self.base not in self.rows:
+            raise ValueError(f"base {self.base!r} is no row; rows are {', '.join(self.rows)}")
+        if "random" in self.rows:
+            raise ValueError("the row 'random' is added by itself")
+        titles = [target.title for target in self.targets]
+        if len(set(titles)) < len(titles) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("two targets of one name, or a seed twice")
+        return self
+
+    def recipe(self, row: str, seed: int) -> Recipe:
+        """The recipe that ``row`` trains with ``seed``."""
+        entry = self.rows[row]
+        return load_recipe(entry.recipe, [*self.common, *entry.overrides, f"train.seed={seed}"])
+
+
+def load_ablation(path: Path) -> Ablation:
+    """Read an ablation file and check that its rows cost the same steps.
+
+    Raises:
+        DeriError: no such file, not YAML, unknown keys, or rows that differ in epochs or batch size.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeriError(f"--ablation {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise DeriError(f"--ablation {path} is not valid YAML: {str(error).splitlines()[0]}") from None
+    try:
+        plan = Ablation.model_validate(content)
+    except ValidationError as error:
+        raise DeriError(f"--ablation {path}: {explain(error, Ablation)}") from None
+    costs = {row: (r.train.epochs, r.train.batch_size) for row in plan.rows if (r := plan.recipe(row, 0))}
+    if len(set(costs.values())) > 1:
+        listed = "; ".join(f"{row}: {epochs} epochs of {size}" for row, (epochs, size) in costs.items())
+        raise DeriError(f"--ablation {path}: rows must train the same steps ({listed}); set both under common")
+    return plan
+
+
+def run_ablation(
+    path: str | Path,
+    out: str | Path,
+    *,
+    device: str | None = None,
+    say: Say = print,
+    show: Show | None = None,
+) -> dict[str, Any]:
+    """Train and score every row with every seed; writes ``ablation.json`` and ``ablation.md`` into ``out``.
+
+    What is done is kept: an interrupted ablation continues where it was, a changed row must get another ``out``.
+    """
+    plan, out = load_ablation(Path(path)), Path(out)
+    stores = {target.title: Store.open(target.store) for target in plan.targets}
+    scores: dict[str, dict[str, list[np.ndarray]]] = {target.title: {} for target in plan.targets}
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for seed in plan.seeds:
+        for row in plan.rows:
+            run = out / "runs" / f"{row}-{seed}"
+            recipe = plan.recipe(row, seed)
+            say(f"{row}, seed {seed}")
+            pretrain(plan.train, run, recipe, resume=True, device=device, say=_quiet, show=show)
+            runs.setdefault(row, []).append(_about(run))
+            for target in plan.targets:
+                scores[target.title].setdefault(row, []).append(
+                    _scores(str(run), run / f"scores-{_file_name(target)}.npy", stores[target.title], target, device)
+                )
+        random = f"random:{out / 'runs' / f'{plan.base}-{seed}' / 'recipe.yaml'}@{seed + 1}"
+        for target in plan.targets:
+            file = out / "runs" / f"{plan.base}-{seed}" / f"random-scores-{_file_name(target)}.npy"
+            scores[target.title].setdefault("random", []).append(
+                _scores(random, file, stores[target.title], target, device)
+            )
+    result = {
+        "format": FORMAT,
+        "version": 1,
+        "deri_version": __version__,
+        "plan": json.loads(plan.model_dump_json()),
+        "train_store": Store.open(plan.train).provenance,
+        "runs": runs,
+        "targets": {
+            target.title: compare_rows(stores[target.title], target, scores[target.title], plan.base, plan.draws)
+            for target in plan.targets
+        },
+    }
+    write_json(out / "ablation.json", result)
+    write_text(out / "ablation.md", ablation_table(result))
+    return result
+
+
+def compare_rows(
+    store: Store, target: Target, scores: Mapping[str, list[np.ndarray]], base: str, draws: int
+) -> dict[str, Any]:
+    """Macro AUROC of every row (mean over seeds) and its difference from ``base``, with intervals.
+
+    Args:
+        store: of the target.
+        target: what was scored.
+        scores: row → one (n, classes) array per seed, in the order of ``task_rows``.
+        base: row to compare with.
+        draws: of the bootstrap over patients and seeds; 0 for no intervals.
+    """
+    rows = store.task_rows(target.task, target.split)
+    names, labels = store.labels(target.task, rows)
+    chosen = _chosen(target, names, labels)
+    weights = patient_weights(store.index["subject_id"].to_numpy()[rows], draws, 0)
+    everyone = np.ones((1, len(rows)), np.float32)
+    macro = {
+        row: np.stack([_macro(labels, array, chosen, np.concatenate([everyone, weights])) for array in arrays])
+        for row, arrays in scores.items()
+    }  # row → (seeds, 1 + draws)
+    n_seeds = len(next(iter(macro.values())))
+    picks = np.random.default_rng(1).integers(0, n_seeds, (draws, n_seeds))
+    table = {}
+    for row, values in macro.items():
+        drawn = _drawn(values, picks)
+        difference = None
+        if row != base:
+            gap = _drawn(values - macro[base], picks)
+            difference = {
+                "value": float((values - macro[base])[:, 0].mean()),
+                "ci": _interval(gap),
+                "seeds": [float(x) for x in (values - macro[base])[:, 0]],
+            }
+        table[row] = {
+            "macro_auroc": {"value": float(values[:, 0].mean()), "ci": _interval(drawn)},
+            "seeds": [float(x) for x in values[:, 0]],
+            "difference": difference,
+            "classes": {
+                names[c]: float(np.mean([auroc(labels[:, c], array[:, c])[0] for array in scores[row]])) for c in chosen
+            },
+        }
+    return {
+        "store": store.provenance,
+        "task": target.task,
+        "split": target.split,
+        "n": len(rows),
+        "classes": {names[c]: int(labels[:, c].sum()) for c in chosen},
+        "rows": table,
+    }
+
+
+def ablation_table(result: Mapping[str, Any]) -> str:
+    """The table as Markdown: a section per target."""
+    lines = ["# Ablation", ""]
+    plan = result["plan"]
+    lines += [f"Zero-shot macro AUROC, mean over {len(plan['seeds'])} seeds; differences from `{plan['base']}`.", ""]
+    for title, target in result["targets"].items():
+        lines += [f"## {title}: {target['n']} recordings, {len(target['classes'])} classes", ""]
+        lines += ["| row | macro AUROC (95 % CI) | difference (95 % CI) | per seed |", "|---|---|---|---|"]
+        for row, entry in target["rows"].items():
+            gap = entry["difference"]
+            change = "" if gap is None else f"{gap['value']:+.3f}{_range(gap['ci'], '+.3f')}"
+            seeds = " ".join(f"{value:.3f}" for value in entry["seeds"])
+            value = entry["macro_auroc"]
+            lines.append(f"| {row} | {value['value']:.3f}{_range(value['ci'], '.3f')} | {change} | {seeds} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _range(ci: list[float] | None, style: str) -> str:
+    return "" if ci is None else f" ({ci[0]:{style}} … {ci[1]:{style}})"
+
+
+def _chosen(target: Target, names: list[str], labels: np.ndarray) -> list[int]:
+    if target.classes is not None:
+        unknown = [name for name in target.classes if name not in names]
+        if unknown:
+            raise DeriError(f"target {target.title}: no class {', '.join(unknown)}; there are {', '.join(names)}")
+        wanted = [names.index(name) for name in target.classes]
+    else:
+        wanted = list(range(len(names)))
+    counts = labels.sum(axis=0)
+    chosen = [c for c in wanted if target.min_pos <= counts[c] <= len(labels) - target.min_pos]
+    if not chosen:
+        raise DeriError(f"target {target.title}: no class has {target.min_pos} positives in split {target.split}")
+    return chosen
+
+
+def _macro(labels: np.ndarray, scores: np.ndarray, chosen: list[int], weights: np.ndarray) -> np.ndarray:
+    """Macro AUROC under each weighting: (k,); classes without positives in a draw are left out of its mean."""
+    each = np.stack([auroc(labels[:, c], scores[:, c], weights) for c in chosen])
+    known = np.isfinite(each)
+    return np.where(known, each, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+
+
+def _drawn(values: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """Means over drawn seeds under drawn patients: values (seeds, 1 + draws), picks (draws, seeds) → (draws,)."""
+    draws = np.arange(len(picks))
+    return values[picks, 1 + draws[:, None]].mean(axis=1) if len(picks) else np.empty(0)
+
+
+def _interval(drawn: np.ndarray) -> list[float] | None:
+    return [float(x) for x in np.percentile(drawn, (2.5, 97.5))] if len(drawn) else None
+
+
+def _scores(model: str, file: Path, store: Store, target: Target, device: str | None) -> np.ndarray:
+    """Zero-shot scores (n, classes) of ``model``; kept in ``file``."""
+    rows = store.task_rows(target.task, target.split)
+    if file.is_file():
+        kept: np.ndarray = np.load(file, allow_pickle=False)
+        if kept.shape == (len(rows), len(store.tasks[target.task])):
+            return kept
+    loaded = load_model(model, device=device or "cpu")
+    features = Features(loaded, store).rows(rows)
+    features = features / np.linalg.norm(features, axis=1, keepdims=True)
+    weights = class_weights(loaded, prompts_for(target.task, store.tasks[target.task]))
+    scores = zero_shot(features, weights).astype(np.float32)
+    with atomic_path(file) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, scores)
+    return scores
+
+
+def _file_name(target: Target) -> str:
+    return "".join(ch if ch.isalnum() or ch in "-_" else "_" for ch in f"{target.title}-{target.split}")
+
+
+def _about(run: Path) -> dict[str, Any]:
+    """What a run cost."""
+    lines = [line for line in read_metrics(run) if line["split"] == "train"]
+    rates = [line["samples_per_s"] for line in lines]
+    return {"run": str(run), "steps": lines[-1]["step"], "samples_per_s": float(np.median(rates))}
+
+
+def _quiet(_: str) -> None:
+    return None
