@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-fast lint format pretrained clean
 
 demo: $(STAMP)
 	$(BIN)/deri demo --out runs/demo
+
+# The built-in model anew: simulate, train, write src/deri/models/pretrained/deri-sim. An hour or so on two cores.
+pretrained: $(STAMP)
+	$(BIN)/python tools/pretrained.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --slow
@@ -16,14 +20,14 @@ test-fast: $(STAMP)
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks tools
+	$(BIN)/ruff format src tests benchmarks tools
 
 # torch first and pinned: a plain `torch` can pull gigabytes of GPU libraries that nothing here needs.
 $(STAMP): pyproject.toml constraints.txt

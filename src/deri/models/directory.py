@@ -20,6 +20,7 @@ from deri.errors import DeriError
 from deri.files import atomic_path, write_json, write_text
 from deri.models.base import EcgTextModel
 from deri.models.build import FAMILIES, build_model
+from deri.models.builtin import builtin_directory, builtin_names
 from deri.models.text import TextEncoder, build_text_encoder
 from deri.recipes import load_recipe, schema
 from deri.recipes.load import explain
@@ -70,7 +71,7 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
 
 
 def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
-    """Load a model directory, a run, a hub id or ``random:RECIPE[@SEED]``, in eval mode."""
+    """Load a model directory, a run, a hub id, a built-in name or ``random:RECIPE[@SEED]``, in eval mode."""
     name = str(name)
     if name.startswith("random:"):
         recipe, _, seed = name[len("random:") :].partition("@")
@@ -85,7 +86,7 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
 
 
 def resolve_model(name: str | Path) -> Path:
-    """The directory that holds the model ``name``: itself, the ``model`` folder of a run, or a hub download."""
+    """The directory of the model ``name``: itself, the ``model`` folder of a run, a built-in one, or a hub download."""
     path = Path(name).expanduser()
     if (path / "config.json").is_file():
         return path
@@ -95,11 +96,14 @@ def resolve_model(name: str | Path) -> Path:
         if (path / "run.json").is_file():
             raise DeriError(f"{path} is a run without a model yet: finish it with deri pretrain --resume --out {path}")
         raise DeriError(f"{path} holds no deri model (no config.json); released checkpoints: deri convert")
+    if built_in := builtin_directory(str(name)):
+        return built_in
     if path.is_file():
         raise DeriError(f"{path} is a file, not a model directory; released checkpoints: deri convert {path} --out DIR")
     text = str(name)
     if path.is_absolute() or text.startswith(".") or text.count("/") != 1:
-        raise DeriError(f"model {name}: no such directory or run; also accepted: a hub id OWNER/NAME, random:RECIPE")
+        known = ", ".join(["a hub id OWNER/NAME", "random:RECIPE", *builtin_names()])
+        raise DeriError(f"model {name}: no such directory or run; also accepted: {known}")
     from huggingface_hub import snapshot_download
 
     try:
