@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deri.ecg import ECG as ECG
     from deri.ecg import read_ecg as read_ecg
     from deri.errors import DeriError as DeriError
+    from deri.generation.writer import ReportWriter as ReportWriter
     from deri.models import DERI as DERI
     from deri.models import MERL as MERL
     from deri.models import import_checkpoint as import_checkpoint
@@ -27,10 +28,11 @@ _LAZY = {
     "DERI": "deri.models",
     "MERL": "deri.models",
     "import_checkpoint": "deri.models",
+    "ReportWriter": "deri.generation.writer",
     "Store": "deri.store",
 }
 
-__all__ = ["DERI", "ECG", "MERL", "DeriError", "Store", "__version__", "import_checkpoint", "read_ecg"]
+__all__ = ["DERI", "ECG", "MERL", "DeriError", "ReportWriter", "Store", "__version__", "import_checkpoint", "read_ecg"]
 
 
 def __getattr__(name: str) -> Any:

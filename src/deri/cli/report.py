@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from deri.cli import report_evaluate
+from deri.errors import DeriError
+
 app = typer.Typer(help="Generated reports.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
@@ -15,38 +18,129 @@ def report() -> None:
     """Generated reports."""
 
 
-@app.command("evaluate")
-def evaluate(
-    pairs: Annotated[Path, typer.Argument(help="CSV or parquet: reference, generated, optionally subject")],
-    out: Annotated[Path, typer.Option(help="result file, JSON")],
-    raw: Annotated[bool, typer.Option("--raw", help="compare the texts as they are, without cleaning")] = False,
-    certain: Annotated[bool, typer.Option("--certain", help="findings held possible do not count")] = False,
-    min_count: Annotated[int, typer.Option(min=1, help="references a finding needs for the macro average")] = 1,
-    draws: Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+@app.command("train")
+def train(
+    model: Annotated[str, typer.Option(help="ECG model: directory, run, hub id or random:RECIPE")],
+    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
+    out: Annotated[Path, typer.Option(help="run directory; the writer will be in its folder writer")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. epochs=20")] = None,
+    writer: Annotated[
+        str | None, typer.Option(help="scratch | distilgpt2 | any GPT-2 | prefix:MODEL | r2gen [default: scratch]")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="tokens | mixed | aligned [default: tokens]")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="r2gen: medcpt | pubmedbert | scibert | clinicalbert | minilm | scratch | MODEL")
+    ] = None,
+    lora: Annotated[int | None, typer.Option(min=1, help="prefix:MODEL: train adapters of this rank instead")] = None,
+    tune_encoder: Annotated[bool, typer.Option("--tune-encoder", help="train the ECG encoder too")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
 ) -> None:
-    """Score generated reports: BLEU, ROUGE-L, METEOR, CIDEr-D, and findings by an independent labeller."""
-    from deri.cli.console import say
-    from deri.files import write_json
-    from deri.generation import evaluate_reports, read_pairs
+    """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
+    from deri.cli.console import progress, say
+    from deri.generation.config import load_config
+    from deri.generation.train import stored_config, train_writer
+    from deri.models import load_model
+    from deri.store import Store
 
-    table = read_pairs(pairs)
-    result = evaluate_reports(
-        list(table["reference"]),
-        list(table["generated"]),
-        list(table["subject"]) if "subject" in table.columns else None,
-        clean=not raw,
-        uncertain=not certain,
-        min_count=min_count,
-        draws=draws,
-        seed=seed,
+    config = load_config(
+        overrides or [],
+        **{
+            **(stored_config(out) if resume else {}),
+            **{
+                name: value
+                for name, value in {"writer": writer, "memory": memory, "tokenizer": tokenizer}.items()
+                if value
+            },
+            **({"lora": {"rank": lora}} if lora else {}),
+            **({"encoder": "tuned"} if tune_encoder else {}),
+        },
     )
-    write_json(out, result)
-    for name, why in result["left_out"].items():
-        say(f"{name} left out: {why}")
-    if lost := result["without_reference"]:
-        say(f"{lost} {'row' if lost == 1 else 'rows'} without a reference left out")
-    words = " · ".join(f"{name} {entry['value']:.3f}" for name, entry in result["metrics"].items())
-    macro = result["findings"]["macro"]
-    f1 = "none asserted" if macro["f1"] is None else f"macro-F1 {macro['f1']:.3f} over {macro['findings']}"
-    print(f"{result['pairs']} reports · {words} · findings {f1} → {out}")
+    store = Store.open(data)
+    loaded = load_model(model)
+    with progress("report train") as show:
+        train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, say=say, show=show)
+    print(out / "writer")
+
+
+@app.command("generate")
+def generate(
+    out: Annotated[Path, typer.Option(help=".parquet or .jsonl")],
+    writer: Annotated[str, typer.Option(help="writer directory, run of deri report train, or hub id")],
+    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]…", help="ECG files")] = None,
+    data: Annotated[Path | None, typer.Option(help="a store instead of files")] = None,
+    split: Annotated[str, typer.Option(help="train | val | test | all")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first recordings")] = None,
+    beams: Annotated[int | None, typer.Option(min=1, help="1: greedy [default: the writer's, 3]")] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="above 0 longer texts win [default: 1]")] = None,
+    no_repeat_ngram: Annotated[int | None, typer.Option(min=0, help="no N tokens twice in a report; 0: off")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="above 1: used tokens become less likely")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="longest report [default: the writer's]")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="draw texts instead of searching the likeliest")] = False,
+    temperature: Annotated[float | None, typer.Option(help="of --sample")] = None,
+    top_p: Annotated[float | None, typer.Option(help="of --sample: draw among this share of the probability")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of --sample")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+) -> None:
+    """Write the reports of a store's records or of ECG files: drafts for research, not a diagnosis."""
+    from deri.cli.console import progress, say
+    from deri.files import atomic_path
+    from deri.generation.data import generated_table, store_columns
+    from deri.generation.writer import Generated, ReportWriter
+
+    if bool(files) == (data is not None):
+        raise DeriError("report generate takes either ECG files or a store (--data STORE --split test)")
+    if out.suffix not in (".parquet", ".jsonl"):
+        raise DeriError(f"--out {out}: name a file that ends in .parquet or .jsonl")
+    if not sample and (temperature is not None or top_p is not None):
+        raise DeriError("--temperature and --top-p are for --sample")
+    options = {
+        "beams": beams, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram,
+        "repetition_penalty": repetition_penalty, "max_tokens": max_tokens, "sample": sample or None,
+        "temperature": temperature, "top_p": top_p,
+    }  # fmt: skip
+    loaded = ReportWriter.from_pretrained(writer, device=device)
+    with progress("report generate") as show:
+        if data is not None:
+            from deri.store import Store
+
+            store = Store.open(data)
+            rows = store.rows(split)[:limit]
+            if not len(rows):
+                raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
+            found = loaded.generate_store(store, rows, batch_size=batch_size, seed=seed, show=show, **options)
+            columns = store_columns(store, rows)
+        else:
+            from deri.ecg import read_ecg
+
+            names = list(files or [])[:limit]
+            parts = []
+            for start in range(0, len(names), batch_size):
+                ecgs = [read_ecg(name) for name in names[start : start + batch_size]]
+                parts.append(loaded.generate(ecgs, batch_size=batch_size, seed=seed + start, **options))
+                show(start + len(ecgs), len(names))
+            found = Generated.join(parts)
+            columns = {
+                "record_id": [Path(name).stem for name in names], "file": names, "subject": names,
+                "reference": [None] * len(names),
+            }  # fmt: skip
+    table = generated_table(
+        columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
+    )
+    with atomic_path(out) as temporary:
+        if out.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_json(temporary, orient="records", lines=True, force_ascii=False)
+    if cut := int((~found.finished).sum()):
+        say(f"{cut} {'report' if cut == 1 else 'reports'} reached the longest length without an end (finished: false)")
+    if not sum(map(bool, found.texts)):
+        say("warning: all reports are empty")
+    print(f"{len(table)} reports → {out}")
+
+
+app.command("evaluate")(report_evaluate.evaluate)
+app.command("baselines")(report_evaluate.baselines)
+app.command("classify")(report_evaluate.classify)
+app.command("calibrate")(report_evaluate.calibrate)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from deri.generation.evaluate import evaluate_reports, finding_scores, read_pairs
+from deri.generation.evaluate import evaluate_reports, finding_scores
+from deri.generation.meteor import meteor_exact
 from deri.generation.metrics import (
     PAIR_METRICS,
     cider_d,
     corpus_bleu,
-    meteor_exact,
     pair_scores,
     rouge_l,
     sentence_bleu,
 )
+from deri.generation.pairs import read_pairs
 
 __all__ = [
     "PAIR_METRICS",

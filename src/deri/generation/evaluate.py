@@ -1,13 +1,11 @@
-"""The table of a set of generated reports: word metrics, and findings by the rule-based labeller, with intervals."""
+"""The figures of a set of generated reports: word metrics, and findings by the rule-based labeller, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from deri._version import __version__
 from deri.errors import DeriError
@@ -17,42 +15,6 @@ from deri.reports.labeller import asserted, known_findings
 
 FORMAT = "deri-report-evaluation"
 _CHUNK = 64  # bootstrap draws at a time: memory stays at 64 weights per subject
-
-
-def read_pairs(path: str | Path) -> pd.DataFrame:
-    """Read ``reference``, ``generated`` and, where there is one, ``subject`` from a CSV or parquet file.
-
-    All columns are text; an empty cell or null is ``""``. DeriError for a file that is missing or broken, lacks a
-    column or has no row, and for rows without a subject where the column exists.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DeriError(f"{path} is missing: expected a CSV or parquet file with the columns reference and generated")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except (ValueError, OSError) as error:  # ParserError, UnicodeDecodeError and ArrowInvalid are ValueErrors
-        raise DeriError(f"{path} cannot be read as CSV or parquet: {' '.join(str(error).split())}") from error
-    missing = [column for column in ("reference", "generated") if column not in table.columns]
-    if missing:
-        found = ", ".join(map(str, table.columns)) or "none"
-        raise DeriError(f"{path} lacks the column {', '.join(missing)}; found {found}")
-    if table.empty:
-        raise DeriError(f"{path} has no row: there is nothing to evaluate")
-    wanted = ["reference", "generated", *(["subject"] if "subject" in table.columns else [])]
-    table = table[wanted]
-    for column in wanted:
-        values = [None if pd.isna(value) else value for value in table[column]]
-        wrong = next((i for i, v in enumerate(values) if v is not None and not isinstance(v, str)), None)
-        if wrong is not None and column != "subject":
-            raise DeriError(f"{path}: {column} of row {wrong + 1} is {type(values[wrong]).__name__}, expected text")
-        table = table.assign(**{column: ["" if value is None else str(value) for value in values]})
-    if "subject" in wanted and (table["subject"] == "").any():
-        row = int(np.flatnonzero(table["subject"] == "")[0]) + 1
-        raise DeriError(f"{path}: row {row} has no subject; fill the column in, or drop it to draw by row")
-    return table
 
 
 def evaluate_reports(
@@ -81,23 +43,14 @@ def evaluate_reports(
     Raises:
         DeriError: no pair has a reference.
     """
-    if len(references) != len(generated) or (subjects is not None and len(subjects) != len(references)):
-        raise ValueError("references, generated and subjects differ in length")
-    if clean:
-        references = [clean_report(text) for text in references]
-        generated = [clean_report(text) for text in generated]
-    kept = [row for row, text in enumerate(references) if text.strip()]
-    if not kept:
-        raise DeriError("no row has a reference report: there is nothing to compare with")
     total = len(references)
-    references, generated = [references[row] for row in kept], [generated[row] for row in kept]
-    groups = _groups(subjects, kept)
+    references, generated, groups = kept_pairs(references, generated, subjects, clean=clean)
     left_out: dict[str, str] = {}
     bleu = _corpus(references, generated, left_out)
     rouge = _has_rouge(left_out)
     scores = pair_scores(references, generated, rouge=rouge)
-    truth, called, codes = _matrices(references, generated, uncertain)
-    weights = _Bootstrap(groups, draws, seed)
+    truth, called = (finding_matrix(texts, uncertain=uncertain) for texts in (references, generated))
+    weights = Bootstrap(groups, draws, seed)
     return {
         "format": FORMAT,
         "version": 1,
@@ -116,7 +69,7 @@ def evaluate_reports(
         },
         "corpus_bleu": bleu,
         "left_out": left_out,
-        "findings": _findings(truth, called, codes, weights, min_count) | {"uncertain_counts": uncertain},
+        "findings": _findings(truth, called, weights, min_count) | {"uncertain_counts": uncertain},
     }
 
 
@@ -126,14 +79,31 @@ def finding_scores(
     """Precision, recall and F1 per finding, macro and micro: the labeller on both sides, without intervals."""
     if len(references) != len(generated):
         raise ValueError(f"{len(references)} references but {len(generated)} generated texts")
-    truth, called, codes = _matrices(references, generated, uncertain)
-    return _findings(truth, called, codes, _Bootstrap(np.arange(len(references)), 0, 0), min_count)
+    truth, called = (finding_matrix(texts, uncertain=uncertain) for texts in (references, generated))
+    return _findings(truth, called, Bootstrap(np.arange(len(references)), 0, 0), min_count)
 
 
-def _groups(subjects: Sequence[str] | None, kept: list[int]) -> np.ndarray:
+def kept_pairs(
+    references: Sequence[str], generated: Sequence[str], subjects: Sequence[str] | None = None, *, clean: bool = True
+) -> tuple[list[str], list[str], np.ndarray]:
+    """The pairs that are scored: those with a reference, cleaned, and whose they are (int64, 0 … k - 1).
+
+    Raises:
+        DeriError: no pair has a reference.
+    """
+    if len(references) != len(generated) or (subjects is not None and len(subjects) != len(references)):
+        raise ValueError("references, generated and subjects differ in length")
+    if clean:
+        references = [clean_report(text) for text in references]
+        generated = [clean_report(text) for text in generated]
+    kept = [row for row, text in enumerate(references) if text.strip()]
+    if not kept:
+        raise DeriError("no row has a reference report: there is nothing to compare with")
     if subjects is None:
-        return np.arange(len(kept))
-    return np.unique(np.array([str(subjects[row]) for row in kept]), return_inverse=True)[1]
+        groups = np.arange(len(kept))
+    else:
+        groups = np.unique(np.array([str(subjects[row]) for row in kept]), return_inverse=True)[1]
+    return [references[row] for row in kept], [generated[row] for row in kept], groups
 
 
 def _corpus(references: Sequence[str], generated: Sequence[str], left_out: dict[str, str]) -> float | None:
@@ -155,23 +125,17 @@ def _has_rouge(left_out: dict[str, str]) -> bool:
     return True
 
 
-def _matrices(
-    references: Sequence[str], generated: Sequence[str], uncertain: bool
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Which finding each reference and each generated text asserts: bool (n, findings) twice, and the codes."""
-    codes = list(known_findings())
-    place = {code: column for column, code in enumerate(codes)}
-    both = []
-    for texts in (references, generated):
-        matrix = np.zeros((len(texts), len(codes)), dtype=bool)
-        for row, text in enumerate(texts):
-            for code in asserted(text, uncertain=uncertain):
-                matrix[row, place[code]] = True
-        both.append(matrix)
-    return both[0], both[1], codes
+def finding_matrix(texts: Sequence[str], *, uncertain: bool = True) -> np.ndarray:
+    """Which finding each text asserts, bool (n, findings), in the order of the labeller's table."""
+    place = {code: column for column, code in enumerate(known_findings())}
+    matrix = np.zeros((len(texts), len(place)), bool)
+    for row, text in enumerate(texts):
+        for code in asserted(text, uncertain=uncertain):
+            matrix[row, place[code]] = True
+    return matrix
 
 
-class _Bootstrap:
+class Bootstrap:
     """Percentile intervals (95 %) over draws of groups of rows; None without draws or with fewer than two groups."""
 
     def __init__(self, groups: np.ndarray, draws: int, seed: int) -> None:
@@ -192,6 +156,7 @@ class _Bootstrap:
         return out
 
     def mean(self, values: np.ndarray) -> list[float] | None:
+        """The interval of the mean of ``values`` (rows,)."""
         sums = self.sums(np.column_stack([values, np.ones(len(values))]))
         return interval(sums[:, 0] / sums[:, 1]) if self.draws else None
 
@@ -202,15 +167,13 @@ def interval(drawn: np.ndarray) -> list[float] | None:
     return [float(x) for x in np.quantile(known, (0.025, 0.975))] if len(known) else None
 
 
-def _findings(
-    truth: np.ndarray, called: np.ndarray, codes: list[str], weights: _Bootstrap, min_count: int
-) -> dict[str, Any]:
+def _findings(truth: np.ndarray, called: np.ndarray, weights: Bootstrap, min_count: int) -> dict[str, Any]:
     hits, positives, calls = (m.sum(0).astype(float) for m in (truth & called, truth, called))
-    precision, recall, f1 = _prf(hits, positives, calls)
+    precision, recall, f1 = prf(hits, positives, calls)
     drawn = None
     if weights.draws:
         stacked = np.concatenate([truth & called, truth, called], axis=1).astype(float)
-        drawn = _prf(*np.split(weights.sums(stacked), 3, axis=1))[2]
+        drawn = prf(*np.split(weights.sums(stacked), 3, axis=1))[2]
     names = known_findings()
     table = {
         code: {
@@ -222,7 +185,7 @@ def _findings(
             "f1": float(f1[i]) if positives[i] else None,
             "ci": interval(drawn[:, i]) if drawn is not None and positives[i] else None,
         }
-        for i, code in enumerate(codes)
+        for i, code in enumerate(names)
         if positives[i] or calls[i]
     }
     chosen = np.flatnonzero(positives >= max(1, min_count))
@@ -236,7 +199,7 @@ def _findings(
         present = ~np.isnan(drawn[:, chosen])
         sums = np.where(present, drawn[:, chosen], 0).sum(1)
         ci = interval(np.divide(sums, present.sum(1), out=np.full(len(sums), np.nan), where=present.any(1)))
-    pooled = [float(x) for x in _prf(hits.sum(), positives.sum(), calls.sum())] if positives.sum() else [None] * 3
+    pooled = [float(x) for x in prf(hits.sum(), positives.sum(), calls.sum())] if positives.sum() else [None] * 3
     return {
         "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
         "micro": dict(zip(("precision", "recall", "f1"), pooled, strict=True)),
@@ -244,7 +207,7 @@ def _findings(
     }
 
 
-def _prf(hits: Any, positives: Any, calls: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def prf(hits: Any, positives: Any, calls: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision (0 where nothing was called), recall, and F1 (NaN where nothing was there nor called)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(np.asarray(calls) > 0, np.divide(hits, calls), 0.0)

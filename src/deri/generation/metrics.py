@@ -1,8 +1,9 @@
 """How close a generated report is to the true one in its words: BLEU, ROUGE-L, METEOR, CIDEr-D.
 
-All take the texts as they are (clean both sides alike first) and split them at white space, but for ROUGE-L, whose
-published implementation has its own tokens. A pair in which either text has no token scores 0 in every metric, two
-empty texts included: nothing was generated. What each metric is exactly, and what it equals: docs/report-evaluation.md.
+All take the texts as they are (clean both sides alike first) and split them at white space, but for ROUGE-L and
+METEOR, whose published implementations have their own tokens. A pair in which either text has no token scores 0 in
+every metric, two empty texts included: nothing was generated. What each metric is exactly, and what it equals:
+docs/report-evaluation.md.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from deri.errors import DeriError
+from deri.generation.meteor import meteor_exact
 
 BLEU_ORDER = 4
 BLEU_EPSILON = 0.1
@@ -23,9 +25,6 @@ BLEU_EPSILON = 0.1
 
 CIDER_ORDER = 4
 CIDER_SIGMA = 6.0
-
-METEOR_ALPHA, METEOR_BETA, METEOR_GAMMA = 0.9, 3.0, 0.5
-"""Banerjee and Lavie (2005): harmonic mean with recall nine times as heavy, fragmentation penalty 0.5·(c/m)³."""
 
 PAIR_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider_d")
 """The metrics of one pair, in the order of the tables; all in 0 … 1 but CIDEr-D, which is in 0 … 10."""
@@ -81,50 +80,6 @@ def rouge_l(reference: str, generated: str) -> float:
     rouge-score keeps a-z and 0-9 alone, so an umlaut splits a German word; both texts alike.
     """
     return float(_rouge_scorer().score(reference, generated)["rougeL"].fmeasure)
-
-
-def meteor_exact(reference: str, generated: str) -> float:
-    """METEOR (2005) with exact matches alone: neither stems nor WordNet, so nothing is downloaded.
-
-    Tokens are lower-cased. Every word is matched as often as both texts have it. Where words repeat, the alignment
-    takes the longest common run of unmatched words first (the leftmost in the generated text, then in the
-    reference): few chunks, as the metric asks, without its exponential search.
-    """
-    expected, actual = reference.lower().split(), generated.lower().split()
-    matches, chunks = _align(expected, actual)
-    if matches == 0:
-        return 0.0
-    precision, recall = matches / len(actual), matches / len(expected)
-    mean = precision * recall / (METEOR_ALPHA * precision + (1 - METEOR_ALPHA) * recall)
-    return mean * (1 - METEOR_GAMMA * (chunks / matches) ** METEOR_BETA)
-
-
-def _align(expected: list[str], actual: list[str]) -> tuple[int, int]:
-    """Matched words, and the number of chunks: runs that are adjacent and in order in both texts."""
-    matched: dict[int, int] = {}
-    free = [True] * len(expected)
-    while True:
-        best = (0, 0, 0)
-        run = [0] * (len(expected) + 1)
-        for i in range(len(actual) - 1, -1, -1):
-            # run[j]: length of the common unmatched run that starts at actual[i] and expected[j]
-            shifted = [0] * (len(expected) + 1)
-            if i not in matched:
-                for j, word in enumerate(expected):
-                    if free[j] and word == actual[i]:
-                        shifted[j] = run[j + 1] + 1
-            run = shifted
-            longest = max(run)
-            if longest and longest >= best[0]:
-                best = (longest, i, run.index(longest))
-        length, i, j = best
-        if length == 0:
-            break
-        for k in range(length):
-            matched[i + k] = j + k
-            free[j + k] = False
-    chunks = sum(matched.get(i - 1, -2) != j - 1 for i, j in matched.items())
-    return len(matched), chunks
 
 
 def cider_d(references: Sequence[str], generated: Sequence[str]) -> np.ndarray:

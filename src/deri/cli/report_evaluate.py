@@ -1,0 +1,201 @@
+"""The commands of ``deri report`` that judge reports: evaluate, baselines, classify, calibrate."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deri.errors import DeriError
+
+
+class Kind(str, Enum):
+    """What writes the baseline's reports."""
+
+    frequent = "frequent"
+    neighbour = "neighbour"
+    template = "template"
+    all = "all"
+
+
+class ByName(str, Enum):
+    """How a report becomes scores of classes."""
+
+    text = "text"
+    labeller = "labeller"
+
+
+def evaluate(
+    pairs: Annotated[
+        list[Path], typer.Argument(help="CSV, parquet or JSONL: reference, generated [, subject, system]")
+    ],
+    out: Annotated[Path, typer.Option(help="result file, JSON; of several systems also a table beside it, .md")],
+    raw: Annotated[bool, typer.Option("--raw", help="compare the texts as they are, without cleaning")] = False,
+    certain: Annotated[bool, typer.Option("--certain", help="findings held possible do not count")] = False,
+    min_count: Annotated[int, typer.Option(min=1, help="references a finding needs for the macro average")] = 1,
+    draws: Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+    model: Annotated[str | None, typer.Option(help="also clinical efficacy, in this model's text space")] = None,
+    task: Annotated[str | None, typer.Option(help="--model: classes of this task [default: all known ones]")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="--model: class texts of this file instead")] = None,
+    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+) -> None:
+    """Score generated reports: BLEU, ROUGE-L, METEOR, CIDEr-D, and findings by an independent labeller."""
+    if model is None and (task or prompts):
+        raise DeriError("--task and --prompts are for clinical efficacy: give --model too")
+    if task and prompts:
+        raise DeriError("--task or --prompts, not both")
+    from deri.cli.console import say
+    from deri.files import write_json, write_text
+    from deri.generation.comparison import evaluate_systems, evaluate_table, markdown
+    from deri.generation.pairs import read_pairs, read_systems
+
+    options: dict[str, Any] = {
+        "clean": not raw, "uncertain": not certain, "min_count": min_count, "draws": draws, "seed": seed,
+    }  # fmt: skip
+    single = read_pairs(pairs[0]) if len(pairs) == 1 else None
+    systems = read_systems(pairs) if single is None or "system" in single.columns else {}
+    if model is not None:
+        from deri.models import load_model
+
+        options |= {"model": load_model(model, device=device), "model_name": model, "task": task, "prompts": prompts}
+    if single is not None and not systems:
+        result = evaluate_table(single, **options)
+        write_json(out, result)
+        _notes(result, say)
+        print(f"{_line(result)} → {out}")
+        return
+    table = evaluate_systems(systems, lambda one: evaluate_table(one, **options))
+    write_json(out, table)
+    text = markdown(table["systems"])
+    write_text(out.with_suffix(".md"), text)
+    _notes(next(iter(table["systems"].values())), say)
+    print(text, end="")
+    print(f"{len(systems)} systems → {out}, {out.with_suffix('.md')}")
+
+
+def _notes(result: dict[str, Any], say: Any) -> None:
+    for name, why in result["left_out"].items():
+        say(f"{name} left out: {why}")
+    if lost := result["without_reference"]:
+        say(f"{lost} {'row' if lost == 1 else 'rows'} without a reference left out")
+
+
+def _line(result: dict[str, Any]) -> str:
+    words = " · ".join(f"{name} {entry['value']:.3f}" for name, entry in result["metrics"].items())
+    macro = result["findings"]["macro"]
+    f1 = "none asserted" if macro["f1"] is None else f"macro-F1 {macro['f1']:.3f} over {macro['findings']}"
+    line = f"{result['pairs']} reports · {words} · findings {f1}"
+    if efficacy := result.get("clinical_efficacy"):
+        line += f" · clinical efficacy F1 {efficacy['f1']:.3f} over {efficacy['classes']} classes"
+    if flags := result.get("flags"):
+        shown = [
+            f"{of} {flags[of]} assertions"
+            + (f", precision {p:.3f}" if (p := flags[f"precision_{of}"]) is not None else "")
+            for of in ("flagged", "unflagged")
+        ]
+        line += " · " + " · ".join(shown)
+    return line
+
+
+def baselines(
+    model: Annotated[str, typer.Option(help="ECG model: directory, run, hub id or random:RECIPE")],
+    data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
+    out: Annotated[Path, typer.Option(help=".parquet or .jsonl")],
+    split: Annotated[str, typer.Option(help="train | val | test | all")] = "test",
+    kind: Annotated[Kind, typer.Option(help="frequent report, nearest neighbour's, template of findings")] = Kind.all,
+    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+) -> None:
+    """Write the reports of baselines: what a writer has to beat."""
+    import pandas as pd
+
+    from deri.cli.console import progress
+    from deri.generation.baselines import KINDS, baseline_reports
+    from deri.generation.data import generated_table, store_columns
+    from deri.generation.pairs import check_name, write_table
+    from deri.models import load_model
+    from deri.store import Store
+
+    check_name(out)
+    store = Store.open(data)
+    rows = store.rows(split)
+    if not len(rows):
+        raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
+    kinds = KINDS if kind is Kind.all else (kind.value,)
+    with progress("report baselines") as show:
+        found = baseline_reports(load_model(model, device=device), store, rows, kinds, show=show)
+    columns = store_columns(store, rows)
+    nothing = [None] * len(rows)
+    parts = [
+        generated_table(
+            {"system": [name] * len(rows), **columns}, texts, log_prob=nothing, n_tokens=nothing,
+            finished=[True] * len(rows),
+        )
+        for name, texts in found.items()
+    ]  # fmt: skip
+    write_table(pd.concat(parts, ignore_index=True), out)
+    print(f"{len(rows)} records, {', '.join(found)} → {out}")
+
+
+def classify(
+    generated: Annotated[Path, typer.Option(help="reports by deri report generate --data, of the records to score")],
+    generated_val: Annotated[Path, typer.Option(help="the same of the val split: thresholds are chosen there")],
+    data: Annotated[Path, typer.Option(help="the store with the labels")],
+    task: Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")],
+    out: Annotated[Path, typer.Option(help="result file, JSON")],
+    model: Annotated[str | None, typer.Option(help="gives the text space of --by text")] = None,
+    by: Annotated[ByName, typer.Option(help="cosine with class prompts, or the labeller's findings")] = ByName.text,
+    prompts: Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")] = None,
+    draws: Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+) -> None:
+    """Score generated reports as a multi-label classifier of a task."""
+    from deri.cli.evaluate import _summary
+    from deri.files import write_json
+    from deri.generation.classifier_table import classify_reports
+    from deri.generation.pairs import read_pairs
+    from deri.store import Store
+
+    store = Store.open(data)
+    tables = [read_pairs(path) for path in (generated, generated_val)]
+    loaded = None
+    if model is not None and by is ByName.text:
+        from deri.models import load_model
+
+        loaded = load_model(model, device=device)
+    result = classify_reports(
+        loaded, store, task, *tables, model_name=model, by=by.value, prompts=prompts, seed=seed, draws=draws
+    )
+    write_json(out, result)
+    print(_summary(result, out))
+    if result["macro_f1"] is not None:
+        print(f"  macro F1 {result['macro_f1']:.3f}, accuracy {result['accuracy']:.3f}")
+
+
+def calibrate(
+    writer: Annotated[str, typer.Option(help="writer directory, or run of deri report train")],
+    data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
+    split: Annotated[str, typer.Option(help="whose reports are held against the scores")] = "val",
+    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+) -> None:
+    """Let the writer say which of its findings the ECG model doubts: confidence.json beside its weights."""
+    from deri.cli.console import progress
+    from deri.generation.confidence import FILE
+    from deri.generation.confidence import calibrate as run
+    from deri.generation.writer import ReportWriter, resolve_writer
+    from deri.store import Store
+
+    directory = resolve_writer(writer)
+    store = Store.open(data)
+    loaded = ReportWriter.from_pretrained(directory, device=device)
+    with progress("report calibrate") as show:
+        confidence = run(loaded, store, split=split, show=show)
+    confidence.save(directory / FILE)
+    known = [entry for entry in confidence.findings.values() if entry.threshold is not None]
+    print(
+        f"{len(known)} of {len(confidence.findings)} findings calibrated on {confidence.about['records']} records → "
+        f"{directory / FILE}"
+    )

@@ -1,0 +1,218 @@
+"""Generated reports as a multi-label classifier of a task (the supplement's table of the paper).
+
+``text``: the score of a class is the cosine of the generated report's embedding with the class's prompt, both in the
+model's text space. ``labeller``: 1 if the report asserts a finding that belongs to the class, ½ if it holds one
+possible, else 0; no model takes part. Thresholds are those of highest F1 on the reports generated for the validation
+split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.evaluation.metrics import MIN_POS, best_threshold, patient_weights, score_classes
+from deri.evaluation.result import macro_notes, result_json
+from deri.evaluation.zero_shot import class_weights
+from deri.generation.findings import embed_texts
+from deri.models import EcgTextModel
+from deri.reports import clean_report, prompts_for
+from deri.reports.labeller import known_findings, label_report
+from deri.store import Store
+
+By = Literal["text", "labeller"]
+_SCORES = {"present": 1.0, "uncertain": 0.5, "absent": 0.0}
+# Findings without a statement in PTB-XL, by the superclass that they belong to.
+_BESIDES = {"ptbxl-super": {"MI": {"MI"}}}
+
+
+def classify_reports(
+    model: EcgTextModel | None,
+    store: Store,
+    task: str,
+    generated: pd.DataFrame,
+    generated_val: pd.DataFrame,
+    *,
+    model_name: str | None,
+    by: By = "text",
+    prompts: str | Path | None = None,
+    seed: int = 0,
+    draws: int = 1000,
+    min_pos: int = MIN_POS,
+) -> dict[str, Any]:
+    """Score generated reports as a classifier; returns the JSON that ``deri report classify`` writes.
+
+    Args:
+        model: gives the text space; not needed by ``labeller``.
+        store: has the labels of the task.
+        task: one of the store's.
+        generated: record_id and generated, the records to score.
+        generated_val: the same for records of the same store whose patients are none of those.
+        model_name: for the result.
+        by: how a report is turned into scores.
+        prompts: a prompt file instead of the shipped prompts.
+        seed: of the bootstrap.
+        draws: bootstrap samples.
+        min_pos: classes with fewer positives are marked.
+
+    Raises:
+        DeriError: a record that the store does not have or that is there twice, no record with labels of the task, or a
+            patient in both files.
+    """
+    (rows, texts), (val_rows, val_texts) = (
+        _of_task(store, task, table, name)
+        for table, name in ((generated, "--generated"), (generated_val, "--generated-val"))
+    )
+    all_subjects = store.index["subject_id"].to_numpy().astype(str)
+    subjects = all_subjects[rows]
+    if shared := set(subjects) & set(all_subjects[val_rows]):
+        raise DeriError(
+            f"--generated-val has {len(shared)} patients of --generated, {min(shared)} is one: thresholds must not be "
+            "chosen on patients that are scored; generate the val split"
+        )
+    names, labels = store.labels(task, rows)
+    score = _scorer(model, task, names, by, prompts)
+    scores, val_scores = score(texts), score(val_texts)
+    val_labels = store.labels(task, val_rows)[1]
+    thresholds = [best_threshold(val_labels[:, c], val_scores[:, c]) for c in range(len(names))]
+    found = score_classes(
+        names, labels, scores, subjects, thresholds=thresholds, draws=draws, seed=seed, min_pos=min_pos
+    )
+    content = result_json(found)
+    f1_ci, accuracy_ci = _intervals(labels, scores, thresholds, subjects, draws, seed)
+    notes = [f"F1 and accuracy: thresholds of highest F1 on the reports of {len(val_rows)} validation records"]
+    missing = len(np.setdiff1d(store.task_rows(task, _split_of(store, rows)), rows))
+    if missing:
+        notes.append(f"{missing} records of the split have labels of the task but no generated report: left out")
+    if by == "labeller" and (blank := [n for n, of in class_findings(task, names).items() if not of]):
+        notes.append(f"classes that no finding of the labeller belongs to, never called: {', '.join(blank)}")
+    about = {
+        "task": task,
+        "model": model_name,
+        "split": _split_of(store, rows),
+        "n": len(rows),
+        "n_patients": len(np.unique(subjects)),
+        "protocol": "generated reports" if by == "text" else "generated reports, labeller",
+        "seed": seed,
+    }
+    made_by = {
+        "macro_f1_ci": f1_ci,
+        "accuracy_ci": accuracy_ci,
+        "deri_version": __version__,
+        "recipe": model.recipe_name if model is not None else None,
+        "store": store.provenance,
+        "notes": [*notes, *macro_notes(found)],
+    }
+    return about | content | made_by
+
+
+def class_findings(task: str, classes: Sequence[str]) -> dict[str, set[str]]:
+    """The findings of the labeller that belong to each class of a task, by the statements of PTB-XL.
+
+    For the tasks of PTB-XL, and for ``labels`` or others whose classes are codes of statements. A class that no finding
+    belongs to has an empty set.
+    """
+    statements = _statement_classes()
+    belongs: dict[str, set[str]] = {name: set() for name in classes}
+    plain = {name.strip("_"): name for name in classes}
+    for code, finding in known_findings().items():
+        for statement in finding.scp or (code,):
+            of = statements.get(statement, {}).get(task) if task.startswith("ptbxl-") else statement.strip("_")
+            if of is not None and of.strip("_") in plain:
+                belongs[plain[of.strip("_")]].add(code)
+        for name in _BESIDES.get(task, {}).get(code, ()):
+            if name in belongs:
+                belongs[name].add(code)
+    return belongs
+
+
+@cache
+def _statement_classes() -> dict[str, dict[str, str | None]]:
+    from deri.datasets.ptbxl import _read_statements
+
+    with resources.as_file(resources.files("deri.datasets").joinpath("data/scp_statements.csv")) as path:
+        return _read_statements(path)
+
+
+def _scorer(
+    model: EcgTextModel | None, task: str, names: list[str], by: By, prompts: str | Path | None
+) -> Callable[[list[str]], np.ndarray]:
+    if by == "labeller":
+        belongs = class_findings(task, names)
+        if not any(belongs.values()):
+            raise DeriError(f"--by labeller: no class of {task} is a finding of the labeller; use --by text")
+        return lambda texts: np.array([_by_labeller(text, belongs) for text in texts]).reshape(len(texts), len(names))
+    if model is None:
+        raise DeriError("--by text needs --model: the cosine is taken in its text space")
+    weights = class_weights(model, prompts_for(task, names, prompts))
+    encoder = model
+    # An empty report has no text to embed: it is less like any class than any text.
+    return lambda texts: np.where(
+        np.array([bool(text) for text in texts])[:, None], embed_texts(encoder, texts) @ weights.T, -1.0
+    )
+
+
+def _by_labeller(text: str, belongs: dict[str, set[str]]) -> list[float]:
+    said = label_report(text)
+    return [max((_SCORES[said[code]] for code in of if code in said), default=0.0) for of in belongs.values()]
+
+
+def _of_task(store: Store, task: str, table: pd.DataFrame, option: str) -> tuple[np.ndarray, list[str]]:
+    """Rows of the store that are part of the task, and their generated reports, cleaned."""
+    if "record_id" not in table.columns:
+        raise DeriError(f"{option} has no column record_id; use a file that deri report generate --data wrote")
+    known = {str(record): row for row, record in enumerate(store.index["record_id"])}
+    records = [str(record) for record in table["record_id"]]
+    if unknown := [record for record in records if record not in known]:
+        raise DeriError(f"{option}: record {unknown[0]} is not in {store.path}; generate the reports of this store")
+    if len(set(records)) < len(records):
+        raise DeriError(f"{option}: a record is there twice; give the reports of one system")
+    text_of = {known[record]: clean_report(text) for record, text in zip(records, table["generated"], strict=True)}
+    rows = np.intersect1d(store.task_rows(task), np.array(list(text_of), np.int64))
+    if not len(rows):
+        raise DeriError(f"{option}: no record has labels of {task} in {store.path}")
+    return rows, [text_of[int(row)] for row in rows]
+
+
+def _split_of(store: Store, rows: np.ndarray) -> str:
+    for split in ("test", "val", "train"):
+        if not len(np.setdiff1d(rows, store.rows(split))):
+            return split
+    return "all"
+
+
+def _intervals(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    thresholds: list[float | None],
+    subjects: np.ndarray,
+    draws: int,
+    seed: int,
+) -> tuple[list[float] | None, list[float] | None]:
+    """95 % intervals of macro F1 and mean accuracy over draws of patients, thresholds fixed."""
+    known = [c for c, t in enumerate(thresholds) if t is not None and labels[:, c].any()]
+    if not draws or not known:
+        return None, None
+    positive = labels[:, known].astype(bool)
+    called = scores[:, known] >= np.array([thresholds[c] for c in known], float)
+    weights = patient_weights(subjects, draws, seed)
+    hits, calls, there = (weights @ m.astype(np.float32) for m in (positive & called, called, positive))
+    total = weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        f1 = np.nanmean(np.where(there > 0, 2 * hits / (calls + there), np.nan), axis=1)
+    wrong = calls + there - 2 * hits
+    accuracy = (1 - wrong / total).mean(axis=1)
+    return _ci(f1), _ci(accuracy)
+
+
+def _ci(values: np.ndarray) -> list[float] | None:
+    values = values[np.isfinite(values)]
+    return [float(x) for x in np.percentile(values, (2.5, 97.5))] if len(values) else None

@@ -1,0 +1,218 @@
+"""How far the ECG model itself agrees with what a report asserts.
+
+Each finding that a report asserts (by the rule-based labeller) gets the zero-shot score of the recording for that
+finding's prompt. A score below the threshold of the validation split flags the finding: the text says it, the model
+does not see it. Calibration needs reports alone: a validation record has a finding if its own report asserts it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.evaluation.embed import Features, Show, encoder_digest
+from deri.evaluation.logistic import fit_logistic
+from deri.evaluation.metrics import auroc
+from deri.files import write_json
+from deri.generation.findings import finding_prompts, score_findings
+from deri.reports.labeller import asserted, known_findings
+from deri.store import Store
+
+if TYPE_CHECKING:
+    from deri.models import EcgTextModel
+
+FORMAT = "deri-report-confidence"
+VERSION = 1
+FILE = "confidence.json"
+MIN_POSITIVES = 5
+"""With fewer validation reports that assert a finding it has no threshold, and is never flagged."""
+
+_GRID = 101
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the validation split says of one finding.
+
+    Attributes:
+        n_pos: validation records whose report asserts it.
+        auroc: of the score; None without positives or negatives.
+        threshold: the score of highest F1.
+        slope, intercept: probability = 1/(1 + exp(-(slope · score + intercept))).
+        quantiles: the score at each percent of the validation records, 0 … 100.
+    """
+
+    n_pos: int
+    auroc: float | None
+    threshold: float | None
+    slope: float | None
+    intercept: float | None
+    quantiles: list[float]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One finding that a report asserts.
+
+    Attributes:
+        finding: code of the labeller.
+        name: in words.
+        score: cosine of the recording with the finding's prompt.
+        percentile: share of the validation records that score lower, 0 … 1.
+        probability: that the record's own report would assert the finding; None where it is too rare to say.
+        threshold: below it the finding is flagged; None where it is too rare to say.
+        flag: asserted, but scored low. False where nothing can be said.
+    """
+
+    finding: str
+    name: str
+    score: float
+    percentile: float
+    probability: float | None
+    threshold: float | None
+    flag: bool
+
+
+class Confidence:
+    """Calibrated scores of findings for one encoder. Made by :func:`calibrate`, kept as ``confidence.json``."""
+
+    def __init__(self, weights: np.ndarray, findings: dict[str, Calibration], about: dict[str, Any]) -> None:
+        if weights.shape[0] != len(findings):
+            raise ValueError(f"{weights.shape[0]} prompts but {len(findings)} findings")
+        self.weights = weights
+        self.findings = findings
+        self.about = about
+
+    def check(self, embedding: np.ndarray, text: str) -> list[Checked]:
+        """The findings that ``text`` asserts or holds possible, each with its score, in the order of the table.
+
+        Args:
+            embedding: (d,) inference embedding of the recording, of any length above 0.
+            text: the report, raw or cleaned.
+        """
+        embedding = np.asarray(embedding, np.float64).reshape(-1)
+        if embedding.shape[0] != self.weights.shape[1]:
+            raise ValueError(f"embedding of width {embedding.shape[0]}, the prompts have {self.weights.shape[1]}")
+        said = asserted(text)
+        if not said:
+            return []
+        scores = self.weights @ (embedding / np.linalg.norm(embedding))
+        names = known_findings()
+        out = []
+        for (code, known), score in zip(self.findings.items(), scores, strict=True):
+            if code not in said:
+                continue
+            probability = None
+            if known.slope is not None and known.intercept is not None:
+                probability = float(1 / (1 + np.exp(-(known.slope * score + known.intercept))))
+            percentile = float(np.interp(score, known.quantiles, np.linspace(0, 1, len(known.quantiles))))
+            flag = known.threshold is not None and bool(score < known.threshold)
+            out.append(Checked(code, names[code].name, float(score), percentile, probability, known.threshold, flag))
+        return out
+
+    def flags(self, embeddings: np.ndarray, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """The flagged findings of n reports, as the plain values of :class:`Checked` without ``flag``."""
+        return [
+            [{k: v for k, v in asdict(item).items() if k != "flag"} for item in self.check(e, text) if item.flag]
+            for e, text in zip(embeddings, texts, strict=True)
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, atomically."""
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "deri_version": __version__,
+            **self.about,
+            "findings": {
+                code: {**asdict(known), "prompt": [float(x) for x in np.round(row.astype(float), 7)]}
+                for (code, known), row in zip(self.findings.items(), self.weights, strict=True)
+            },
+        }
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, path: str | Path, *, digest: str | None = None) -> Confidence:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DeriError: missing, broken, of another version, or (with ``digest``) made with another encoder.
+        """
+        path = Path(path)
+        again = "make it again with deri report calibrate"
+        if not path.is_file():
+            raise DeriError(f"{path} is missing: {again.replace('again ', '')}")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] != FORMAT or content["version"] != VERSION:
+                raise DeriError(f"{path} is {content['format']} {content['version']}, not {FORMAT} {VERSION}; {again}")
+            entries = content.pop("findings")
+            weights = np.array([entry.pop("prompt") for entry in entries.values()], np.float32)
+            findings = {code: Calibration(**entry) for code, entry in entries.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DeriError(f"{path} cannot be read ({error}); {again}") from None
+        if unknown := [code for code in findings if code not in known_findings()]:
+            raise DeriError(f"{path} has a finding that the labeller does not know: {unknown[0]}; {again}")
+        if digest is not None and content.get("encoder_digest") != digest:
+            raise DeriError(f"{path} was made with another encoder than the writer has; {again}")
+        return cls(
+            weights, findings, {k: content[k] for k in content if k not in ("format", "version", "deri_version")}
+        )
+
+
+def calibrate(
+    writer: Any, store: Store, *, split: str = "val", features: Features | None = None, show: Show | None = None
+) -> Confidence:
+    """Calibrate the findings' scores on the records of ``split`` that have a report.
+
+    Args:
+        writer: a :class:`deri.generation.ReportWriter` (its encoder scores), or an ECG model itself.
+        store: holds the records.
+        split: the writer's validation split.
+        features: embeddings by the same encoder, kept between calls.
+        show: receives (recordings done, recordings in all).
+
+    Raises:
+        DeriError: no record of the split has a report.
+    """
+    model: EcgTextModel = getattr(writer, "encoder", writer)
+    rows = store.rows(split)
+    if not (store.report_ids[rows] >= 0).any():
+        raise DeriError(f"split {split} of {store.path} has no record with a report: nothing to calibrate on")
+    found = score_findings(features or Features(model, store), split, show)
+    known: dict[str, Calibration] = {}
+    grid = np.linspace(0, 1, _GRID)
+    for c, code in enumerate(finding_prompts()):
+        score, label = found.scores[:, c].astype(np.float64), found.labels[:, c]
+        n_pos = int(label.sum())
+        value = float(auroc(label, score)[0])
+        slope = intercept = threshold = None
+        if MIN_POSITIVES <= n_pos < len(label):
+            threshold = found.thresholds[c]
+            centre, scale = float(score.mean()), float(score.std()) or 1.0
+            fit = fit_logistic(((score - centre) / scale)[:, None], label[:, None].astype(np.uint8), (1e-3,))
+            slope = float(fit.weight[0, 0, 0]) / scale
+            intercept = float(fit.bias[0, 0]) - slope * centre
+        known[code] = Calibration(
+            n_pos,
+            None if np.isnan(value) else value,
+            threshold,
+            slope,
+            intercept,
+            [float(q) for q in np.quantile(score, grid)],
+        )
+    about = {
+        "encoder_digest": encoder_digest(model),
+        "store": store.provenance,
+        "split": split,
+        "records": len(found.scores),
+        "min_positives": MIN_POSITIVES,
+    }
+    return Confidence(found.weights, known, about)

@@ -1,0 +1,133 @@
+"""Reports of a store as training examples, in batches of similar length; and the table of what was generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deri.errors import DeriError
+from deri.generation.tokenizer import ReportTokenizer, padded
+from deri.store import Store
+
+_POOL = 32  # batches whose reports are sorted by length together
+
+
+def rows_with_report(store: Store, split: str) -> tuple[np.ndarray, int]:
+    """Rows of ``split`` whose report has text, int64 ascending, and how many rows have none."""
+    rows = store.rows(split)
+    blank = np.array([not text.strip() for text in store.reports] or [True])
+    ids = store.report_ids[rows]
+    kept = (ids >= 0) & ~blank[np.maximum(ids, 0)]
+    return rows[kept], int((~kept).sum())
+
+
+def training_rows(store: Store) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows to train on, rows to select by, and how many of both splits have no report.
+
+    Raises:
+        DeriError: there are no reports, or none in one of the two splits.
+    """
+    if not len(store):
+        raise DeriError(f"the store {store.path} is empty: nothing to train a report writer on")
+    if not any(text.strip() for text in store.reports):
+        raise DeriError(f"the store {store.path} has no reports: a report writer is trained on ECGs with reports")
+    (train, lost), (val, lost_val) = rows_with_report(store, "train"), rows_with_report(store, "val")
+    for split, rows in (("train", train), ("val", val)):
+        if not len(rows):
+            raise DeriError(
+                f"the store {store.path} has no record with a report in split {split}, which "
+                f"{'training' if split == 'train' else 'the choice of the best weights'} needs: "
+                "give it one when the data are prepared (docs/store.md, splits)"
+            )
+    return train, val, lost + lost_val
+
+
+@dataclass
+class Targets:
+    """The reports of a store as tokens: ``ids[report_id]``; ``cut`` marks those that were longer."""
+
+    ids: list[list[int]]
+    cut: np.ndarray
+    report_ids: np.ndarray
+    fill: int
+
+    @classmethod
+    def encode(cls, store: Store, tokenizer: ReportTokenizer, rows: np.ndarray, most: int) -> Targets:
+        """Encode the distinct reports of ``rows``, each cut to ``most`` tokens."""
+        report_ids = store.report_ids
+        ids: list[list[int]] = [[] for _ in store.reports]
+        cut = np.zeros(len(ids), bool)
+        for report in np.unique(report_ids[rows]):
+            ids[report] = tokenizer.encode(store.reports[report], most)
+            cut[report] = ids[report][-1] != tokenizer.eos
+        return cls(ids, cut, report_ids, tokenizer.pad)
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of the reports of rows, int64."""
+        return np.array([len(self.ids[i]) for i in self.report_ids[rows]], np.int64)
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (B, T) and lengths (B,) of rows."""
+        return padded([self.ids[i] for i in self.report_ids[rows]], self.fill)
+
+
+def epoch_batches(rows: np.ndarray, lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """All ``rows`` in batches of similar length, in an order that depends on ``seed`` and ``epoch`` alone.
+
+    Rows are shuffled, sorted by length within pools of 32 batches, and the batches are shuffled: little is spent on
+    padding, and no two epochs have the same batches.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(rows))
+    batches = []
+    for start in range(0, len(order), size * _POOL):
+        pool = order[start : start + size * _POOL]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [rows[pool[i : i + size]] for i in range(0, len(pool), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def sentences(text: str) -> list[dict[str, Any]]:
+    """The sentences of a report, each with the codes of the findings that it asserts or holds possible.
+
+    Sentences and findings are those of :mod:`deri.reports.labeller`, which reads the whole text: a negation counts.
+    """
+    from deri.reports.labeller import _rules, find_mentions
+
+    mentions = [m for m in find_mentions(text) if m.certainty != "absent"]
+    ends = [match.end() for match in _rules().sentence.finditer(text)]
+    out = []
+    for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+        part = text[start:end].strip()
+        if part:
+            codes = sorted({m.finding for m in mentions if start <= m.start < end})
+            out.append({"text": part, "findings": codes})
+    return out
+
+
+def store_columns(store: Store, rows: np.ndarray) -> dict[str, list[Any]]:
+    """record_id, file, subject and reference of rows; the subject of a record without one is the record."""
+    table = store.index.iloc[rows]
+    records = [str(value) for value in table["record_id"]]
+    subjects = [
+        record if value is None or value != value or not str(value) else str(value)
+        for value, record in zip(table["subject_id"], records, strict=True)
+    ]
+    references = [store.reports[i] if i >= 0 else None for i in store.report_ids[rows]]
+    return {
+        "record_id": records,
+        "file": [None if value is None else str(value) for value in table["file"]],
+        "subject": subjects,
+        "reference": references,
+    }
+
+
+def generated_table(columns: dict[str, list[Any]], texts: Sequence[str], **more: Iterable[Any]) -> Any:
+    """The table that ``deri report generate`` writes: ``columns``, ``generated``, ``more``, ``sentences``."""
+    import pandas as pd
+
+    values = {**columns, "generated": list(texts)} | {name: list(column) for name, column in more.items()}
+    return pd.DataFrame(values | {"sentences": [sentences(text) for text in texts]})

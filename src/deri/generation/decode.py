@@ -1,0 +1,250 @@
+"""Search for a text: greedy, beams, or sampling, for many ECGs at once and with each decoder's own cache.
+
+All texts start at the same place, so that nothing is padded on the left and a batch gives what single ECGs give.
+The beam search is that of transformers (``early_stopping=False``), which a test compares; being here, it serves
+decoders with a recurrent memory as well, and samples from a generator that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deri.generation.base import ReportDecoder
+from deri.generation.config import Decoding
+
+_NEVER = -1.0e9
+
+
+@dataclass
+class Decoded:
+    """Texts of B ECGs as tokens.
+
+    Attributes:
+        ids: token lists, without begin and with end where there is one.
+        log_probs: (B,) float64, log-probability (nats) of each text under the model itself: before penalties,
+            temperature and banned tokens.
+        scores: (B,) float64, what the search ranked by: beams: summed log-probability over length ** length_penalty.
+        finished: (B,) bool, False where ``max_tokens`` came before the end.
+    """
+
+    ids: list[list[int]]
+    log_probs: Tensor
+    scores: Tensor
+    finished: Tensor
+
+
+@torch.inference_mode()
+def decode(
+    decoder: ReportDecoder,
+    memory: Tensor,
+    mask: Tensor | None,
+    *,
+    eos: int,
+    options: Decoding,
+    banned: Sequence[int] = (),
+    prompt: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+) -> Decoded:
+    """Write one text per memory.
+
+    Args:
+        decoder: in eval mode.
+        memory: (B, m, d).
+        mask: (B, m) bool or None.
+        eos: the token that ends a text.
+        options: how.
+        banned: tokens that are never written, as padding.
+        prompt: tokens before the text, which the repetition penalty counts as used (transformers: the begin token).
+        generator: of the draws, on the CPU; needed to sample.
+    """
+    if not len(memory):
+        empty = torch.zeros(0, dtype=torch.float64)
+        return Decoded([], empty, empty, torch.zeros(0, dtype=torch.bool))
+    if options.beams > 1:
+        return _beams(decoder, memory, mask, eos, options, banned, prompt)
+    if options.sample and generator is None:
+        raise ValueError("sampling needs a generator")
+    return _single(decoder, memory, mask, eos, options, banned, prompt, generator)
+
+
+def _single(
+    decoder: ReportDecoder,
+    memory: Tensor,
+    mask: Tensor | None,
+    eos: int,
+    options: Decoding,
+    banned: Sequence[int],
+    prompt: Sequence[int],
+    generator: torch.Generator | None,
+) -> Decoded:
+    b = len(memory)
+    logits, state = decoder.begin(memory, mask, 1)
+    texts = torch.full((b, options.max_tokens), eos, device=logits.device)
+    lengths = torch.full((b,), options.max_tokens, device=logits.device)
+    log_probs = torch.zeros(b, dtype=torch.float64, device=logits.device)
+    done = torch.zeros(b, dtype=torch.bool, device=logits.device)
+    for step in range(options.max_tokens):
+        plain = logits.log_softmax(dim=-1)
+        scores = restrict(logits, texts[:, :step], options, banned, prompt)
+        token = _draw(scores, options, generator) if options.sample else scores.argmax(dim=-1)
+        token = torch.where(done, torch.full_like(token, eos), token)
+        gained = plain.gather(1, token[:, None])[:, 0].double()
+        log_probs += torch.where(done, torch.zeros_like(gained), gained)
+        texts[:, step] = token
+        ends = (token == eos) & ~done
+        lengths[ends] = step + 1
+        done |= ends
+        if bool(done.all()) or step + 1 == options.max_tokens:
+            break
+        logits = decoder.advance(token, state)
+    ids = [text[:n] for text, n in zip(texts.tolist(), lengths.tolist(), strict=True)]
+    return Decoded(ids, log_probs.cpu(), log_probs.cpu(), done.cpu())
+
+
+def _draw(scores: Tensor, options: Decoding, generator: torch.Generator | None) -> Tensor:
+    """One token per row from the smallest set of likeliest tokens that holds ``top_p`` of the probability."""
+    p = (scores / options.temperature).softmax(dim=-1).cpu()
+    if options.top_p < 1:
+        ranked, order = p.sort(dim=-1, descending=True)
+        # The first token is always kept: what counts is the probability before a token.
+        ranked[ranked.cumsum(dim=-1) - ranked >= options.top_p] = 0
+        p = torch.zeros_like(p).scatter(1, order, ranked)
+    return torch.multinomial(p, 1, generator=generator)[:, 0].to(scores.device)
+
+
+def _beams(
+    decoder: ReportDecoder,
+    memory: Tensor,
+    mask: Tensor | None,
+    eos: int,
+    options: Decoding,
+    banned: Sequence[int],
+    prompt: Sequence[int],
+) -> Decoded:
+    b, k, most = len(memory), options.beams, options.max_tokens
+    logits, state = decoder.begin(memory, mask, k)
+    device, v = logits.device, logits.shape[-1]
+    running = _Beams.new(b, k, most, eos, device)
+    running.scores[:, 0] = 0  # at first all copies are the same text: only one of them counts
+    finished = _Beams.new(b, k, most, eos, device)
+    closed = torch.zeros(b, k, dtype=torch.bool, device=device)
+    open_ = torch.ones(b, 1, dtype=torch.bool, device=device)
+    first = torch.arange(2 * k, device=device) < k
+    offset = torch.arange(b, device=device)[:, None] * k
+    for step in range(most):
+        plain = logits.log_softmax(dim=-1)
+        scores = restrict(plain, running.texts.view(b * k, most)[:, :step], options, banned, prompt)
+        total = (running.scores[:, :, None] + scores.view(b, k, v)).view(b, k * v)
+        # Twice as many as beams, so that enough go on even if half of them end.
+        best, at = total.topk(min(2 * k, k * v), dim=1)
+        source, token = at // v, at % v
+        candidates = running.take(source)
+        candidates.scores = best
+        candidates.log_probs += plain.view(b, k * v).gather(1, at).double()
+        candidates.texts[:, :, step] = token
+        candidates.lengths[:] = step + 1
+        ends = token == eos
+        stops = ends | (step + 1 == most)
+
+        finishing = candidates.copy()
+        finishing.scores = best / (step + 1) ** options.length_penalty
+        finishing.scores = finishing.scores + _NEVER * (~(stops & first[: best.shape[1]] & open_)).float()
+        pool = finished.join(finishing)
+        place = pool.scores.topk(k, dim=1)[1]
+        finished = pool.take(place)
+        closed = torch.cat([closed, stops & first[: best.shape[1]] & open_], dim=1).gather(1, place)
+
+        going = (best + _NEVER * stops.float()).topk(k, dim=1)[1]
+        running = candidates.take(going)
+        running.scores = (best + _NEVER * stops.float()).gather(1, going)
+        index = (source.gather(1, going) + offset).view(-1)
+
+        possible = running.scores[:, :1] / (step + 1) ** options.length_penalty
+        worst = torch.where(closed, finished.scores.min(dim=1, keepdim=True)[0], torch.tensor(_NEVER, device=device))
+        open_ = open_ & (possible > worst).any(dim=1, keepdim=True)
+        if step + 1 == most or not bool(open_.any()):
+            break
+        decoder.reorder(state, index)
+        logits = decoder.advance(running.texts[:, :, step].reshape(-1), state)
+    texts, lengths = finished.texts[:, 0].cpu(), finished.lengths[:, 0].cpu()
+    ids = [text[:n] for text, n in zip(texts.tolist(), lengths.tolist(), strict=True)]
+    return Decoded(
+        ids,
+        finished.log_probs[:, 0].cpu(),
+        finished.scores[:, 0].double().cpu(),
+        torch.tensor([bool(text) and text[-1] == eos for text in ids]),
+    )
+
+
+@dataclass
+class _Beams:
+    """Texts (B, k, L), what they rank by, their log-probabilities and lengths, (B, k) each."""
+
+    texts: Tensor
+    scores: Tensor
+    log_probs: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def new(cls, b: int, k: int, most: int, eos: int, device: torch.device) -> _Beams:
+        return cls(
+            torch.full((b, k, most), eos, device=device),
+            torch.full((b, k), _NEVER, device=device),
+            torch.zeros(b, k, dtype=torch.float64, device=device),
+            torch.zeros(b, k, dtype=torch.int64, device=device),
+        )
+
+    def take(self, index: Tensor) -> _Beams:
+        return _Beams(
+            self.texts.gather(1, index[:, :, None].expand(-1, -1, self.texts.shape[2])),
+            self.scores.gather(1, index),
+            self.log_probs.gather(1, index),
+            self.lengths.gather(1, index),
+        )
+
+    def join(self, other: _Beams) -> _Beams:
+        return _Beams(
+            torch.cat([self.texts, other.texts], dim=1),
+            torch.cat([self.scores, other.scores], dim=1),
+            torch.cat([self.log_probs, other.log_probs], dim=1),
+            torch.cat([self.lengths, other.lengths], dim=1),
+        )
+
+    def copy(self) -> _Beams:
+        return _Beams(self.texts, self.scores, self.log_probs, self.lengths)
+
+
+def restrict(
+    scores: Tensor, texts: Tensor, options: Decoding, banned: Sequence[int] = (), prompt: Sequence[int] = ()
+) -> Tensor:
+    """Logits or log-probabilities (rows, V) under the rules against repetition, as transformers applies them.
+
+    Args:
+        scores: of the next token.
+        texts: (rows, t) tokens so far.
+        options: ``repetition_penalty`` (Keskar et al. 2019: positive scores divided by it, negative multiplied) and
+            ``no_repeat_ngram``.
+        banned: tokens that are never written.
+        prompt: tokens that came before all texts.
+    """
+    used = texts
+    if prompt and (options.repetition_penalty != 1 or options.no_repeat_ngram):
+        used = torch.cat([texts.new_tensor(list(prompt)).expand(len(texts), -1), texts], dim=1)
+    if options.repetition_penalty != 1 and used.shape[1]:
+        old = scores.gather(1, used)
+        p = options.repetition_penalty
+        scores = scores.scatter(1, used, torch.where(old < 0, old * p, old / p))
+    n = options.no_repeat_ngram
+    if n and used.shape[1] >= n:
+        grams = used.unfold(1, n, 1)
+        again = (grams[:, :, :-1] == used[:, None, used.shape[1] - n + 1 :]).all(dim=2)
+        rows, places = again.nonzero(as_tuple=True)
+        scores = scores.clone()
+        scores[rows, grams[rows, places, -1]] = float("-inf")
+    if banned:
+        scores = scores.index_fill(1, torch.tensor(list(banned), device=scores.device), float("-inf"))
+    return scores

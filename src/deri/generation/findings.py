@@ -1,0 +1,67 @@
+"""Findings of the labeller as classes of a model: prompts, what texts assert, scores and thresholds by validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deri.evaluation.embed import Features, Show
+from deri.evaluation.metrics import best_threshold
+from deri.evaluation.zero_shot import class_weights
+from deri.generation.evaluate import finding_matrix
+from deri.models import EcgTextModel
+from deri.reports import load_prompts
+from deri.reports.labeller import known_findings
+
+_OWN = {"INJ": ["subendocardial injury."]}
+"""Findings that join several statements and have no prompt of their own."""
+
+
+def finding_prompts() -> dict[str, list[str]]:
+    """The shipped prompts of every finding of the labeller, in the order of its table."""
+    known = load_prompts("labels") | _OWN
+    return {code: known[code] for code in known_findings()}
+
+
+@dataclass(frozen=True)
+class FindingScores:
+    """Zero-shot scores of findings on the validation records that have a report, and what the reports assert.
+
+    Attributes:
+        weights: (findings, d) float32, unit vectors of the prompts.
+        scores: (n, findings) cosines.
+        labels: (n, findings) bool, asserted or held possible by the record's own report.
+        thresholds: the score of highest F1 per finding; None where no report asserts it.
+    """
+
+    weights: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    thresholds: list[float | None]
+
+
+def score_findings(features: Features, split: str = "val", show: Show | None = None) -> FindingScores:
+    """Scores of all findings on the records of ``split`` that have a report; see :class:`FindingScores`."""
+    store = features.store
+    rows = store.rows(split)
+    ids = store.report_ids[rows]
+    rows, ids = rows[ids >= 0], ids[ids >= 0]
+    weights = class_weights(features.model, finding_prompts())
+    scores = unit(features.rows(rows, show)) @ weights.T
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    labels = finding_matrix([store.reports[i] for i in distinct])[inverse]
+    thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
+    return FindingScores(weights, scores, labels, thresholds)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows at unit length, float32; a row of zeros stays."""
+    return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def embed_texts(model: EcgTextModel, texts: Sequence[str]) -> np.ndarray:
+    """Unit embeddings (n, d) of texts in the model's text space, each distinct one embedded once."""
+    distinct, inverse = np.unique(np.array(list(texts), dtype=object), return_inverse=True)
+    return model.encode_text(list(distinct))[inverse] if len(texts) else model.encode_text([])

@@ -1,0 +1,243 @@
+"""What a writer reads of an ECG: its memory of (m, d) vectors, cached on disk where the encoder is frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deri.errors import DeriError
+from deri.evaluation.embed import encoder_digest
+from deri.files import write_json
+from deri.generation.config import MemoryKind
+from deri.models import DERI, MERL, EcgTextModel
+from deri.models.layers import masked_mean
+from deri.models.vit import ViT1d
+from deri.store import Store
+
+VERSION = 1
+_BATCH = 128
+Show = Callable[[int, int], None]
+
+
+def memory_of(
+    model: EcgTextModel, ecg: Tensor, valid: Tensor | None = None, kind: MemoryKind = "tokens"
+) -> tuple[Tensor, Tensor | None]:
+    """The memory of preprocessed recordings, and which of its vectors count.
+
+    * ``aligned``: the aligned ECG embedding, one vector (MERL: its embedding at unit length).
+    * ``mixed``: the inference embedding, one vector, not scaled to unit length (MERL has no other than its own).
+    * ``tokens``: the tokens that the inference embedding is made of, then that embedding as one vector more. The
+      decoder's reading of the whole recording is in no single token, and costs one vector. A MERL on a ViT has
+      patches of another width than its embedding; there the patches are all.
+
+    Args:
+        model: the encoder, in the mode that is wanted.
+        ecg: (B, 12, n), see :class:`deri.models.preprocess.Preprocess`.
+        valid: (B,) samples that hold signal, or None for all.
+        kind: which memory.
+
+    Returns:
+        (B, m, d) and a mask (B, m), True where a vector counts, or None where all do.
+    """
+    if isinstance(model, DERI):
+        tokens, mask = model.attended_tokens(ecg, valid)
+        if kind == "aligned":
+            return masked_mean(F.normalize(tokens, dim=-1), mask).unsqueeze(1), None
+        # model.ecg_embedding would run the backbone once more for the same sum.
+        mixed = (masked_mean(tokens, mask) + model.text_projection(model._decode_text(tokens, mask))).unsqueeze(1)
+        return (mixed, None) if kind == "mixed" else _and_one(tokens, mixed, mask)
+    if isinstance(model, MERL) and kind == "tokens":
+        mask = model.token_mask(valid, ecg.shape[-1])
+        if isinstance(model.backbone, ViT1d):
+            return model.backbone.norm(model.backbone(ecg, mask).transpose(1, 2)), mask
+        tokens = model.token_conv(model.backbone(ecg)).transpose(1, 2)
+        return _and_one(tokens, model.attention_pool(tokens, mask).unsqueeze(1), mask)
+    embedding = model.ecg_embedding(ecg, valid)
+    return (F.normalize(embedding, dim=-1) if kind == "aligned" else embedding).unsqueeze(1), None
+
+
+def _and_one(tokens: Tensor, one: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if mask is not None:
+        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+    return torch.cat([tokens, one.to(tokens.dtype)], dim=1), mask
+
+
+def memory_shape(model: EcgTextModel, kind: MemoryKind) -> tuple[int, int]:
+    """(m, d) of :func:`memory_of`."""
+    if kind != "tokens":
+        return 1, model.config.dim
+    n = model.n_tokens(model.config.signal.samples)
+    if isinstance(model, MERL) and isinstance(model.backbone, ViT1d):
+        return n, model.backbone.width
+    return n + 1, model.config.dim
+
+
+class MemoryInput(nn.Module):
+    """Memory as a decoder takes it: standardised, projected to the decoder's width, with learned positions.
+
+    Contrastive embeddings lie in a narrow cone: what they share is many times larger than what tells two recordings
+    apart. Mean and scale per dimension of the training records (one pair for all tokens, one for the embedding behind
+    them) bring the differences to unit size; they are stored with the weights.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: tuple[int, int], width: int) -> None:
+        super().__init__()
+        m, d = shape
+        self.register_buffer("mean", torch.zeros(m, d))
+        self.register_buffer("scale", torch.ones(m, d))
+        self.projection = nn.Linear(d, width)
+        self.positions = nn.Parameter(torch.randn(m, width) * 0.02)
+
+    def forward(self, memory: Tensor) -> Tensor:
+        """(B, m, d) → (B, m, width)."""
+        projected: Tensor = self.projection((memory - self.mean) / self.scale)
+        return projected + self.positions
+
+    def standardise(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        """Take the statistics (m, d) of the training records."""
+        with torch.no_grad():
+            self.mean.copy_(torch.from_numpy(mean))
+            self.scale.copy_(torch.from_numpy(scale))
+
+
+class MemoryCache:
+    """Memories of rows of a store: ``tokens.npy`` float16 (n, m, d), ``mask.npy`` bool (n, m), ``rows.npy``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tokens = np.load(path / "tokens.npy", mmap_mode="r")
+        self._mask = np.load(path / "mask.npy")
+        self._rows = np.load(path / "rows.npy")
+
+    @classmethod
+    def build(
+        cls,
+        model: EcgTextModel,
+        store: Store,
+        rows: np.ndarray,
+        kind: MemoryKind,
+        folder: Path,
+        *,
+        show: Show | None = None,
+    ) -> MemoryCache:
+        """The memories of ``rows`` (ascending), computed unless ``folder`` has them for this encoder and store.
+
+        A killed build leaves nothing that is taken for whole; the next one starts again.
+
+        Raises:
+            DeriError: a memory is not finite, or there is no room on the disk.
+        """
+        m, d = memory_shape(model, kind)
+        identity = {
+            "format": "deri-memory",
+            "version": VERSION,
+            "encoder": encoder_digest(model),
+            "config": model.config.model_dump(),
+            "store": store.fingerprint,
+            "rows": hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes()).hexdigest(),
+            "kind": kind,
+            "shape": [len(rows), m, d],
+        }
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        path = folder / f"{kind}-{key}"
+        if (path / "meta.json").is_file():
+            return cls(path)
+        work = folder / f".{path.name}.work"
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            tokens = np.lib.format.open_memmap(work / "tokens.npy", "w+", np.float16, (len(rows), m, d))
+            mask = np.ones((len(rows), m), bool)
+            for start in range(0, len(rows), _BATCH):
+                part = rows[start : start + _BATCH]
+                values, counted = read_memory(model, store, part, kind)
+                tokens[start : start + len(part)] = _float16(values, store, part)
+                if counted is not None:
+                    mask[start : start + len(part)] = counted.cpu().numpy()
+                if show:
+                    show(start + len(part), len(rows))
+            tokens.flush()
+            np.save(work / "mask.npy", mask)
+            np.save(work / "rows.npy", np.asarray(rows, np.int64))
+            write_json(work / "meta.json", identity)
+            if path.exists():  # without its meta.json
+                shutil.rmtree(path)
+            work.rename(path)
+        except OSError as error:
+            size = len(rows) * m * d * 2 / 1e9
+            raise DeriError(
+                f"cannot write the memory cache {path} ({size:.1f} GB): {error}; make room, or name another place "
+                "with cache=DIR"
+            ) from error
+        return cls(path)
+
+    def get(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Memories (B, m, d) float32 of store rows, and their mask or None where all count."""
+        at = np.searchsorted(self._rows, rows)
+        mask = self._mask[at]
+        values = torch.from_numpy(self._tokens[at].astype(np.float32))
+        return values, None if mask.all() else torch.from_numpy(mask)
+
+    def statistics(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :func:`statistics_of`."""
+        return statistics_of(self.get, rows)
+
+
+def read_memory(model: EcgTextModel, store: Store, rows: np.ndarray, kind: MemoryKind) -> tuple[Tensor, Tensor | None]:
+    """Memories of store rows, float32 on the model's device, without gradients and in eval mode."""
+    model.eval()
+    with torch.inference_mode():
+        ecg, valid = model.preprocess(store.signals(rows), store.fs, store.index["valid_samples"].to_numpy()[rows])
+        values, mask = memory_of(model, ecg.to(model.device), None if valid is None else valid.to(model.device), kind)
+    return values.float(), mask
+
+
+def statistics_of(
+    get: Callable[[np.ndarray], tuple[Tensor, Tensor | None]], rows: np.ndarray, sample: int = 8192
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per dimension over at most ``sample`` of ``rows``: two float32 (m, d).
+
+    All vectors but the last share one pair, the last has its own. A dimension that never varies has scale 1.
+    """
+    rows = rows[:: max(1, len(rows) // sample)][:sample]
+    sums: Any = 0.0
+    for start in range(0, len(rows), _BATCH):
+        values, mask = get(rows[start : start + _BATCH])
+        x = values.double().cpu().numpy()
+        w = np.ones(x.shape[:2]) if mask is None else mask.cpu().numpy().astype(float)
+        w = w[..., None]
+        sums = sums + np.stack(np.broadcast_arrays((w * x).sum(0), (w * x**2).sum(0), w.sum(0)))
+    m = sums.shape[1]
+    mean, scale = np.empty(sums.shape[1:], np.float32), np.empty(sums.shape[1:], np.float32)
+    for part in [slice(0, m - 1), slice(m - 1, m)] if m > 1 else [slice(0, 1)]:
+        first, second, count = sums[:, part].sum(1)
+        centre = first / count
+        spread = np.sqrt(np.maximum(second / count - centre**2, 0))
+        mean[part], scale[part] = centre, np.where(spread > 1e-6, spread, 1.0)
+    return mean, scale
+
+
+def _float16(values: Tensor, store: Store, rows: np.ndarray) -> np.ndarray:
+    x = values.cpu().numpy()
+    with np.errstate(over="ignore"):
+        small = x.astype(np.float16)
+    bad = np.flatnonzero(~np.isfinite(small).all(axis=(1, 2)))
+    if len(bad):
+        record = store.index["record_id"].iloc[int(rows[bad[0]])]
+        raise DeriError(
+            f"the model's features of {record} are not finite or above 65,504: its weights are broken, use another "
+            "model or an earlier checkpoint"
+        )
+    return small

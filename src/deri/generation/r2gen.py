@@ -1,0 +1,304 @@
+"""R2Gen's decoder (Chen et al., EMNLP 2020), written from the paper's description, over the memory of an ECG.
+
+A transformer encoder reads the memory. A *relational memory* of a few rows runs along the report: at every token its
+rows attend to themselves and to the token before, and gates decide what is kept. In each decoder layer the three
+layer norms are *conditional*: their scale and shift are moved by two small networks of the relational memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deri.errors import DeriError
+from deri.generation.base import ReportDecoder
+from deri.generation.config import WriterConfig
+from deri.generation.memory import MemoryInput
+from deri.generation.tokenizer import ReportTokenizer
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate projections, so that keys and values can be cached."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of (B, n, width): two (B, heads, n, width / heads)."""
+        return self._split(self.k(x)), self._split(self.v(x))
+
+    def forward(
+        self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """query: (B, q, width); mask: (B, n) of the keys that count → (B, q, width)."""
+        attended = F.scaled_dot_product_attention(
+            self._split(self.q(query)),
+            *keys,
+            attn_mask=None if mask is None else mask[:, None, None, :],
+            is_causal=causal,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class RelationalMemory(nn.Module):
+    """The memory M (B, slots, width) and its update by the embedding of a token.
+
+    ``Z`` = attention of M over [M; y]. ``M' = MLP(Z + M) + Z + M``. Forget and input gate are σ of linear maps of y and
+    of tanh(M); the new memory is ``forget · M + input · tanh(M')``.
+    """
+
+    def __init__(self, width: int, heads: int, slots: int, dropout: float) -> None:
+        super().__init__()
+        self.slots, self.width = slots, width
+        self.attention = Attention(width, heads, dropout)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.of_token = nn.Linear(width, 2 * width)
+        self.of_memory = nn.Linear(width, 2 * width)
+
+    def start(self, rows: int, like: Tensor) -> Tensor:
+        """The first memory: rows of the unit matrix, so that the slots differ."""
+        return torch.eye(self.slots, self.width, device=like.device, dtype=like.dtype).expand(rows, -1, -1)
+
+    def forward(self, memory: Tensor, token: Tensor) -> Tensor:
+        """memory: (B, slots, width); token: (B, width) → the next memory."""
+        y = token.unsqueeze(1)
+        z = self.attention(memory, self.attention.keys(torch.cat([memory, y], dim=1)))
+        candidate = memory + z
+        candidate = candidate + self.mlp(candidate)
+        forget, enter = (self.of_token(y) + self.of_memory(memory.tanh())).chunk(2, dim=-1)
+        return forget.sigmoid() * memory + enter.sigmoid() * candidate.tanh()
+
+
+class ConditionalNorm(nn.Module):
+    """Layer norm whose scale and shift are moved by the relational memory."""
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.to_scale, self.to_shift = (_moved(slots * width, width) for _ in range(2))
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """x: (B, T, width); memory: (B, T, slots · width)."""
+        plain = F.layer_norm(x, x.shape[-1:])
+        return plain * (self.scale + self.to_scale(memory)) + self.shift + self.to_shift(memory)
+
+
+class EncoderLayer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads, dropout)
+        self.mlp = _mlp(width, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B, m, width) → same shape."""
+        y = self.norm_1(x)
+        x = x + self.dropout(self.attention(y, self.attention.keys(y), mask))
+        return x + self.dropout(self.mlp(self.norm_2(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the ECG, and MLP, each behind a conditional norm."""
+
+    def __init__(self, width: int, heads: int, slots: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(ConditionalNorm(width, slots) for _ in range(3))
+        self.self_attention = Attention(width, heads, dropout)
+        self.cross_attention = Attention(width, heads, dropout)
+        self.mlp = _mlp(width, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def ecg_keys(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the encoded ECG (B, m, width), the same for every token."""
+        return self.cross_attention.keys(ecg)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        ecg: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x: (B, T, width), all tokens, or with ``past`` the next one; returns keys and values as the next past."""
+        y = self.norms[0](x, memory)
+        own = self.self_attention.keys(y)
+        if past is not None:
+            own = (torch.cat([past[0], own[0]], dim=2), torch.cat([past[1], own[1]], dim=2))
+        x = x + self.dropout(self.self_attention(y, own, causal=past is None and x.shape[1] > 1))
+        x = x + self.dropout(self.cross_attention(self.norms[1](x, memory), ecg, mask))
+        return x + self.dropout(self.mlp(self.norms[2](x, memory))), own
+
+
+@dataclass
+class _State:
+    ecg: list[tuple[Tensor, Tensor]]
+    mask: Tensor | None
+    memory: Tensor
+    step: int = 0
+    past: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
+
+
+class R2GenDecoder(ReportDecoder):
+    """Encoder and memory-driven decoder.
+
+    Args:
+        shape: (m, d) of the ECG's memory.
+        vocabulary: number of tokens.
+        bos: the token that every report starts with.
+        positions: longest text.
+        width, layers, heads, slots, dropout: see :class:`deri.generation.config.Network`.
+    """
+
+    waves: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        vocabulary: int,
+        bos: int,
+        positions: int,
+        *,
+        width: int = 512,
+        layers: int = 3,
+        heads: int = 8,
+        slots: int = 3,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if width % heads or width % 2:
+            raise DeriError(f"network.width={width} must be even and divisible by network.heads={heads}")
+        self._architecture = {"vocabulary": vocabulary, "bos": bos, "positions": positions} | {
+            "width": width, "layers": layers, "heads": heads, "slots": slots, "dropout": dropout,
+        }  # fmt: skip
+        self.bos, self.width = bos, width
+        self.memory_input = MemoryInput(shape, width)
+        self.encoder = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
+        self.encoder_norm = nn.LayerNorm(width)
+        self.embedding = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(width))
+        self.register_buffer("waves", _waves(positions + 1, width), persistent=False)
+        self.relational = RelationalMemory(width, heads, slots, dropout)
+        self._decoder_layers = [DecoderLayer(width, heads, slots, dropout) for _ in range(layers)]
+        self.layers = nn.ModuleList(self._decoder_layers)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary)
+        self.dropout = nn.Dropout(dropout)
+
+    def loss(self, memory: Tensor, mask: Tensor | None, ids: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`ReportDecoder.loss`. Padding lies to the right, where causal attention does not look."""
+        inputs = torch.cat([ids.new_full((len(ids), 1), self.bos), ids[:, :-1]], dim=1)
+        embedded = self._embed(inputs)
+        relational = self.relational.start(len(ids), embedded)
+        steps = []
+        for token in embedded.unbind(dim=1):
+            relational = self.relational(relational, token)
+            steps.append(relational.flatten(1))
+        condition = torch.stack(steps, dim=1)
+        x = self.dropout(embedded + self.waves[: ids.shape[1]])
+        for layer, ecg in zip(self._decoder_layers, self._read(memory, mask), strict=True):
+            x, _ = layer(x, condition, ecg, mask)
+        real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        return F.cross_entropy(self.head(self.norm(x[real])).float(), ids[real], reduction="sum")
+
+    def begin(self, memory: Tensor, mask: Tensor | None, copies: int) -> tuple[Tensor, _State]:
+        """See :meth:`ReportDecoder.begin`."""
+
+        def copied(x: Tensor) -> Tensor:
+            return x.repeat_interleave(copies, dim=0)
+
+        ecg = [(copied(k), copied(v)) for k, v in self._read(memory, mask)]
+        rows = len(memory) * copies
+        state = _State(
+            ecg,
+            None if mask is None else copied(mask),
+            self.relational.start(rows, self.embedding.weight),
+            past=[None] * len(self.layers),
+        )
+        return self.advance(torch.full((rows,), self.bos, device=memory.device), state), state
+
+    def advance(self, tokens: Tensor, state: _State) -> Tensor:
+        """See :meth:`ReportDecoder.advance`."""
+        embedded = self._embed(tokens)
+        state.memory = self.relational(state.memory, embedded)
+        condition = state.memory.flatten(1).unsqueeze(1)
+        x = (embedded + self.waves[state.step]).unsqueeze(1)
+        for i, (layer, ecg) in enumerate(zip(self._decoder_layers, state.ecg, strict=True)):
+            x, state.past[i] = layer(x, condition, ecg, state.mask, state.past[i])
+        state.step += 1
+        logits: Tensor = self.head(self.norm(x[:, 0]))
+        return logits.float()
+
+    def reorder(self, state: _State, index: Tensor) -> None:
+        """See :meth:`ReportDecoder.reorder`."""
+        state.memory = state.memory[index]
+        state.past = [None if pair is None else (pair[0][index], pair[1][index]) for pair in state.past]
+
+    def architecture(self) -> dict[str, Any]:
+        """Sizes."""
+        return dict(self._architecture)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding(tokens) * math.sqrt(self.width)
+        return embedded
+
+    def _read(self, memory: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the encoded memory for every decoder layer."""
+        x = self.dropout(self.memory_input(memory))
+        for layer in self.encoder:
+            x = layer(x, mask)
+        x = self.encoder_norm(x)
+        return [layer.ecg_keys(x) for layer in self._decoder_layers]
+
+
+def build_r2gen(config: WriterConfig, shape: tuple[int, int], texts: list[str]) -> tuple[R2GenDecoder, ReportTokenizer]:
+    """A new decoder with the tokenizer that ``config`` names: MedCPT's if none."""
+    name = config.tokenizer or "medcpt"
+    if name == "scratch":
+        tokenizer = ReportTokenizer.trained(texts, config.network.vocabulary)
+    else:
+        tokenizer = ReportTokenizer.named(name, texts)
+    size = config.network
+    given = {"width": size.width, "layers": size.layers, "heads": size.heads}
+    sizes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    decoder = R2GenDecoder(
+        shape, len(tokenizer), tokenizer.bos, config.max_tokens, slots=size.slots, dropout=size.dropout, **sizes
+    )
+    return decoder, tokenizer
+
+
+def rebuild_r2gen(architecture: dict[str, Any], shape: tuple[int, int]) -> R2GenDecoder:
+    """The decoder of :meth:`R2GenDecoder.architecture`, without its weights."""
+    return R2GenDecoder(shape, **architecture)
+
+
+def _moved(inner: int, width: int) -> nn.Sequential:
+    last = nn.Linear(width, width)
+    nn.init.normal_(last.weight, std=0.02 / math.sqrt(width))  # it starts as a plain layer norm
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inner, width), nn.ReLU(), last)
+
+
+def _mlp(width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * width, width))
+
+
+def _waves(n: int, width: int) -> Tensor:
+    """Sinusoidal positions (n, width) of Vaswani et al. 2017."""
+    at = torch.arange(n)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    return torch.stack([at.sin(), at.cos()], dim=-1).flatten(1)

@@ -1,0 +1,409 @@
+"""``ReportWriter``: an ECG encoder, a decoder and a tokenizer that together write reports; and their directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.files import atomic_path, write_json, write_text
+from deri.generation.base import ReportDecoder
+from deri.generation.build import rebuild_decoder
+from deri.generation.config import Decoding, WriterConfig, build_config
+from deri.generation.decode import decode
+from deri.generation.memory import memory_of, memory_shape, read_memory
+from deri.generation.tokenizer import ReportTokenizer
+from deri.models import EcgTextModel, load_model
+from deri.models.directory import load_weights
+from deri.store import Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from deri.ecg import ECG
+
+FORMAT = "deri-report-writer"
+VERSION = 1
+ENCODER_DIR = "encoder"
+Show = Callable[[int, int], None]
+
+
+@dataclass
+class Generated:
+    """Reports of n ECGs.
+
+    Attributes:
+        texts: the reports.
+        log_probs: (n,) float64, log-probability (nats) of each text and its end under the writer.
+        finished: (n,) bool, False where the longest length came before the end.
+        n_tokens: (n,) int64, tokens written, the end included.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    log_probs: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    finished: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    n_tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @classmethod
+    def join(cls, parts: Sequence[Generated]) -> Generated:
+        """Several as one, in their order."""
+        if not parts:
+            return cls()
+        return cls(
+            [text for part in parts for text in part.texts],
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("log_probs", "finished", "n_tokens")
+            ),
+        )
+
+
+class ReportWriter:
+    """Writes the report of an ECG: a draft in the wording of the reports it was trained on; never a diagnosis.
+
+    Attributes:
+        config: what it is and how it was trained.
+        encoder: the ECG model whose features it reads.
+        decoder: writes tokens from them.
+        tokenizer: tokens to text.
+        about: provenance: store, model, digest of the encoder, validation loss …
+    """
+
+    def __init__(
+        self,
+        config: WriterConfig,
+        encoder: EcgTextModel,
+        decoder: ReportDecoder,
+        tokenizer: ReportTokenizer,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.config = config
+        self.encoder = encoder
+        self.decoder = decoder
+        self.tokenizer = tokenizer
+        self.about = about or {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is, and the decoder beside it."""
+        return self.encoder.device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move encoder and decoder."""
+        self.encoder.to(device)
+        self.decoder.to(device)
+        return self
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self, ecgs: ECG | Sequence[ECG], **options: Any) -> list[str]:
+        """The reports of recordings of any rate and length, in their order; options as in :meth:`generate`."""
+        return self.generate(ecgs, **options).texts
+
+    def write_signals(
+        self,
+        signals: np.ndarray,
+        fs: float,
+        valid_samples: np.ndarray | None = None,
+        lead_mask: np.ndarray | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """The reports of standardised signals; see :meth:`generate_signals`."""
+        return self.generate_signals(signals, fs, valid_samples, lead_mask, **options).texts
+
+    def generate(self, ecgs: ECG | Sequence[ECG], *, batch_size: int = 32, seed: int = 0, **options: Any) -> Generated:
+        """Reports of recordings with their log-probabilities. No recording gives no report.
+
+        Args:
+            ecgs: one recording or several; each is cropped or padded to the encoder's length.
+            batch_size: recordings at once.
+            seed: of the draws where ``sample=True``.
+            options: other than the config's: beams, length_penalty, no_repeat_ngram, repetition_penalty, max_tokens,
+                sample, temperature, top_p.
+
+        Raises:
+            ReadError: a recording cannot be used.
+        """
+        from deri.ecg import ECG, standardise
+
+        if isinstance(ecgs, ECG):
+            ecgs = [ecgs]
+        signal = self.encoder.config.signal
+        done = [standardise(ecg, fs=signal.fs, samples=signal.samples) for ecg in ecgs]
+        if not done:
+            return Generated()
+        return self.generate_signals(
+            np.stack([s.signal for s in done]),
+            signal.fs,
+            np.array([s.valid_samples for s in done]),
+            batch_size=batch_size,
+            seed=seed,
+            **options,
+        )
+
+    def generate_signals(
+        self,
+        signals: np.ndarray,
+        fs: float,
+        valid_samples: np.ndarray | None = None,
+        lead_mask: np.ndarray | None = None,
+        *,
+        batch_size: int = 32,
+        seed: int = 0,
+        **options: Any,
+    ) -> Generated:
+        """Reports of signals that are standardised already; for the rest see :meth:`generate`.
+
+        Args:
+            signals: (B, 12, n) mV, canonical leads, finite.
+            fs: their sampling rate, Hz.
+            valid_samples: (B,) samples before padding.
+            lead_mask: (12,) or (B, 12) bool, False for a lead that was not recorded: it is zeroed.
+            batch_size: recordings at once.
+            seed: of the draws.
+            options: see :meth:`generate`.
+        """
+        signals = np.asarray(signals, np.float32)
+        if signals.ndim != 3 or signals.shape[1] != 12:
+            raise DeriError(f"signals have shape {signals.shape}; expected (recordings, 12 leads, samples)")
+        if lead_mask is not None:
+            kept = np.broadcast_to(np.asarray(lead_mask, bool), signals.shape[:2])
+            signals = np.where(kept[:, :, None], signals, np.float32(0))
+
+        def read(part: slice) -> tuple[Tensor, Tensor | None]:
+            self.encoder.eval()
+            valid = None if valid_samples is None else np.asarray(valid_samples)[part]
+            ecg, valid_here = self.encoder.preprocess(signals[part], fs, valid)
+            device = self.device
+            return memory_of(
+                self.encoder,
+                ecg.to(device),
+                None if valid_here is None else valid_here.to(device),
+                self.config.memory,
+            )
+
+        parts = [slice(i, i + batch_size) for i in range(0, len(signals), batch_size)]
+        return self._all(map(read, parts), len(signals), self.config.decoding(**options), seed, None)
+
+    def generate_store(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+        show: Show | None = None,
+        **options: Any,
+    ) -> Generated:
+        """Reports of rows of a store, in their order; options as in :meth:`generate`, ``show(done, total)``."""
+        parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        memories = (read_memory(self.encoder, store, part, self.config.memory) for part in parts)
+        return self._all(memories, len(rows), self.config.decoding(**options), seed, show)
+
+    def _all(
+        self,
+        memories: Iterator[tuple[Tensor, Tensor | None]],
+        total: int,
+        options: Decoding,
+        seed: int,
+        show: Show | None,
+    ) -> Generated:
+        generator = torch.Generator().manual_seed(seed)
+        parts: list[Generated] = []
+        with torch.inference_mode():
+            for memory, mask in memories:
+                parts.append(self.generate_memory(memory, mask, options, generator))
+                if show:
+                    show(sum(map(len, parts)), total)
+        return Generated.join(parts)
+
+    def generate_memory(
+        self, memory: Tensor, mask: Tensor | None, options: Decoding, generator: torch.Generator | None = None
+    ) -> Generated:
+        """Reports from memories (B, m, d) that :func:`deri.generation.memory.memory_of` made."""
+        self.decoder.eval()
+        special = {self.tokenizer.bos, self.tokenizer.pad} - {self.tokenizer.eos}
+        found = decode(
+            self.decoder,
+            memory.float(),
+            mask,
+            eos=self.tokenizer.eos,
+            options=options,
+            banned=sorted(special),
+            generator=generator,
+        )
+        return Generated(
+            [self.tokenizer.decode(ids) for ids in found.ids],
+            found.log_probs.numpy(),
+            found.finished.numpy(),
+            np.array([len(ids) for ids in found.ids], np.int64),
+        )
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, directory: str | Path, *, encoder: bool = True, card: str | None = None) -> None:
+        """Write a writer directory that needs nothing else: config, weights, tokenizer, encoder, model card.
+
+        Args:
+            directory: new, or one whose files are to be replaced; each appears whole or not at all.
+            encoder: False to leave the ECG encoder that lies there as it is.
+            card: text of ``README.md``.
+        """
+        directory = Path(directory)
+        if directory.is_file():
+            raise DeriError(f"{directory} is a file; name a directory to save the writer in")
+        directory.mkdir(parents=True, exist_ok=True)
+        if encoder or not (directory / ENCODER_DIR / "config.json").is_file():
+            self.encoder.save_pretrained(directory / ENCODER_DIR)
+        self.tokenizer.save(directory)
+        weights, _ = plain_weights(self.decoder)
+        with atomic_path(directory / "model.safetensors") as path:
+            save_file(weights, path, metadata={"format": "pt"})
+        write_text(directory / "README.md", card or self._card())
+        write_json(
+            directory / "config.json",
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "deri_version": __version__,
+                "writer": self.config.model_dump(),
+                "memory_shape": list(memory_shape(self.encoder, self.config.memory)),
+                "decoder": self.decoder.architecture(),
+                **self.about,
+            },
+        )
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> ReportWriter:
+        """Load a writer directory, the run that holds one, or a hub id; in eval mode.
+
+        Raises:
+            DeriError: there is none, or it is broken or of another version.
+        """
+        directory = resolve_writer(name)
+        content = read_writer_config(directory)
+        config = build_config(content["writer"], str(directory / "config.json"))
+        encoder = load_model(directory / ENCODER_DIR)
+        shape = memory_shape(encoder, config.memory)
+        if list(shape) != content["memory_shape"]:
+            raise DeriError(
+                f"{directory / ENCODER_DIR} gives memories of shape {shape}, the writer was trained on "
+                f"{tuple(content['memory_shape'])}: it is not the writer's encoder, copy the directory again"
+            )
+        _check_encoder(directory, encoder, content)
+        decoder = rebuild_decoder(config, shape, content["decoder"])
+        path = directory / "model.safetensors"
+        try:
+            weights = load_file(path)
+        except Exception as error:  # safetensors raises its own error type and OSError
+            raise DeriError(f"{path} cannot be read ({error}); copy or train the writer again") from None
+        _, tied = plain_weights(decoder)
+        load_weights(decoder, weights, str(path), optional=tuple(tied))
+        tokenizer = ReportTokenizer.load(directory)
+        known = ("format", "version", "deri_version", "writer", "memory_shape", "decoder")
+        about = {key: value for key, value in content.items() if key not in known}
+        decoder.eval()
+        return cls(config, encoder, decoder, tokenizer, about).to(device)
+
+    def _card(self) -> str:
+        about, config = self.about, self.config
+        trained = ""
+        if "training" in about:
+            t = about["training"]
+            trained = (
+                f"Trained on {t['records']:,} ECGs with reports; weights of epoch {t['epoch']}, held-out "
+                f"cross-entropy {t['val_loss']:.4f} nats per token.\n"
+            )
+        return f"""---
+library_name: deri
+tags: [ecg, electrocardiogram, report-generation]
+---
+
+# ECG report writer
+
+Writer `{config.writer}`, memory `{config.memory}`, encoder {config.encoder}. {trained}
+```python
+import deri
+writer = deri.ReportWriter.from_pretrained("DIRECTORY")
+writer.write([deri.read_ecg("record.hea")])
+```
+
+Its texts are drafts in the wording of its training reports. They can be wrong, and sound sure when they are.
+For research only. It is not a medical device, and nothing it writes is a diagnosis.
+Written by deri {__version__}.
+"""
+
+
+def plain_weights(module: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights on the CPU, each once, and the names of those that share another's storage (a tied output layer)."""
+    weights: dict[str, Tensor] = {}
+    tied: list[str] = []
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    for name, value in module.state_dict().items():
+        key = (value.data_ptr(), tuple(value.shape))
+        if value.numel() and key in seen:
+            tied.append(name)
+            continue
+        seen.add(key)
+        weights[name] = value.detach().cpu().contiguous()
+    return weights, tied
+
+
+def resolve_writer(name: str | Path) -> Path:
+    """The directory that holds the writer ``name``: itself, the ``writer`` folder of a run, or a hub download."""
+    path = Path(name).expanduser()
+    for candidate in (path, path / "writer"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    if path.exists():
+        if (path / "run.json").is_file():
+            raise DeriError(f"{path} is a run without a writer yet: finish it with deri report train --resume")
+        raise DeriError(f"{path} holds no report writer (no config.json); make one with deri report train")
+    text = str(name)
+    if path.is_absolute() or text.startswith(".") or text.count("/") != 1:
+        raise DeriError(f"writer {name}: no such directory or run; also accepted: a hub id OWNER/NAME")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
+    except Exception as error:  # the hub client raises a dozen unrelated types when it is offline
+        raise DeriError(
+            f"writer {name}: no such directory, and the hub did not give it ({type(error).__name__})"
+        ) from error
+
+
+def read_writer_config(directory: Path) -> dict[str, Any]:
+    """The ``config.json`` of a writer directory, checked for format and version."""
+    path = directory / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeriError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DeriError(f"{path} is not of a report writer (no format {FORMAT!r}); make one with deri report train")
+    if content.get("version") != VERSION:
+        raise DeriError(f"{path} is of writer format {content.get('version')}, this deri {__version__} reads {VERSION}")
+    return content
+
+
+def _check_encoder(directory: Path, encoder: EcgTextModel, content: dict[str, Any]) -> None:
+    from deri.evaluation.embed import encoder_digest
+
+    expected = content.get("encoder", {}).get("digest")
+    if expected is not None and encoder_digest(encoder) != expected:
+        raise DeriError(
+            f"{directory / ENCODER_DIR} is not the encoder that the writer was trained with (another digest): copy "
+            "the directory again"
+        )
