@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +38,7 @@ def train(
 ) -> None:
     """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
     from deri.cli.console import progress, say
+    from deri.generation.confidence import calibrate_directory
     from deri.generation.config import load_config
     from deri.generation.train import stored_config, train_writer
     from deri.models import load_model
@@ -60,6 +61,8 @@ def train(
     loaded = load_model(model)
     with progress("report train") as show:
         train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, say=say, show=show)
+    with progress("report calibrate") as show:
+        calibrate_directory(out / "writer", store, device=device or "cpu", show=show)
     print(out / "writer")
 
 
@@ -85,14 +88,13 @@ def generate(
 ) -> None:
     """Write the reports of a store's records or of ECG files: drafts for research, not a diagnosis."""
     from deri.cli.console import progress, say
-    from deri.files import atomic_path
     from deri.generation.data import generated_table, store_columns
-    from deri.generation.writer import Generated, ReportWriter
+    from deri.generation.pairs import check_name, write_table
+    from deri.generation.writer import CONFIDENCE_FILE, Generated, ReportWriter
 
     if bool(files) == (data is not None):
         raise DeriError("report generate takes either ECG files or a store (--data STORE --split test)")
-    if out.suffix not in (".parquet", ".jsonl"):
-        raise DeriError(f"--out {out}: name a file that ends in .parquet or .jsonl")
+    check_name(out)
     if not sample and (temperature is not None or top_p is not None):
         raise DeriError("--temperature and --top-p are for --sample")
     options = {
@@ -101,6 +103,8 @@ def generate(
         "temperature": temperature, "top_p": top_p,
     }  # fmt: skip
     loaded = ReportWriter.from_pretrained(writer, device=device)
+    marked = loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file()
+    embeddings: list[Any] = []
     with progress("report generate") as show:
         if data is not None:
             from deri.store import Store
@@ -111,6 +115,10 @@ def generate(
                 raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
             found = loaded.generate_store(store, rows, batch_size=batch_size, seed=seed, show=show, **options)
             columns = store_columns(store, rows)
+            if marked:
+                from deri.evaluation.embed import embed_store
+
+                embeddings.append(embed_store(loaded.encoder, store, rows, batch_size=batch_size))
         else:
             from deri.ecg import read_ecg
 
@@ -119,6 +127,8 @@ def generate(
             for start in range(0, len(names), batch_size):
                 ecgs = [read_ecg(name) for name in names[start : start + batch_size]]
                 parts.append(loaded.generate(ecgs, batch_size=batch_size, seed=seed + start, **options))
+                if marked:
+                    embeddings.append(loaded.encoder.encode_ecg(ecgs))
                 show(start + len(ecgs), len(names))
             found = Generated.join(parts)
             columns = {
@@ -128,11 +138,11 @@ def generate(
     table = generated_table(
         columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
     )
-    with atomic_path(out) as temporary:
-        if out.suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
-        else:
-            table.to_json(temporary, orient="records", lines=True, force_ascii=False)
+    if marked:
+        import numpy as np
+
+        table["flags"] = loaded.confidence.flags(np.concatenate(embeddings), found.texts)
+    write_table(table, out)
     if cut := int((~found.finished).sum()):
         say(f"{cut} {'report' if cut == 1 else 'reports'} reached the longest length without an end (finished: false)")
     if not sum(map(bool, found.texts)):

@@ -183,19 +183,14 @@ def calibrate(
 ) -> None:
     """Let the writer say which of its findings the ECG model doubts: confidence.json beside its weights."""
     from deri.cli.console import progress
-    from deri.generation.confidence import FILE
-    from deri.generation.confidence import calibrate as run
-    from deri.generation.writer import ReportWriter, resolve_writer
+    from deri.generation.confidence import calibrate_directory
     from deri.store import Store
 
-    directory = resolve_writer(writer)
     store = Store.open(data)
-    loaded = ReportWriter.from_pretrained(directory, device=device)
     with progress("report calibrate") as show:
-        confidence = run(loaded, store, split=split, show=show)
-    confidence.save(directory / FILE)
+        confidence = calibrate_directory(writer, store, split=split, device=device, show=show)
     known = [entry for entry in confidence.findings.values() if entry.threshold is not None]
     print(
-        f"{len(known)} of {len(confidence.findings)} findings calibrated on {confidence.about['records']} records → "
-        f"{directory / FILE}"
+        f"{len(known)} of {len(confidence.findings)} findings calibrated on {confidence.about['records']} records of "
+        f"{split} → confidence.json of {writer}"
     )

@@ -83,6 +83,9 @@ def classify_reports(
     scores, val_scores = score(texts), score(val_texts)
     val_labels = store.labels(task, val_rows)[1]
     thresholds = [best_threshold(val_labels[:, c], val_scores[:, c]) for c in range(len(names))]
+    if by == "labeller":
+        # A report that does not name a class does not call it, whatever the best F1 would be.
+        thresholds = [None if t is None else max(t, _SCORES["uncertain"]) for t in thresholds]
     found = score_classes(
         names, labels, scores, subjects, thresholds=thresholds, draws=draws, seed=seed, min_pos=min_pos
     )

@@ -22,15 +22,16 @@ from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import write_json
 from deri.generation.findings import finding_prompts, score_findings
+from deri.models import EcgTextModel
 from deri.reports.labeller import asserted, known_findings
 from deri.store import Store
 
 if TYPE_CHECKING:
-    from deri.models import EcgTextModel
+    from deri.ecg import ECG
+    from deri.generation.writer import ReportWriter
 
 FORMAT = "deri-report-confidence"
 VERSION = 1
-FILE = "confidence.json"
 MIN_POSITIVES = 5
 """With fewer validation reports that assert a finding it has no threshold, and is never flagged."""
 
@@ -78,6 +79,28 @@ class Checked:
     probability: float | None
     threshold: float | None
     flag: bool
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A generated report and what the ECG model says to its findings.
+
+    Attributes:
+        text: the report.
+        log_prob: log-probability (nats) of the text under the writer.
+        finished: False where the longest length came before the end.
+        findings: every finding that the text asserts or holds possible.
+    """
+
+    text: str
+    log_prob: float
+    finished: bool
+    findings: list[Checked]
+
+    @property
+    def flags(self) -> list[Checked]:
+        """The findings that the text asserts and the model scores low."""
+        return [item for item in self.findings if item.flag]
 
 
 class Confidence:
@@ -168,7 +191,12 @@ class Confidence:
 
 
 def calibrate(
-    writer: Any, store: Store, *, split: str = "val", features: Features | None = None, show: Show | None = None
+    writer: ReportWriter | EcgTextModel,
+    store: Store,
+    *,
+    split: str = "val",
+    features: Features | None = None,
+    show: Show | None = None,
 ) -> Confidence:
     """Calibrate the findings' scores on the records of ``split`` that have a report.
 
@@ -182,7 +210,7 @@ def calibrate(
     Raises:
         DeriError: no record of the split has a report.
     """
-    model: EcgTextModel = getattr(writer, "encoder", writer)
+    model = writer if isinstance(writer, EcgTextModel) else writer.encoder
     rows = store.rows(split)
     if not (store.report_ids[rows] >= 0).any():
         raise DeriError(f"split {split} of {store.path} has no record with a report: nothing to calibrate on")
@@ -216,3 +244,30 @@ def calibrate(
         "min_positives": MIN_POSITIVES,
     }
     return Confidence(found.weights, known, about)
+
+
+def calibrate_directory(
+    directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", show: Show | None = None
+) -> Confidence:
+    """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
+    from deri.generation.writer import CONFIDENCE_FILE, ReportWriter, resolve_writer
+
+    directory = resolve_writer(directory)
+    confidence = calibrate(ReportWriter.from_pretrained(directory, device=device), store, split=split, show=show)
+    confidence.save(directory / CONFIDENCE_FILE)
+    return confidence
+
+
+def review(writer: ReportWriter, ecgs: ECG | Sequence[ECG], **options: Any) -> list[Reviewed]:
+    """What :meth:`deri.generation.writer.ReportWriter.review` does."""
+    from deri.ecg import ECG
+
+    if isinstance(ecgs, ECG):
+        ecgs = [ecgs]
+    confidence = writer.confidence
+    found = writer.generate(ecgs, **options)
+    embeddings = writer.encoder.encode_ecg(ecgs)
+    return [
+        Reviewed(text, float(found.log_probs[i]), bool(found.finished[i]), confidence.check(embeddings[i], text))
+        for i, text in enumerate(found.texts)
+    ]

@@ -12,7 +12,8 @@ from deri.evaluation.metrics import best_threshold
 from deri.evaluation.zero_shot import class_weights
 from deri.generation.evaluate import finding_matrix
 from deri.models import EcgTextModel
-from deri.reports import load_prompts
+from deri.reports import prompts_for
+from deri.reports.knowledge import LABELS
 from deri.reports.labeller import known_findings
 
 _OWN = {"INJ": ["subendocardial injury."]}
@@ -21,8 +22,8 @@ _OWN = {"INJ": ["subendocardial injury."]}
 
 def finding_prompts() -> dict[str, list[str]]:
     """The shipped prompts of every finding of the labeller, in the order of its table."""
-    known = load_prompts("labels") | _OWN
-    return {code: known[code] for code in known_findings()}
+    shipped = prompts_for(LABELS, [code for code in known_findings() if code not in _OWN])
+    return {code: _OWN[code] if code in _OWN else shipped[code] for code in known_findings()}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,16 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
         if kind == "parquet":
             table = pd.read_parquet(path)
         elif kind == "JSONL":
-            # Without dtype=False pandas makes dates and numbers of texts that look so.
-            table = pd.read_json(path, orient="records", lines=True, dtype=False, convert_dates=False, encoding="utf-8")
+            # Not by pandas, which makes dates and numbers of texts that look so.
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            table = pd.DataFrame([dict(json.loads(line)) for line in lines if line.strip()], dtype=object)
         else:
             table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except (ValueError, OSError) as error:  # ParserError, UnicodeDecodeError and ArrowInvalid are ValueErrors
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:  # ParserError, UnicodeDecodeError and ArrowInvalid are ValueErrors
         what = "CSV or parquet" if kind != "JSONL" else kind
         raise DeriError(f"{path} cannot be read as {what}: {' '.join(str(error).split())}") from error
     missing = [column for column in ("reference", "generated") if column not in table.columns]

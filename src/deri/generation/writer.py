@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from deri.ecg import ECG
+    from deri.generation.confidence import Confidence, Reviewed
 
 FORMAT = "deri-report-writer"
 VERSION = 1
 ENCODER_DIR = "encoder"
+CONFIDENCE_FILE = "confidence.json"
 Show = Callable[[int, int], None]
 
 
@@ -94,6 +96,28 @@ class ReportWriter:
         self.decoder = decoder
         self.tokenizer = tokenizer
         self.about = about or {}
+        self.directory: Path | None = None  # where it was loaded from
+        self._confidence: Confidence | None = None
+
+    @property
+    def confidence(self) -> Confidence:
+        """What tells which findings the ECG model doubts; read from ``confidence.json`` of the writer's directory.
+
+        Raises:
+            DeriError: there is none (``deri report calibrate`` makes it), or it belongs to another encoder.
+        """
+        from deri.evaluation.embed import encoder_digest
+        from deri.generation.confidence import Confidence
+
+        if self._confidence is None:
+            if self.directory is None:
+                raise DeriError("the writer has no confidence: set writer.confidence = calibrate(writer, store)")
+            self._confidence = Confidence.load(self.directory / CONFIDENCE_FILE, digest=encoder_digest(self.encoder))
+        return self._confidence
+
+    @confidence.setter
+    def confidence(self, value: Confidence) -> None:
+        self._confidence = value
 
     @property
     def device(self) -> torch.device:
@@ -111,6 +135,16 @@ class ReportWriter:
     def write(self, ecgs: ECG | Sequence[ECG], **options: Any) -> list[str]:
         """The reports of recordings of any rate and length, in their order; options as in :meth:`generate`."""
         return self.generate(ecgs, **options).texts
+
+    def review(self, ecgs: ECG | Sequence[ECG], **options: Any) -> list[Reviewed]:
+        """Reports, each with its findings held against the ECG model's own scores; options as in :meth:`generate`.
+
+        Raises:
+            DeriError: the writer has no :attr:`confidence`.
+        """
+        from deri.generation.confidence import review
+
+        return review(self, ecgs, **options)
 
     def write_signals(
         self,
@@ -271,6 +305,8 @@ class ReportWriter:
         weights, _ = plain_weights(self.decoder)
         with atomic_path(directory / "model.safetensors") as path:
             save_file(weights, path, metadata={"format": "pt"})
+        if self._confidence is not None:
+            self._confidence.save(directory / CONFIDENCE_FILE)
         write_text(directory / "README.md", card or self._card())
         write_json(
             directory / "config.json",
@@ -315,7 +351,9 @@ class ReportWriter:
         known = ("format", "version", "deri_version", "writer", "memory_shape", "decoder")
         about = {key: value for key, value in content.items() if key not in known}
         decoder.eval()
-        return cls(config, encoder, decoder, tokenizer, about).to(device)
+        writer = cls(config, encoder, decoder, tokenizer, about).to(device)
+        writer.directory = directory
+        return writer
 
     def _card(self) -> str:
         about, config = self.about, self.config

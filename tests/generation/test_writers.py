@@ -1,0 +1,183 @@
+"""Every writer trains, is killed and resumed, saved and loaded, and writes a batch as it writes one ECG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import deri
+from deri.cli.main import main
+from deri.ecg import ECG
+from deri.errors import DeriError
+from deri.generation.config import WriterConfig
+from deri.generation.train import train_writer
+from deri.generation.writer import ReportWriter
+from deri.models import EcgTextModel
+from deri.store import Store
+from support import tiny, writers
+
+EPOCHS = ["epochs=2", "batch_size=16", "checkpoint_steps=2", "log_steps=1", "beams=1"]
+
+
+class Stop(Exception):
+    pass
+
+
+def encoder() -> EcgTextModel:
+    return tiny.model("model.signal.fs=100", "model.signal.samples=1000", pooling="mean")
+
+
+def config_of(kind: str, folder: Path, *more: str, **fields: Any) -> WriterConfig:
+    if kind == "gpt2":
+        fields["writer"] = str(writers.save_gpt2(folder / "gpt2"))
+    elif kind == "prefix":
+        fields["writer"] = f"prefix:{writers.save_llama(folder / 'llama')}"
+    elif kind == "lora":
+        fields |= {"writer": f"prefix:{writers.save_llama(folder / 'llama')}", "lora": {"rank": 2}}
+    elif kind == "r2gen":
+        fields |= {"writer": "r2gen", "tokenizer": "scratch"}
+    return writers.config(*EPOCHS, *more, **fields)
+
+
+def train(store: Store, out: Path, config: WriterConfig, **options: Any) -> Path:
+    return train_writer(encoder(), store, out, config, device="cpu", say=lambda _: None, **options)
+
+
+def losses(run: Path, split: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["split"] == split]
+
+
+def test_tokenizers_of_the_language_models_have_no_pad(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for folder in (writers.save_gpt2(tmp_path / "gpt2"), writers.save_llama(tmp_path / "llama")):
+        assert AutoTokenizer.from_pretrained(folder).pad_token is None
+
+
+@pytest.mark.parametrize("kind", ["scratch", "gpt2", "prefix", "lora", "r2gen"])
+def test_it_trains_and_writes_the_same_after_loading_and_in_a_batch(
+    kind: str, mimic_store: Path, tmp_path: Path
+) -> None:
+    if kind == "lora":
+        pytest.importorskip("peft")
+    store = Store.open(mimic_store)
+    run = train(store, tmp_path / "run", config_of(kind, tmp_path, "lr=0.01"))
+    assert losses(run, "train")[-1] < losses(run, "train")[0]
+    writer = ReportWriter.from_pretrained(run)
+    rows = store.rows("val")[:6]
+    together = writer.generate_store(store, rows)
+    apart = [writer.generate_store(store, rows[i : i + 1]) for i in range(len(rows))]
+    assert together.texts == [one.texts[0] for one in apart]
+    np.testing.assert_allclose(together.log_probs, [one.log_probs[0] for one in apart], atol=1e-4)
+    assert (together.n_tokens <= 24).all()
+    assert (together.finished | (together.n_tokens == 24)).all()  # what never ends is cut, and says so
+    writer.save_pretrained(tmp_path / "again")
+    again = ReportWriter.from_pretrained(tmp_path / "again").generate_store(store, rows)
+    assert again.texts == together.texts
+
+
+@pytest.mark.parametrize("kind", ["frozen", "tuned"])
+def test_a_stopped_run_ends_with_the_same_bits(kind: str, mimic_store: Path, tmp_path: Path) -> None:
+    store = Store.open(mimic_store)
+    config = config_of("scratch", tmp_path, "accumulate=2", encoder=kind)
+    whole = train(store, tmp_path / "whole", config)
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(store, tmp_path / "killed", config, show=stop)
+    train(store, tmp_path / "killed", config, resume=True)
+    for name in ("checkpoints/last.safetensors", "writer/model.safetensors"):
+        expected, found = load_file(whole / name), load_file(tmp_path / "killed" / name)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected), name
+    assert losses(whole, "val") == losses(tmp_path / "killed", "val")
+    with pytest.raises(DeriError, match="another store or encoder"):
+        train(store, tmp_path / "killed", config_of("scratch", tmp_path, "lr=0.5", encoder=kind), resume=True)
+
+
+def test_the_encoder_changes_only_where_it_is_tuned(mimic_store: Path, tmp_path: Path) -> None:
+    store = Store.open(mimic_store)
+    before = {name: value.clone() for name, value in encoder().state_dict().items()}
+    for kind in ("frozen", "tuned"):
+        run = train(store, tmp_path / kind, config_of("scratch", tmp_path, encoder=kind))
+        after = ReportWriter.from_pretrained(run).encoder.state_dict()
+        same = all(torch.equal(before[name], after[name]) for name in before)
+        assert same == (kind == "frozen")
+
+
+@pytest.mark.parametrize("memory", ["tokens", "mixed", "aligned"])
+def test_every_memory_and_the_python_interface(memory: str, mimic_store: Path, tmp_path: Path) -> None:
+    store = Store.open(mimic_store)
+    run = train(store, tmp_path / "run", config_of("scratch", tmp_path, "epochs=1", memory=memory))
+    writer = deri.ReportWriter.from_pretrained(run / "writer")
+    signals = store.signals(store.rows("val")[:2])
+    texts = writer.write([ECG(signal, store.fs) for signal in signals])
+    assert texts == writer.write_signals(signals, store.fs)
+    assert writer.write([]) == []
+    with pytest.raises(DeriError, match="12 leads"):
+        writer.write_signals(signals[:, :3], store.fs)
+
+
+def test_long_reports_are_cut_and_records_without_one_left_out(mimic_store: Path, tmp_path: Path) -> None:
+    store = Store.open(mimic_store)
+    ids = store.report_ids.copy()
+    ids[store.rows("train")[:5]] = -1
+    texts = list(store.reports)
+    texts[ids[store.rows("train")[5]]] = "sinus rhythm. " * 1000
+    store.__dict__ |= {"report_ids": ids, "reports": texts}
+    run = train(store, tmp_path / "run", config_of("scratch", tmp_path, "epochs=1"))
+    records = json.loads((run / "run.json").read_text())["records"]
+    assert records["without_report"] == 5
+    assert records["cut"] >= 1
+    assert records["train"] == len(store.rows("train")) - 5
+
+
+def test_commands_write_reports_that_evaluate_reads(mimic_store: Path, tmp_path: Path) -> None:
+    encoder().save_pretrained(tmp_path / "model")
+    run, out = tmp_path / "run", tmp_path / "reports.jsonl"
+    small = [*writers.SMALL, *EPOCHS]
+
+    def command(*arguments: object) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        assert not stop.value.code
+
+    command("report", "train", "--model", tmp_path / "model", "--data", mimic_store, "--out", run, *small)
+    command("report", "generate", "--writer", run, "--data", mimic_store, "--split", "val", "--out", out)
+    table = pd.read_json(out, lines=True)
+    assert list(table["record_id"].astype(str)) == list(
+        Store.open(mimic_store).index.query("split == 'val'")["record_id"]
+    )
+    assert {"reference", "generated", "log_prob", "n_tokens", "finished", "sentences", "flags"} <= set(table.columns)
+    command("report", "evaluate", out, "--out", tmp_path / "scores.json", "--draws", 10)
+    assert json.loads((tmp_path / "scores.json").read_text())["pairs"] == len(table)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--writer", "scratch", "--lora", "4"], "lora is for prefix writers"),
+        (["--writer", "nowhere/at/all"], "nowhere/at/all"),
+        (["epoch=3"], "did you mean 'epochs'"),
+    ],
+)
+def test_wrong_options_are_told(
+    more: list[str], message: str, mimic_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder().save_pretrained(tmp_path / "model")
+    arguments = ["--model", tmp_path / "model", "--data", mimic_store, "--out", tmp_path / "run"]
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "train", *map(str, arguments), *more])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
