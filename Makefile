@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/deri demo --out runs/demo
 
-# The built-in model anew: simulate, train, write src/deri/models/pretrained/deri-sim. An hour or so on two cores.
+# The built-in model anew: simulate, train, write src/deri/models/pretrained/deri-sim. Takes hours on two cores.
 pretrained: $(STAMP)
 	$(BIN)/python tools/pretrained.py
 

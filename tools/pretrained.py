@@ -100,7 +100,7 @@ training.
 - Method: DERI with the corrected recipe `{model.recipe_name}`; {model.config.backbone} of base width
   {model.config.base_width}, embeddings of {model.config.dim} dimensions, {millions:.2f} M parameters outside the text
   encoder (all-MiniLM-L6-v2, frozen, from the package extra `offline`).
-- Input: {signal.samples / signal.fs:g} s at {signal.fs:g} Hz, twelve leads in mV; fewer leads are taken as zeros.
+- Input: {signal.samples / signal.fs:g} s at {signal.fs:g} Hz, twelve leads in mV.
 - Training data: {options.records:,} recordings and reports of `deri simulate mimic-iv-ecg`, seed {options.seed}
   (deri {__version__}): {len(train.rows("train")):,} to train on, the rest to choose the epoch by held-out loss.
 - Made by `make pretrained`.
@@ -109,7 +109,8 @@ training.
 
 {options.test_records:,} simulated recordings of other patients, zero-shot with the class prompts of the package: macro
 AUROC {value:.3f} ({low:.3f} … {high:.3f}), random encoder {random["macro_auroc"]["value"]:.3f}. They say how well the
-simulation was learned, not how well the model reads real ECGs; for that see docs/pretrained.md.
+simulation was learned, not how well the model reads real ECGs; for that run
+benchmarks/zero_shot_real.py on recordings of your own.
 
 | finding | positives | AUROC |
 |---|---|---|

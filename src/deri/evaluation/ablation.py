@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import Features
+from deri.evaluation.embed import embed_store
 from deri.evaluation.metrics import auroc, patient_weights
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.files import atomic_path, write_json, write_text
@@ -276,10 +276,8 @@ def _scores(model: str, file: Path, store: Store, target: Target, device: str | 
         if kept.shape == (len(rows), len(store.tasks[target.task])):
             return kept
     loaded = load_model(model, device=device or "cpu")
-    features = Features(loaded, store).rows(rows)
-    features = features / np.linalg.norm(features, axis=1, keepdims=True)
     weights = class_weights(loaded, prompts_for(target.task, store.tasks[target.task]))
-    scores = zero_shot(features, weights).astype(np.float32)
+    scores = zero_shot(embed_store(loaded, store, rows), weights)
     with atomic_path(file) as temporary, open(temporary, "wb") as handle:
         np.save(handle, scores)
     return scores

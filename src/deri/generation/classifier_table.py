@@ -22,6 +22,7 @@ from deri.errors import DeriError
 from deri.evaluation.metrics import MIN_POS, best_threshold, patient_weights, score_classes
 from deri.evaluation.result import macro_notes, result_json
 from deri.evaluation.zero_shot import class_weights
+from deri.generation.evaluate import interval
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import clean_report, prompts_for
@@ -213,9 +214,4 @@ def _intervals(
         f1 = np.nanmean(np.where(there > 0, 2 * hits / (calls + there), np.nan), axis=1)
     wrong = calls + there - 2 * hits
     accuracy = (1 - wrong / total).mean(axis=1)
-    return _ci(f1), _ci(accuracy)
-
-
-def _ci(values: np.ndarray) -> list[float] | None:
-    values = values[np.isfinite(values)]
-    return [float(x) for x in np.percentile(values, (2.5, 97.5))] if len(values) else None
+    return interval(f1), interval(accuracy)

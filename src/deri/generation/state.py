@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
 
 from deri.errors import DeriError
-from deri.files import atomic_path
+from deri.training.log import drop_lines
+from deri.training.state import Named, read_state, restore_moments, write_state
 
 VERSION = 1
-Named = list[tuple[str, nn.Parameter]]
 
 
 @dataclass
@@ -29,14 +26,8 @@ class Progress:
 
 def save_state(path: Path, named: Named, optimizer: torch.optim.Optimizer, progress: Progress, run_id: str) -> None:
     """Write the trained parameters and their moments atomically. What is frozen is built again from its source."""
-    tensors: dict[str, torch.Tensor] = {f"model/{name}": parameter for name, parameter in named}
-    for name, parameter in named:
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"version": str(VERSION), "run": run_id, "progress": json.dumps(asdict(progress))}
-    with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+    write_state(path, dict(named), named, optimizer, metadata)
 
 
 def load_state(path: Path, named: Named, optimizer: torch.optim.Optimizer, run_id: str) -> Progress:
@@ -45,12 +36,7 @@ def load_state(path: Path, named: Named, optimizer: torch.optim.Optimizer, run_i
     Raises:
         DeriError: the file is broken, or of another config, store or encoder.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except Exception as error:  # safetensors has its own error type besides OSError
-        raise DeriError(f"{path} cannot be read ({error}); delete it to start the run again") from None
+    metadata, tensors = read_state(path)
     if metadata.get("version") != str(VERSION) or metadata.get("run") != run_id:
         raise DeriError(f"{path} belongs to other options, another store or encoder; start a new run in another --out")
     if {name[6:] for name in tensors if name.startswith("model/")} != {name for name, _ in named}:
@@ -58,15 +44,7 @@ def load_state(path: Path, named: Named, optimizer: torch.optim.Optimizer, run_i
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(tensors[f"model/{name}"])
-    for name, parameter in named:
-        prefix = f"optimizer/{name}/"
-        state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-        if state:
-            # Moments live beside their weights; the step counter stays on the CPU, where torch keeps it.
-            optimizer.state[parameter] = {
-                key: value if key == "step" and not optimizer.defaults.get("fused") else value.to(parameter.device)
-                for key, value in state.items()
-            }
+    restore_moments(tensors, named, optimizer)
     return Progress(**json.loads(metadata["progress"]))
 
 
@@ -74,10 +52,7 @@ class StepLog:
     """Appends lines to ``log.jsonl``; after a resume, lines past the restored step are dropped: they come again."""
 
     def __init__(self, path: Path, step: int) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step(line) <= step]
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        drop_lines(path, step)
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
 
     def write(self, **values: float | int | str | None) -> None:
@@ -87,10 +62,3 @@ class StepLog:
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
-
-
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # cut short by a kill
-        return float("inf")

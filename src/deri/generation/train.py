@@ -23,13 +23,14 @@ from deri.generation.build import build_decoder
 from deri.generation.config import WriterConfig
 from deri.generation.data import Targets, epoch_batches, training_rows
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
-from deri.generation.state import Named, Progress, StepLog, load_state, save_state
+from deri.generation.state import Progress, StepLog, load_state, save_state
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
 from deri.recipes import schema
 from deri.store import Store
 from deri.training.batches import prefetch
 from deri.training.schedule import learning_rate
+from deri.training.state import Named
 
 Say = Callable[[str], None]
 Show = Callable[[int, int], None]

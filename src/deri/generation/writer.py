@@ -23,7 +23,7 @@ from deri.generation.decode import decode
 from deri.generation.memory import memory_of, memory_shape, read_memory
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
-from deri.models.directory import load_weights
+from deri.models.directory import hub_snapshot, load_weights
 from deri.store import Store
 
 if TYPE_CHECKING:
@@ -412,14 +412,7 @@ def resolve_writer(name: str | Path) -> Path:
     text = str(name)
     if path.is_absolute() or text.startswith(".") or text.count("/") != 1:
         raise DeriError(f"writer {name}: no such directory or run; also accepted: a hub id OWNER/NAME")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
-    except Exception as error:  # the hub client raises a dozen unrelated types when it is offline
-        raise DeriError(
-            f"writer {name}: no such directory, and the hub did not give it ({type(error).__name__})"
-        ) from error
+    return hub_snapshot(f"writer {name}", text)
 
 
 def read_writer_config(directory: Path) -> dict[str, Any]:

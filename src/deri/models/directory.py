@@ -104,13 +104,18 @@ def resolve_model(name: str | Path) -> Path:
     if path.is_absolute() or text.startswith(".") or text.count("/") != 1:
         known = ", ".join(["a hub id OWNER/NAME", "random:RECIPE", *builtin_names()])
         raise DeriError(f"model {name}: no such directory or run; also accepted: {known}")
+    return hub_snapshot(f"model {name}", text)
+
+
+def hub_snapshot(what: str, hub_id: str) -> Path:
+    """The files of OWNER/NAME on the model hub, downloaded unless cached; ``what`` begins the DeriError."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"]))
     except Exception as error:  # the hub client raises a dozen unrelated types when it is offline
         raise DeriError(
-            f"model {name}: no such directory, and the hub did not give it ({type(error).__name__}); "
+            f"{what}: no such directory, and the hub did not give it ({type(error).__name__}); "
             "check the name, or download it where there is a network and pass the directory"
         ) from error
 

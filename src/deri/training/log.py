@@ -17,9 +17,7 @@ class RunLog:
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
         self.path = folder / "metrics.jsonl"
         self._say = say
-        if self.path.exists():
-            kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+        drop_lines(self.path, step)
         self._file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
         self._board: Any = None
         try:
@@ -51,6 +49,13 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def drop_lines(path: Path, step: int) -> None:
+    """Remove from a file of JSON lines, if it is there, those past ``step``: they will come again."""
+    if path.exists():
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _step(line: str) -> float:

@@ -6,6 +6,7 @@ Nothing is pickled. Random numbers need no state: every step seeds its own from 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from deri.models import EcgTextModel
 VERSION = 1
 _TEXT = "text_encoder."
 _OBJECTIVE = "objective."
+Named = list[tuple[str, nn.Parameter]]
 
 
 @dataclass
@@ -43,14 +45,8 @@ def save_state(
     run_id: str,
 ) -> None:
     """Write the state atomically. A frozen text encoder is left out: the recipe names it."""
-    tensors = {f"model/{name}": value for name, value in _weights(model, objective).items()}
-    for name, parameter in trained_parameters(model, objective):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"version": str(VERSION), "run": run_id, "progress": json.dumps(asdict(progress))}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    write_state(path, _weights(model, objective), trained_parameters(model, objective), optimizer, metadata)
 
 
 def load_state(
@@ -60,12 +56,7 @@ def load_state(
 
     ``run_id`` identifies what the state is of (recipe, store, number of processes); another one is an error.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except Exception as error:  # safetensors has its own error type besides OSError
-        raise DeriError(f"{path} cannot be read ({error}); delete it to start the run again") from None
+    metadata, tensors = read_state(path)
     if metadata.get("version") != str(VERSION):
         raise DeriError(f"{path} was written by another version of deri; start a new run")
     if metadata.get("run") != run_id:
@@ -80,7 +71,40 @@ def load_state(
     with torch.no_grad():
         for name, value in weights.items():
             value.copy_(tensors[f"model/{name}"])
-    for name, parameter in trained_parameters(model, objective):
+    restore_moments(tensors, trained_parameters(model, objective), optimizer)
+    return Progress(**json.loads(metadata["progress"]))
+
+
+def write_state(
+    path: Path,
+    weights: Mapping[str, torch.Tensor],
+    trained: Named,
+    optimizer: torch.optim.Optimizer,
+    metadata: dict[str, str],
+) -> None:
+    """Write ``weights`` as ``model/NAME`` and the moments of ``trained`` as ``optimizer/NAME/KEY``, atomically."""
+    tensors = {f"model/{name}": value for name, value in weights.items()}
+    for name, parameter in trained:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def read_state(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors that :func:`write_state` wrote. DeriError where the file is broken."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return file.metadata() or {}, tensors
+    except Exception as error:  # safetensors has its own error type besides OSError
+        raise DeriError(f"{path} cannot be read ({error}); delete it to start the run again") from None
+
+
+def restore_moments(tensors: Mapping[str, torch.Tensor], trained: Named, optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimiser the moments that :func:`write_state` wrote."""
+    for name, parameter in trained:
         prefix = f"optimizer/{name}/"
         state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if state:
@@ -89,7 +113,6 @@ def load_state(
                 key: value if key == "step" and not optimizer.defaults.get("fused") else value.to(parameter.device)
                 for key, value in state.items()
             }
-    return Progress(**json.loads(metadata["progress"]))
 
 
 def _weights(model: EcgTextModel, objective: nn.Module) -> dict[str, torch.Tensor]:
@@ -98,7 +121,7 @@ def _weights(model: EcgTextModel, objective: nn.Module) -> dict[str, torch.Tenso
     return weights | {f"{_OBJECTIVE}{name}": value for name, value in objective.state_dict().items()}
 
 
-def trained_parameters(model: EcgTextModel, objective: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def trained_parameters(model: EcgTextModel, objective: nn.Module) -> Named:
     """What the optimiser changes, by name: the model's weights, and those of the objective (a learned temperature)."""
     named = [*model.named_parameters(), *((f"{_OBJECTIVE}{n}", p) for n, p in objective.named_parameters())]
     return [(name, parameter) for name, parameter in named if parameter.requires_grad]
