@@ -63,3 +63,21 @@ def test_values_that_are_not_finite_are_refused(batch: np.ndarray, mode: str, va
 def test_unknown_mode(batch: np.ndarray) -> None:
     with pytest.raises(DeriError, match="zscore"):
         normalise(batch, "zscore")
+
+
+def test_missing_leads_take_no_part_in_minmax_and_stay_zero(batch: np.ndarray) -> None:
+    mask = np.ones((5, 12), bool)
+    mask[1, [0, 4]] = mask[3, 1:] = False
+    zeroed = np.where(mask[..., None], batch, 0).astype(np.float32)
+    out = normalise(zeroed, "minmax", mask)
+    for b in range(5):
+        there = batch[b, mask[b]].astype(float)
+        np.testing.assert_allclose(out[b, mask[b]], (there - there.min()) / (there.max() - there.min()), atol=1e-5)
+        assert not out[b, ~mask[b]].any()
+    np.testing.assert_array_equal(out[[0, 2, 4]], normalise(batch, "minmax")[[0, 2, 4]])
+    np.testing.assert_array_equal(normalise(batch, "minmax", np.ones((5, 12), bool)), normalise(batch, "minmax"))
+    np.testing.assert_array_equal(normalise(zeroed, "millivolt", mask), normalise(zeroed))
+    assert not normalise(zeroed)[~mask].any()
+    np.testing.assert_array_equal(normalise(zeroed[3], "minmax", mask[3]), out[3])
+    with pytest.raises(DeriError, match="flat record"):
+        normalise(np.where(mask[..., None], np.float32(2), 0), "minmax", mask)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deri.ecg import ECG, LEADS, standardise
-from deri.ecg.standardise import repair_published, resample
+from deri.ecg import ECG, LEADS, standardise, standardise_windows
+from deri.ecg.standardise import choose_windows, repair_published, resample, window_count
 from deri.errors import DeriError, ReadError
 
 
@@ -160,9 +161,11 @@ def test_recordings_that_are_refused() -> None:
     assert reason_of(noise(scale=500)) == "amplitude_out_of_range"  # microvolts taken for millivolts
     signal = noise().signal.copy()
     signal[[1, 7]] = np.nan
-    with pytest.raises(ReadError, match=r"x\.hea: leads missing: II, V2$") as caught:
-        standardise(ECG(signal, 500, {"source_file": "x.hea"}))
+    with pytest.raises(ReadError, match=r"x\.hea: leads missing: II, V2; 10 are there, at least 11 are") as caught:
+        standardise(ECG(signal, 500, {"source_file": "x.hea"}), min_leads=11)
     assert caught.value.reason == "missing_leads"
+    assert reason_of(ECG(np.full((12, 5000), np.nan, np.float32), 500)) == "missing_leads"
+    assert standardise(noise(), min_leads=12).missing_leads == ()
 
 
 def test_amplitude_limit_is_that_of_the_store() -> None:
@@ -200,3 +203,112 @@ def test_the_result_is_always_finite_and_of_standard_shape(seed: int, fs: int, s
     assert np.isfinite(done.signal).all()
     assert ("repaired" in done.flags) == (done.repaired_samples > 0)
     assert len(LEADS) == len(done.signal)
+
+
+def without(ecg: ECG, *leads: str, at: slice = slice(None)) -> ECG:
+    signal = ecg.signal.copy()
+    for lead in leads:
+        signal[LEADS.index(lead), at] = np.nan
+    return ECG(signal, ecg.fs, ecg.metadata)
+
+
+@pytest.mark.parametrize("fs", [500, 257, 1000])
+@pytest.mark.parametrize("repair", ["lead", "published"])
+def test_missing_leads_are_zero_and_leave_the_others_alone(fs: int, repair: str) -> None:
+    whole = noise(fs * 9, fs)
+    whole.signal[3, 100] = np.nan  # a gap, so that the published repair has something to mix
+    gone = ("II", "V1", "V6")
+    done = standardise(without(whole, *gone), repair=repair)
+    assert done.missing_leads == gone
+    assert [flag for flag in done.flags if flag.startswith("missing")] == [f"missing_lead:{lead}" for lead in gone]
+    assert done.lead_mask.tolist() == [lead not in gone for lead in LEADS]
+    assert not done.signal[~done.lead_mask].any()
+    assert not any(flag.startswith("flat_lead") for flag in done.flags)
+    assert done.repaired_samples == 1
+    expected = standardise(whole, repair="lead").signal
+    around = slice(0, 5000) if repair == "lead" else slice(300 * 500 // fs, 5000)  # the gap is filled otherwise
+    np.testing.assert_allclose(done.signal[done.lead_mask, around], expected[done.lead_mask, around], atol=1e-5)
+
+
+def test_published_repair_does_not_mix_missing_leads_in() -> None:
+    signal = noise().signal.copy()
+    signal[7, 50] = np.nan
+    gone = without(ECG(signal, 500), "I")
+    expected = repair_published(signal[1:])
+    np.testing.assert_array_equal(standardise(gone, repair="published").signal[1:], expected)
+
+
+def test_one_lead_is_enough_and_none_is_not() -> None:
+    single = without(noise(), *LEADS[:4], *LEADS[5:])
+    done = standardise(single)
+    assert done.lead_mask.sum() == 1
+    np.testing.assert_array_equal(done.signal[4], single.signal[4])
+    assert reason_of(single, min_leads=2) == "missing_leads"
+    assert reason_of(without(noise(), *LEADS)) == "missing_leads"
+    flat = ECG(np.where(np.isnan(single.signal), np.nan, 0.3), 500)
+    assert reason_of(flat) == "flat_record"
+    # Lead by lead at different times, as on a printed sheet: what the part used does not hold is missing there.
+    later = without(noise(10000), "V3", at=slice(0, 5000))
+    assert standardise(later).missing_leads == ("V3",)
+    assert reason_of(without(noise(10000), *LEADS, at=slice(0, 5000))) == "gaps_too_long"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count"),
+    [(2.5, 1), (10, 1), (12.4, 1), (12.5, 2), (20, 2), (22.49, 2), (22.5, 3), (30, 3), (115.2, 12), (86400, 8640)],
+)
+@pytest.mark.parametrize("fs", [100, 500, 977, 1000])
+def test_window_count(seconds: float, count: int, fs: float) -> None:
+    assert window_count(math.ceil(seconds * fs), fs) == count
+
+
+def test_windows_are_spread_from_the_first_on() -> None:
+    assert list(choose_windows(12, None)) == list(range(12))
+    assert list(choose_windows(12, 30)) == list(range(12))
+    assert list(choose_windows(12, 1)) == [0]
+    assert list(choose_windows(12, 5)) == [0, 2, 4, 7, 9]
+
+
+@given(count=st.integers(1, 10_000), wanted=st.integers(1, 200))
+def test_chosen_windows_are_distinct_and_even(count: int, wanted: int) -> None:
+    chosen = list(choose_windows(count, wanted))
+    assert len(chosen) == min(count, wanted)
+    assert chosen[0] == 0
+    assert chosen[-1] < count
+    steps = np.diff([*chosen, count])
+    assert steps.min() >= 1
+    assert steps.max() - steps.min() <= 1
+
+
+@pytest.mark.parametrize("fs", [500, 257, 360, 977.5, 1000])
+def test_windows_are_the_stretches_of_the_whole_recording(fs: float) -> None:
+    ecg = noise(round(33.7 * fs), fs)
+    whole = resample(ecg.signal, Fraction(500 / fs).limit_denominator(1000)) if fs != 500 else ecg.signal
+    found = list(standardise_windows(ecg))
+    assert [done.window for done in found] == [0, 1, 2, 3]
+    assert [done.start_sample for done in found] == [round(k * 10 * fs) for k in range(4)]
+    assert [done.valid_samples for done in found] == [5000, 5000, 5000, round((ecg.n_samples - 30 * fs) * 500 / fs)]
+    for done in found:
+        valid = done.valid_samples
+        stretch = whole[:, done.window * 5000 :][:, :valid]
+        inner = slice(0, valid - 100)  # at its end the first window sees less of the future than the whole does
+        np.testing.assert_allclose(done.signal[:, inner], stretch[:, inner], atol=1e-4)
+        assert not done.signal[:, valid:].any()
+        assert ("cropped" in done.flags, "padded" in done.flags) == (True, valid < 5000)
+    np.testing.assert_array_equal(found[0].signal, standardise(ecg).signal)
+    assert [done.window for done in standardise_windows(ecg, windows=2)] == [0, 2]
+
+
+def test_unusable_windows_are_left_out_while_another_is_usable() -> None:
+    signal = noise(20000).signal.copy()
+    signal[2, :2000] = np.nan
+    signal[:, 10000:15000] = 0.2
+    ecg = ECG(signal, 500)
+    assert [done.window for done in standardise_windows(ecg)] == [1, 3]
+    with pytest.raises(ReadError) as caught:
+        list(standardise_windows(ecg, windows=1))
+    assert caught.value.reason == "gaps_too_long"
+    signal[:, 5000:10000] = signal[:, 15000:] = 0
+    with pytest.raises(ReadError) as caught:
+        list(standardise_windows(ecg))
+    assert caught.value.reason == "gaps_too_long"

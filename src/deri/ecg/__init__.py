@@ -7,7 +7,7 @@ from deri.ecg.normalise import normalise
 from deri.ecg.plot import plot_ecg
 from deri.ecg.read import read_ecg
 from deri.ecg.recording import ECG
-from deri.ecg.standardise import Standardised, standardise
+from deri.ecg.standardise import Standardised, standardise, standardise_windows
 
 __all__ = [
     "ECG",
@@ -19,4 +19,5 @@ __all__ = [
     "plot_ecg",
     "read_ecg",
     "standardise",
+    "standardise_windows",
 ]

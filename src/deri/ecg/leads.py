@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -115,9 +116,9 @@ def _derivable(have: set[int]) -> tuple[Derivation, ...]:
     return tuple(d for d in _EINTHOVEN + _GOLDBERGER if d.lead not in have)
 
 
-def arrange(channels: np.ndarray, plan: LeadPlan) -> np.ndarray:
+def arrange(channels: np.ndarray | Sequence[np.ndarray], plan: LeadPlan) -> np.ndarray:
     """Channels (k, n) in mV to float32 (12, n) in canonical order; missing leads are NaN, derivable ones computed."""
-    signal = np.empty((len(LEADS), channels.shape[1]), dtype=np.float32)
+    signal = np.empty((len(LEADS), len(channels[0])), dtype=np.float32)
     for channel, row in enumerate(plan.rows):
         if row >= 0:
             signal[row] = channels[channel]

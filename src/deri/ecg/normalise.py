@@ -14,7 +14,7 @@ MILLIVOLT_LIMIT = 10.0
 """``millivolt`` clips to this many mV: QRS complexes stay below it, loose electrodes do not."""
 
 
-def normalise(signal: np.ndarray, mode: str = "millivolt") -> np.ndarray:
+def normalise(signal: np.ndarray, mode: str = "millivolt", lead_mask: np.ndarray | None = None) -> np.ndarray:
     """Scale signals for a model; the batch is handled as a whole.
 
     Args:
@@ -22,9 +22,11 @@ def normalise(signal: np.ndarray, mode: str = "millivolt") -> np.ndarray:
         mode: ``millivolt`` subtracts each lead's mean over time and clips to ±10 mV: amplitudes, which carry meaning
             (hypertrophy, low voltage), stay in mV. ``minmax`` maps the smallest and largest value over all leads and
             samples of a record to 0 and 1, as published (SPEC §2).
+        lead_mask: bool (..., 12), the leads that are there; the others are rows of zeros, which ``minmax`` passes over.
+            None: all are there.
 
     Returns:
-        float32, same shape.
+        float32, same shape; rows of zeros for the leads that are missing, in either mode.
 
     Raises:
         DeriError: unknown mode; ``minmax`` of a record that is flat; values that are not finite.
@@ -38,8 +40,10 @@ def normalise(signal: np.ndarray, mode: str = "millivolt") -> np.ndarray:
             raise DeriError("cannot normalise: the signal has samples that are not finite; standardise it first")
         np.clip(out, -MILLIVOLT_LIMIT, MILLIVOLT_LIMIT, out=out)
         return out
-    low = signal.min(axis=(-2, -1), keepdims=True)
-    span = signal.max(axis=(-2, -1), keepdims=True) - low
+    there = None if lead_mask is None or np.all(lead_mask) else np.asarray(lead_mask, bool)[..., None]
+    of_low, of_high = (signal, signal) if there is None else (np.where(there, signal, v) for v in (np.inf, -np.inf))
+    low = of_low.min(axis=(-2, -1), keepdims=True)
+    span = of_high.max(axis=(-2, -1), keepdims=True) - low
     if not np.isfinite(span).all():
         raise DeriError("cannot normalise: the signal has samples that are not finite; standardise it first")
     flat = np.flatnonzero(span <= 0)
@@ -48,4 +52,4 @@ def normalise(signal: np.ndarray, mode: str = "millivolt") -> np.ndarray:
         raise DeriError(f"min-max normalisation of a flat record{which}: all its samples have one value; leave it out")
     out = signal - low
     out /= span
-    return out
+    return out if there is None else np.where(there, out, np.float32(0))

@@ -44,6 +44,7 @@ def plot_ecg(
     *,
     title: str | None = None,
     annotations: Sequence[str] | None = None,
+    strip: str | None = None,
 ) -> Figure:
     """Draw a recording on ECG paper.
 
@@ -56,6 +57,7 @@ def plot_ecg(
         path: write a PNG (10 pixels per mm) or an SVG here, by suffix, atomically. None only returns the figure.
         title: headline; by default the name of the source file.
         annotations: lines of text under it, e.g. what a model found.
+        strip: lead of the rhythm strip; by default the first of ``RHYTHM_LEADS`` that was recorded.
 
     Returns:
         A matplotlib figure whose size is the paper's: printed unscaled, 1 mm is 1 mm.
@@ -82,13 +84,26 @@ def plot_ecg(
     top = height - head
     for index, row in enumerate(ROWS):
         _draw_row(axes, ecg, row, _baseline(top, index))
-    _draw_rhythm_strip(axes, ecg, _baseline(top, 3))
+    _draw_rhythm_strip(axes, ecg, _baseline(top, 3), strip)
     if path is not None and suffix is not None:
         # The salt and the missing date make equal drawings equal files.
         with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "deri"}):
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
             figure.savefig(temporary, format=suffix[1:], dpi=_DPI, facecolor=_PAPER, metadata=metadata)
     return figure
+
+
+def ecg_png(ecg: ECG, *, width: int = 1400, title: str | None = None, strip: str | None = None) -> bytes:
+    """Draw a recording as :func:`plot_ecg` does, as a PNG of ``width`` pixels in few colours, some 50 KB."""
+    import io
+
+    from PIL import Image
+
+    figure = plot_ecg(ecg, title=title, strip=strip)
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=width / (_WIDTH / 25.4), facecolor=_PAPER, metadata={"Software": None})
+    Image.open(full).convert("RGB").quantize(48).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def _on_grid(length: float) -> float:
@@ -172,9 +187,9 @@ def _draw_row(axes: Axes, ecg: ECG, leads: Sequence[str], baseline: float) -> No
             axes.vlines(x, baseline - 4, baseline + 4, colors=_INK, linewidth=0.2 * _POINTS_PER_MM, zorder=3)
 
 
-def _draw_rhythm_strip(axes: Axes, ecg: ECG, baseline: float) -> None:
+def _draw_rhythm_strip(axes: Axes, ecg: ECG, baseline: float, strip: str | None) -> None:
     missing = ecg.missing_leads
-    lead = next((lead for lead in RHYTHM_LEADS if lead not in missing), "II")
+    lead = strip or next((lead for lead in RHYTHM_LEADS if lead not in missing), "II")
     _draw_calibration(axes, baseline)
     _draw_trace(axes, ecg, lead, _LEFT, baseline, 0.0, _SECONDS)
 

@@ -78,11 +78,10 @@ class ECG:
             listed = ", ".join(f"{name}: {channel.size}" for name, channel in zip(names, channels, strict=True))
             raise ReadError(f"the leads differ in length ({listed} samples)", "unequal_lead_lengths")
         plan = lead_plan(tuple(names))
-        values = np.stack(channels)
         merged = dict(metadata or {})
         merged["derived_leads"] = {LEADS[d.lead]: d.formula for d in plan.derivations}
         merged["dropped_leads"] = list(plan.dropped)
-        return cls(arrange(values, plan), float(fs), merged)
+        return cls(arrange(channels, plan), float(fs), merged)
 
     @property
     def n_samples(self) -> int:
@@ -97,8 +96,12 @@ class ECG:
     @property
     def missing_leads(self) -> tuple[str, ...]:
         """Leads without a single finite sample."""
-        empty = ~np.isfinite(self.signal).any(axis=1)
-        return tuple(lead for lead, gone in zip(LEADS, empty, strict=True) if gone)
+        # Row by row, the beginning first: of a day-long recording not one more array of its size.
+        return tuple(
+            lead
+            for lead, row in zip(LEADS, self.signal, strict=True)
+            if not np.isfinite(row[:4096]).any() and not np.isfinite(row[4096:]).any()
+        )
 
     def plot(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -18,6 +20,8 @@ RepairRule = Literal["lead", "published"]
 MAX_GAP_SECONDS = 1.0
 MAX_GAP_FRACTION = 0.2
 MIN_SECONDS = 2.0
+MIN_LAST_SECONDS = 2.5
+"""The shortest last stretch of a long recording that is a window of its own."""
 MAX_MILLIVOLT = 32.767
 """The largest amplitude that the store's int16 at 1 µV per unit holds; far beyond any heart."""
 FLAT_MILLIVOLT = 1e-3
@@ -31,31 +35,48 @@ FILTER_REACH = 16
 
 @dataclass(frozen=True)
 class Standardised:
-    """A recording of standard length and rate.
+    """A recording, or a window of one, of standard length and rate.
 
     Attributes:
         signal: float32 (12, samples) in mV, finite everywhere, rows in the order of ``LEADS``.
         valid_samples: how many samples were recorded; smaller than ``samples`` where zeros were appended.
-        repaired_samples: number of non-finite samples that were filled in the part that was used, over all leads.
+        repaired_samples: number of non-finite samples that were filled in the part that was used, over all leads
+            that are there.
         flags: what happened and what is suspicious: the codes of ``ecg.metadata["warnings"]``, ``derived_lead:X``,
-            ``repaired``, ``resampled``, ``cropped``, ``padded``, ``flat_lead:X``, ``low_amplitude``.
+            ``missing_lead:X``, ``repaired``, ``resampled``, ``cropped``, ``padded``, ``flat_lead:X``,
+            ``low_amplitude``.
+        missing_leads: leads without any sample in the part used; their rows are zero.
+        window: number of the window, 0-based: it begins ``window`` times ``samples / fs`` seconds into the recording.
+        start_sample: its first sample, in samples of the recording.
     """
 
     signal: np.ndarray
     valid_samples: int
     repaired_samples: int
     flags: tuple[str, ...]
+    missing_leads: tuple[str, ...] = ()
+    window: int = 0
+    start_sample: int = 0
+
+    @property
+    def lead_mask(self) -> np.ndarray:
+        """Which leads are there, bool (12,)."""
+        return np.array([lead not in self.missing_leads for lead in LEADS])
 
 
-def standardise(ecg: ECG, fs: float = 500.0, samples: int = 5000, *, repair: str = "lead") -> Standardised:
-    """Repair gaps, resample, then crop or pad.
+def standardise(
+    ecg: ECG, fs: float = 500.0, samples: int = 5000, *, repair: str = "lead", min_leads: int = 1
+) -> Standardised:
+    """Repair gaps, resample, then crop or pad. Of a long recording this is the first window.
 
     The rules, in order:
 
     1. *Part used.* The first ``samples / fs`` seconds (plus the few samples the resampling filter looks ahead). What
        comes later is not looked at. A recording shorter than 2 s is refused (``too_short``), as is a sampling rate
        outside 50 Hz to 100 kHz (``bad_sampling_rate``).
-    2. *Leads.* A lead without any finite sample in the whole recording is refused (``missing_leads``, all are listed).
+    2. *Leads.* A lead without any finite sample in that part is missing: a row of zeros, listed in ``missing_leads``
+       and flagged ``missing_lead:X``; the following rules pass over it. With fewer than ``min_leads`` others the
+       recording is refused (``missing_leads``), and in any case without a single one.
     3. *Gaps* (NaN, inf), ``repair="lead"``: each is filled from its own lead by linear interpolation between its
        neighbours, at the ends by the nearest value. A lead with more than 20 % of such samples, or one gap longer than
        1 s, is refused (``gaps_too_long``). ``repair="published"``: see :func:`repair_published`.
@@ -72,11 +93,79 @@ def standardise(ecg: ECG, fs: float = 500.0, samples: int = 5000, *, repair: str
         fs: wanted sampling rate in Hz.
         samples: wanted length in samples.
         repair: ``lead`` (default) or ``published``.
+        min_leads: how many of the twelve leads, recorded or derived, must be there.
 
     Raises:
         ReadError: with the reasons above.
         DeriError: an unknown ``repair``.
     """
+    _check(ecg, repair)
+    return _window(ecg, 0, 0, fs, samples, repair, min_leads)
+
+
+def standardise_windows(
+    ecg: ECG,
+    fs: float = 500.0,
+    samples: int = 5000,
+    *,
+    windows: int | None = None,
+    repair: str = "lead",
+    min_leads: int = 1,
+) -> Iterator[Standardised]:
+    """Yield windows of ``samples / fs`` seconds of a recording, without overlap, each by :func:`standardise`'s rules.
+
+    A window may begin in the middle of the recording: its resampling sees the samples before it. A window that cannot
+    be used is left out while another one can.
+
+    Args:
+        ecg: any recording; one of up to ``samples / fs`` seconds is one window.
+        fs: wanted sampling rate in Hz.
+        samples: length of a window in samples.
+        windows: how many at most, see :func:`choose_windows`; None: all of :func:`window_count`.
+        repair: ``lead`` or ``published``.
+        min_leads: of each window.
+
+    Raises:
+        ReadError: no window can be used; the reason is the first one's.
+        DeriError: an unknown ``repair``.
+    """
+    _check(ecg, repair)
+    seconds = samples / fs
+    first: ReadError | None = None
+    usable = False
+    for number in choose_windows(window_count(ecg.n_samples, ecg.fs, seconds), windows):
+        try:
+            found = _window(ecg, number, round(number * seconds * ecg.fs), fs, samples, repair, min_leads)
+        except ReadError as error:
+            first = first or error
+            continue
+        usable = True
+        yield found
+    if not usable and first is not None:
+        raise first
+
+
+def window_count(n_samples: int, fs: float, seconds: float = 10.0) -> int:
+    """Return how many windows of ``seconds`` a recording of ``n_samples`` at ``fs`` Hz has.
+
+    They follow each other without overlap. What is left at the end is a window of its own from 2.5 s on. A recording
+    has at least one.
+    """
+    rest = n_samples / fs - min(MIN_LAST_SECONDS, seconds)
+    return 1 + max(0, math.floor(rest / seconds + 1e-9))
+
+
+def choose_windows(count: int, wanted: int | None) -> Sequence[int]:
+    """Return the numbers of ``wanted`` of ``count`` windows, spread evenly: window ``floor(i · count / wanted)``.
+
+    The first is window 0. None, and any number from ``count`` on, mean all of them.
+    """
+    if wanted is None or wanted >= count:
+        return range(count)
+    return [i * count // wanted for i in range(wanted)]
+
+
+def _check(ecg: ECG, repair: str) -> None:
     if repair not in ("lead", "published"):
         raise DeriError(f"unknown repair rule {repair!r}; choose lead or published")
     if not MIN_FS <= ecg.fs <= MAX_FS:
@@ -85,27 +174,36 @@ def standardise(ecg: ECG, fs: float = 500.0, samples: int = 5000, *, repair: str
         raise ReadError(
             f"{_name(ecg)}: {ecg.duration:.2f} s are too short; at least {MIN_SECONDS:g} s are needed", "too_short"
         )
-    if ecg.missing_leads:
-        raise ReadError(f"{_name(ecg)}: leads missing: {', '.join(ecg.missing_leads)}", "missing_leads")
 
+
+def _window(ecg: ECG, number: int, start: int, fs: float, samples: int, repair: str, min_leads: int) -> Standardised:
     ratio = Fraction(fs / ecg.fs).limit_denominator(1000)
-    total = round(ecg.n_samples * ratio)
-    used = ecg.signal[:, : _samples_needed(samples, ratio)]
-    used, repaired = _repair(ecg, used, repair)
-    flags = _provenance_flags(ecg)
+    total = round((ecg.n_samples - start) * ratio)
+    # What the resampling filter sees of the time before, in whole steps of its grid.
+    steps = min(start // ratio.denominator, -(-_filter_reach(ratio) // ratio.denominator))
+    before = steps * ratio.denominator
+    used = ecg.signal[:, start - before : start + _samples_needed(samples, ratio)]
+    bad = ~np.isfinite(used)
+    there = _leads_there(ecg, bad[:, before : before + math.ceil(samples / ratio)], min_leads)
+    names: Sequence[str] = LEADS
+    if there is not None:
+        used, bad, names = used[there], bad[there], [LEADS[row] for row in there]
+    used, repaired = _repair(ecg, used, bad, repair, names)
+    missing = tuple(lead for lead in LEADS if lead not in names)
+    flags = _provenance_flags(ecg, missing)
     if repaired:
         flags.append("repaired")
-    flags += _amplitude_flags(ecg, used)
+    flags += _amplitude_flags(ecg, used, names)
     if ratio != 1:
-        used = resample(used, ratio)
+        used = resample(used, ratio)[:, steps * ratio.numerator :]
         flags.append("resampled")
     valid = min(total, samples)
-    if total > samples:
+    if number or total > samples:
         flags.append("cropped")
     if total < samples:
         flags.append("padded")
     signal = np.zeros((len(LEADS), samples), dtype=np.float32)
-    signal[:, :valid] = used[:, :valid]
+    signal[slice(None) if there is None else there, :valid] = used[:, :valid]
     largest = float(np.abs(signal).max())
     if largest > MAX_MILLIVOLT:
         raise ReadError(
@@ -113,7 +211,22 @@ def standardise(ecg: ECG, fs: float = 500.0, samples: int = 5000, *, repair: str
             "is the unit or the gain in its header right?",
             "amplitude_out_of_range",
         )
-    return Standardised(signal, valid, repaired, tuple(flags))
+    return Standardised(signal, valid, repaired, tuple(flags), missing, number, start)
+
+
+def _leads_there(ecg: ECG, bad: np.ndarray, min_leads: int) -> np.ndarray | None:
+    """Rows with a finite sample in the part used, of which ``bad`` (12, n) marks the others; None: all twelve."""
+    if not bad[:, 0].any() and min_leads <= len(LEADS):
+        return None
+    gone = np.asarray(bad.all(axis=1))
+    there = np.flatnonzero(~gone)
+    if len(there) < max(min_leads, 1):
+        listed = ", ".join(lead for lead, missing in zip(LEADS, gone, strict=True) if missing)
+        wanted = f"; {len(there)} are there, at least {max(min_leads, 1)} are wanted"
+        if not len(there) and len(ecg.missing_leads) < len(LEADS):
+            raise ReadError(f"{_name(ecg)}: no lead has a sample in the part used", "gaps_too_long")
+        raise ReadError(f"{_name(ecg)}: leads missing: {listed}{wanted}", "missing_leads")
+    return there if gone.any() else None
 
 
 def _name(ecg: ECG) -> str:
@@ -153,8 +266,7 @@ def resample(signal: np.ndarray, ratio: Fraction) -> np.ndarray:
     return np.asarray(moved + mean, dtype=np.float32)
 
 
-def _repair(ecg: ECG, signal: np.ndarray, rule: str) -> tuple[np.ndarray, int]:
-    bad = ~np.isfinite(signal)
+def _repair(ecg: ECG, signal: np.ndarray, bad: np.ndarray, rule: str, names: Sequence[str]) -> tuple[np.ndarray, int]:
     if not bad.any():
         return signal, 0
     if rule == "published":
@@ -173,7 +285,7 @@ def _repair(ecg: ECG, signal: np.ndarray, rule: str) -> tuple[np.ndarray, int]:
         share = float(bad[row].mean())
         if longest > MAX_GAP_SECONDS * ecg.fs or share > MAX_GAP_FRACTION:
             raise ReadError(
-                f"{_name(ecg)}: lead {LEADS[row]} lacks {100 * share:.0f} % of its samples, "
+                f"{_name(ecg)}: lead {names[int(row)]} lacks {100 * share:.0f} % of its samples, "
                 f"{longest / ecg.fs:.2f} s at a stretch; up to {100 * MAX_GAP_FRACTION:.0f} % and "
                 f"{MAX_GAP_SECONDS:g} s are filled",
                 "gaps_too_long",
@@ -218,12 +330,13 @@ def repair_published(signal: np.ndarray) -> np.ndarray:
     return np.where(bad & (around > 0), mean, signal).astype(np.float32)
 
 
-def _provenance_flags(ecg: ECG) -> list[str]:
+def _provenance_flags(ecg: ECG, missing: Sequence[str]) -> list[str]:
     flags = list(ecg.metadata.get("warnings", {}))
-    return flags + [f"derived_lead:{lead}" for lead in ecg.metadata.get("derived_leads", {})]
+    flags += [f"derived_lead:{lead}" for lead in ecg.metadata.get("derived_leads", {}) if lead not in missing]
+    return flags + [f"missing_lead:{lead}" for lead in missing]
 
 
-def _amplitude_flags(ecg: ECG, signal: np.ndarray) -> list[str]:
+def _amplitude_flags(ecg: ECG, signal: np.ndarray, names: Sequence[str]) -> list[str]:
     span = np.ptp(signal, axis=1)
     if not span.any():
         raise ReadError(f"{_name(ecg)}: every lead is flat", "flat_record")
@@ -233,5 +346,5 @@ def _amplitude_flags(ecg: ECG, signal: np.ndarray) -> list[str]:
             "is the unit or the gain in its header right?",
             "amplitude_out_of_range",
         )
-    flags = [f"flat_lead:{lead}" for lead, value in zip(LEADS, span, strict=True) if value < FLAT_MILLIVOLT]
+    flags = [f"flat_lead:{lead}" for lead, value in zip(names, span, strict=True) if value < FLAT_MILLIVOLT]
     return flags + (["low_amplitude"] if span.max() < LOW_MILLIVOLT else [])
