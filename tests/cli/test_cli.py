@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from deri.cli.main import main
-from support import tiny
+from deri.ecg import LEADS, read_ecg
+from deri.models import load_model
+from support import tiny, windowed
 from support.released import released_merl
 
 
@@ -244,3 +246,105 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
     with pytest.raises(DeriError):
         main(["info", str(tmp_path / "gone.hea"), "--debug"])
+
+
+def test_few_leads_and_long_recordings_from_prepare_to_classify(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = windowed.dataset(tmp_path / "source").root
+    (source / "labels.csv").write_text("file,labels\n" + "".join(f"{name}.npz,AFIB\n" for name in windowed.WINDOWS))
+    assert run("prepare", "folder", source, "--out", tmp_path / "s", "--windows", "all", "--min-leads", 1) == 0
+    assert "windows: 10 of 10 s, of 2 longer" in capsys.readouterr().out
+    assert run("info", tmp_path / "s", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["records"], shown["windows"]) == (6, "10 of 10 s; 2 records are longer than one")
+    assert shown["missing leads"] == {"records": 1, **{lead: 1 for lead in LEADS if lead != "II"}}
+    assert sum(shown["splits"].values()) == 6
+    assert run("info", source / "single.npz") == 0
+    assert capsys.readouterr().err == f"{source / 'single.npz'}: 1 of 12 leads (II)\n"
+
+    files = [source / "single.npz", source / "long.npz", source / "eight.npz"]
+    question = ["--model", model_dir, "--labels", "atrial fibrillation", "--labels", "sinus rhythm"]
+    assert run("classify", *files, *question, "--json") == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"{files[0]}: 1 of 12 leads (II); the model was trained with 12: expect less\n"
+    rows = json.loads(printed.out)
+    assert [row["leads"] for row in rows] == [["II"], list(LEADS), list(LEADS)]
+    assert [row["windows"] for row in rows] == [1, 4, 1]
+    model = load_model(str(model_dir))
+    expected = model.classify([read_ecg(file) for file in files], ["atrial fibrillation", "sinus rhythm"])
+    np.testing.assert_allclose([row["sinus rhythm"] for row in rows], expected["sinus rhythm"], atol=1e-5)
+
+    assert run("classify", files[1], *question, "--per-window", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["start_s"] for row in rows] == [0, 10, 20, 30]
+    first = model.classify(read_ecg(files[1]), ["sinus rhythm"], windows=1)
+    np.testing.assert_allclose(rows[0]["sinus rhythm"], first["sinus rhythm"][0], atol=1e-5)
+    assert run("classify", files[1], *question, "--windows", 1) == 0
+    assert f"{first['sinus rhythm'][0]:.3f}" in capsys.readouterr().out
+    assert "--windows none: a number" in fails(capsys, "classify", files[1], *question, "--windows", "none")
+
+    assert run("embed", tmp_path / "s", files[1], "--model", model_dir, "--out", tmp_path / "e.parquet") == 0
+    table = pd.read_parquet(tmp_path / "e.parquet")
+    assert sorted(table["record_id"][:6]) == sorted(windowed.WINDOWS)
+    both = np.stack(table["embedding"][table["record_id"] == "long"])
+    np.testing.assert_allclose(both[0], both[1], atol=1e-3)  # the store rounds to 1 µV
+
+
+@pytest.mark.slow
+def test_few_leads_from_prepare_to_pretrain_and_zero_shot(model_dir: Path, tmp_path: Path) -> None:
+    """A folder of single-lead, 8-lead and 12-lead files of 2.5 to 30 s through the whole of the command line."""
+    source = tmp_path / "source"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["file,report,labels,subject,split"]
+    kinds = [("II",), ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"), LEADS]
+    for i in range(36):
+        leads, seconds = kinds[i % 3], (2.5, 10, 30)[i // 3 % 3]
+        time = np.arange(round(seconds * 250)) / 250
+        beat = np.exp(-(((time % (0.5 if i % 2 else 0.9) - 0.2) / 0.02) ** 2))
+        signal = rng.uniform(0.5, 1.5, (len(leads), 1)) * beat + rng.normal(0, 0.02, (len(leads), len(time)))
+        np.savez(source / f"{i}.npz", signal=signal.astype(np.float32), fs=250, units="mV", leads=leads)
+        text, label = ("sinus tachycardia", "STACH") if i % 2 else ("normal sinus rhythm", "NORM")
+        lines.append(f"{i}.npz,{text},{label},p{i},{('train', 'train', 'val', 'test')[i % 4]}")
+    (source / "labels.csv").write_text("\n".join(lines) + "\n")
+    command = ["prepare", "folder", source, "--labels", source / "labels.csv", "--out", tmp_path / "s"]
+    assert run(*command, "--windows", "all", "--workers", 2) == 0
+    from deri.store import Store
+
+    store = Store.open(tmp_path / "s")
+    assert (store.recordings, len(store)) == (36, 36 + 12 * 2)
+    assert np.bincount(store.lead_mask(store.rows()).sum(axis=1))[[1, 12]].tolist() == [12, 24]
+    encoder = load_model(str(model_dir)).text_encoder
+    encoder.model.save_pretrained(tmp_path / "bert")
+    encoder.tokenizer.save_pretrained(tmp_path / "bert")
+    small = ["model.base_width=4", "model.dim=32", "model.decoder.hidden=16", "model.decoder.head_dim=8"]
+    train = ["pretrain", "--data", tmp_path / "s", "--out", tmp_path / "run", *small]
+    text = f"model.text.encoder={tmp_path / 'bert'}"
+    assert run(*train, text, "train.epochs=1", "train.batch_size=8", "train.warmup_steps=1") == 0
+    zero = ["zeroshot", "--model", tmp_path / "run", "--data", tmp_path / "s", "--task", "labels"]
+    assert run(*zero, "--split", "all", "--out", tmp_path / "z.json") == 0
+    result = json.loads((tmp_path / "z.json").read_text())
+    assert result["n"] == 36
+    assert 0 <= result["macro_auroc"]["value"] <= 1
+
+
+def test_merge_and_the_page_of_a_store(mimic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, limit in enumerate((10, 24)):
+        assert run("prepare", "mimic-iv-ecg", mimic, "--limit", limit, "--out", tmp_path / f"s{i}") == 0
+    capsys.readouterr()
+    command = ["merge", tmp_path / "s0", tmp_path / "s1", "--out"]
+    assert run(*command, tmp_path / "all") == 0
+    printed = capsys.readouterr().out
+    assert "mimic-iv-ecg: 34 recordings, 34 stored, 0 rejected" in printed
+    assert "duplicates: 10 recordings have the samples of an earlier one" in printed
+    assert run(*command, tmp_path / "once", "--duplicates", "drop") == 0
+    assert "34 recordings, 24 stored, 10 rejected" in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert run("info", tmp_path / "all", "--html", page, "--root", mimic, "--examples", 1, "--json") == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["page"], about["flags"]["duplicate"], about["duplicates"]["recordings"]) == (str(page), 10, 10)
+    assert "data:image/png;base64" in page.read_text()
+    assert "exists" in fails(capsys, *command, tmp_path / "all")
+    assert "--html" in fails(capsys, "info", mimic, "--html", page)
+    assert "--root" in fails(capsys, "info", tmp_path / "all", "--html", page, "--root", tmp_path / "none")

@@ -120,6 +120,9 @@ def test_features_of_a_store_leave_padding_out(tmp_path: object) -> None:
             short[:, 4000:] = 0
             return np.stack([whole, short])[rows]
 
+        def lead_mask(self, rows: np.ndarray) -> np.ndarray:
+            return np.ones((len(rows), 12), bool)
+
     found = extract_features(Padded(), np.array([1, 0]))  # type: ignore[arg-type]
     whole = recording(REGULAR).astype(np.float32)
     np.testing.assert_allclose(found[0], ecg_features(whole[:, :4000], 500.0), rtol=1e-5)

@@ -43,3 +43,19 @@ def test_crop_pad_and_valid_samples() -> None:
     assert valid.tolist() == [5000, 5000]
     cropped, _ = Preprocess(Signal(samples=1000))(x, 500.0)
     np.testing.assert_allclose(cropped.numpy(), x[..., :1000] - x[..., :1000].mean(axis=-1, keepdims=True), atol=1e-5)
+
+
+def test_the_lead_mask_follows_the_lead_order() -> None:
+    rng = np.random.default_rng(1)
+    x = (rng.normal(size=(2, 12, 1000)) + 5).astype(np.float32)
+    mask = np.ones((2, 12), bool)
+    mask[0, [LEADS.index("aVL"), LEADS.index("V2")]] = False
+    x[~mask] = 0
+    for order, names in (("canonical", LEADS), ("mimic", MIMIC_LEADS)):
+        signal = Signal(lead_order=order, normalise="minmax", samples=1000)
+        out, _ = Preprocess(signal)(x, 500.0, None, mask)
+        assert not out[0, [names.index("aVL"), names.index("V2")]].any()
+        assert float(out[0].max()) == 1
+        # Without the mask the zeros would count as the smallest value, and every other one would lie far above it.
+        assert float(out[0, names.index("V1")].mean()) < 0.7
+        np.testing.assert_array_equal(out[1], Preprocess(signal)(x, 500.0)[0][1])

@@ -102,7 +102,7 @@ def test_twenty_kills_at_any_moment(command, dataset, content, tmp_path: Path) -
     rng = random.Random()
     kills = stores = 0
     while kills < 20:
-        process = command(rng.choice([1, 1, 2]))
+        process = command(rng.choice([1, 1, 1, 2]))
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(rng.uniform(0, 0.9))

@@ -166,11 +166,11 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_version_is_refused_by_name(copied: Path, small) -> None:
-    edit_meta(copied, version=2, deri_version="7.1")
-    message = r"has version 2 \(written by deri 7\.1\), this deri reads version 1: prepare the data again"
+    edit_meta(copied, version=3, deri_version="7.1")
+    message = r"has version 3 \(written by deri 7\.1\), this deri reads version 2: prepare the data again"
     with pytest.raises(DeriError, match=message):
         Store.open(copied)
-    with pytest.raises(DeriError, match="store version 2, now 1"):
+    with pytest.raises(DeriError, match="store version 3, now 2"):
         prepare(small, copied)
 
 

@@ -17,8 +17,9 @@ from hypothesis.extra import numpy as hnp
 
 import deri.ecg
 from deri.errors import DeriError, ReadError
-from deri.store import Store, prepare
+from deri.store import Store, chunks, prepare
 from deri.store.chunks import quantise
+from deri.store.direct import DirectReader
 from deri.store.layout import chunk_count, chunk_size
 from deri.store.npy import NpyAppender
 
@@ -164,8 +165,10 @@ def test_bad_options_are_refused(small, tmp_path: Path, options, message) -> Non
 def test_an_interrupted_run_continues_where_it_was(dataset, content, tmp_path: Path, monkeypatch) -> None:
     prepare(dataset, tmp_path / "whole")
     reads: list[str] = []
-    read_ecg = deri.ecg.read_ecg
-    monkeypatch.setattr(deri.ecg, "read_ecg", lambda path: (reads.append(Path(path).name), read_ecg(path))[1])
+    read = chunks.read_recording
+    monkeypatch.setattr(
+        chunks, "read_recording", lambda path, *a, **k: (reads.append(Path(path).name), read(path, *a, **k))[1]
+    )
 
     def interrupt(done: int, total: int) -> None:
         assert total == 200
@@ -197,6 +200,7 @@ def test_a_defect_in_a_reader_costs_one_recording(small, tmp_path: Path, monkeyp
             raise ZeroDivisionError("gain")
         return read_ecg(path)
 
+    monkeypatch.setattr(DirectReader, "read", lambda *_: None)
     monkeypatch.setattr(deri.ecg, "read_ecg", broken)
     summary = prepare(small, tmp_path / "s")
     assert summary.rejected == {"no_report": 1, "reader_error": 1}
@@ -208,6 +212,7 @@ def test_a_machine_that_cannot_read_is_no_reject(small, tmp_path: Path, monkeypa
         raise ReadError("cannot be opened", "unreadable_file") from OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
+        patch.setattr(DirectReader, "read", lambda *_: None)
         patch.setattr(deri.ecg, "read_ecg", no_files)
         with pytest.raises(DeriError, match=r"Too many open files.*run the same command again"):
             prepare(small, tmp_path / "s")
@@ -324,7 +329,7 @@ def test_store_json_holds_the_format(small, tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "s" / "store.json").read_text())
     assert {key: meta[key] for key in ("format", "version", "n", "fs", "samples", "uv_per_unit", "seed", "split")} == {
         "format": "deri-store",
-        "version": 1,
+        "version": 2,
         "n": 7,
         "fs": 500.0,
         "samples": 5000,
@@ -335,8 +340,9 @@ def test_store_json_holds_the_format(small, tmp_path: Path) -> None:
     assert meta["leads"] == ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
     assert meta["tasks"] == {"labels": ["AFIB", "SR", "PVC"]}
     names = pq.read_schema(tmp_path / "s" / "index.parquet").names
-    first, second = "record_id subject_id study_id source file report_id split", "shard row valid_samples"
-    assert " ".join(names) == f"{first} {second} repaired_samples quality fs n_samples labels"
+    first, second = "record_id subject_id study_id source file report_id split", "shard row window start_sample"
+    third = "valid_samples repaired_samples missing_leads quality fs n_samples waveform"
+    assert " ".join(names) == f"{first} {second} {third} labels"
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,6 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deri.errors import DeriError
+
+if TYPE_CHECKING:
+    from deri.ecg import ECG
 
 Show = Callable[[int, int], None]
 
@@ -13,6 +19,25 @@ Show = Callable[[int, int], None]
 def say(text: str) -> None:
     """Print a line of information on stderr, so that stdout holds results alone."""
     print(text, file=sys.stderr, flush=True)
+
+
+def window_option(text: str) -> int | None:
+    """The value of ``--windows N|all``; None: all."""
+    if text == "all":
+        return None
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise DeriError(f"--windows {text}: a number from 1 on, or all")
+
+
+def lead_note(file: str, ecg: ECG) -> str | None:
+    """A line about a recording with fewer than twelve leads; None where all are there."""
+    gone = ecg.missing_leads
+    if not gone:
+        return None
+    there = [lead for lead in ecg.leads if lead not in gone]
+    which = f"without {', '.join(gone)}" if len(gone) < len(there) else ", ".join(there) or "none"
+    return f"{file}: {len(there)} of {len(ecg.leads)} leads ({which})"
 
 
 @contextmanager

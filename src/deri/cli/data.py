@@ -1,14 +1,15 @@
-"""``deri simulate`` and ``deri prepare``."""
+"""``deri simulate``, ``prepare``, ``merge`` and ``download``."""
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deri.cli.console import progress, say
+from deri.cli.console import progress, say, window_option
 from deri.errors import DeriError
 
 
@@ -17,6 +18,13 @@ class SplitRule(str, Enum):
 
     patient = "patient"
     record = "record"
+
+
+class Duplicates(str, Enum):
+    """What becomes of a recording that has the samples of an earlier one."""
+
+    keep = "keep"
+    drop = "drop"
 
 
 class Repair(str, Enum):
@@ -54,6 +62,9 @@ def prepare(
     limit: Annotated[int | None, typer.Option(min=1, help="only the first recordings")] = None,
     split: Annotated[SplitRule, typer.Option(help="what a random split keeps together")] = SplitRule.patient,
     repair: Annotated[Repair, typer.Option(help="gaps: per lead, or as published (mixes leads)")] = Repair.lead,
+    min_leads: Annotated[int, typer.Option(min=1, max=12, help="refuse recordings with fewer of the 12 leads")] = 1,
+    windows: Annotated[str, typer.Option(help="N | all: windows of 10 s to store of longer recordings")] = "1",
+    duplicates: Annotated[Duplicates, typer.Option(help="recordings stored before")] = Duplicates.keep,
     seed: Annotated[int, typer.Option(min=0, help="of the random split")] = 0,
 ) -> None:
     """Read a data set once into a store that trains at memory speed; continues where a killed run stopped."""
@@ -61,7 +72,7 @@ def prepare(
     from deri.store import prepare as run
 
     out = out or Path("stores") / source.resolve().name
-    part = _shard(shard)
+    part, wanted = _shard(shard), window_option(windows)
     opened = open_dataset(dataset, source, labels=labels, limit=limit, splits=splits, published_labels=published_labels)
     for note in opened.notes:
         say(note)
@@ -74,9 +85,28 @@ def prepare(
             shard=part,
             split=split.value,
             repair=repair.value,
+            min_leads=min_leads,
+            windows=wanted,
+            duplicates=duplicates.value,
             seed=seed,
             progress=show,
         )
+    print(summary.text())
+
+
+def merge(
+    stores: Annotated[list[Path], typer.Argument(help="finished stores; their order is that of the recordings")],
+    out: Annotated[Path, typer.Option(help="the new store")],
+    resplit: Annotated[bool, typer.Option("--resplit", help="draw all splits anew, by patient")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="of --resplit; the first store's when not given")] = None,
+    duplicates: Annotated[Duplicates, typer.Option(help="recordings stored before")] = Duplicates.keep,
+) -> None:
+    """Make one store of several, without reading a recording again; signals are shared through hard links."""
+    from deri.store.union import merge_stores
+
+    summary = merge_stores(stores, out, resplit=resplit, seed=seed, duplicates=duplicates.value)
+    for note in json.loads((out / "store.json").read_text(encoding="utf-8"))["notes"]:
+        say(note)
     print(summary.text())
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deri.errors import DeriError
+
+if TYPE_CHECKING:
+    from deri.store import Store
 
 
 def info(
@@ -17,6 +20,9 @@ def info(
     ],
     plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png or .svg")] = None,
     against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
+    html: Annotated[Path | None, typer.Option(help="store: write a page of counts and examples on ECG paper")] = None,
+    root: Annotated[Path | None, typer.Option(help="of the store's data set: --html draws refused recordings")] = None,
+    examples: Annotated[int, typer.Option(min=0, max=50, help="recordings that --html draws per code")] = 2,
     fs: Annotated[float | None, typer.Option(min=0.1, help="Hz, for files that do not say: CSV, NumPy, HDF5")] = None,
     units: Annotated[str | None, typer.Option(help="mV | uV, for the same files")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -26,8 +32,13 @@ def info(
     if against is not None:
         _leakage(path, against, as_json)
         return
-    if (path / "store.json").is_file():
-        about = _store(path)
+    is_store = (path / "store.json").is_file()
+    if html is not None and not is_store:
+        raise DeriError(f"--html {html}: the page is that of a store, and {path} is none; an ECG file has --plot FILE")
+    if root is not None and not root.is_dir():
+        raise DeriError(f"--root {root} is no folder: name the one that deri prepare read")
+    if is_store:
+        about = _store(path, html, root, examples)
     elif (path / "run.json").is_file():
         about = _run(path)
     elif (path / "config.json").is_file():
@@ -59,9 +70,12 @@ def _leakage(path: Path, against: Path, as_json: bool) -> None:
 def _ecg(path: str, plot: Path | None, fs: float | None, units: str | None) -> dict[str, Any]:
     import numpy as np
 
+    from deri.cli.console import lead_note, say
     from deri.ecg import plot_ecg, read_ecg
 
     ecg = read_ecg(path, fs=fs, units=units)
+    if note := lead_note(path, ecg):
+        say(note)
     if plot:
         plot_ecg(ecg, plot)
     recorded = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
@@ -81,24 +95,55 @@ def _ecg(path: str, plot: Path | None, fs: float | None, units: str | None) -> d
     }
 
 
-def _store(path: Path) -> dict[str, Any]:
+def _store(path: Path, html: Path | None, root: Path | None, examples: int) -> dict[str, Any]:
     from deri.store import Store
+    from deri.store.overview import Flags
 
     store = Store.open(path)
+    if html is not None:
+        from deri.store.page import write_quality_page
+
+        write_quality_page(store, html, source=root, examples=examples)
     index = store.index
     return {
         "what": "store",
         "data set": store.meta["dataset"],
-        "records": len(store),
+        "records": store.recordings,
+        "windows": _windows_text(store),
+        "missing leads": _missing_leads(store),
         "patients": int(index["subject_id"].nunique()),
-        "splits": index["split"].value_counts().to_dict(),
+        "splits": index["split"].iloc[store.rows()].value_counts().to_dict(),
         "distinct reports": len(store.reports),
         "signal": f"{store.samples} samples at {store.fs:g} Hz",
         "tasks": {task: len(classes) for task, classes in store.tasks.items()},
         "rejected": store.rejects["reason"].value_counts().to_dict(),
+        "flags": Flags.of(store).counts,
+        "duplicates": _duplicates(store),
         "version": store.meta["version"],
         "fingerprint": store.fingerprint,
+        **({"page": str(html)} if html is not None else {}),
     }
+
+
+def _windows_text(store: Store) -> str:
+    longer = store.meta["summary"].get("longer", 0)
+    if len(store) > store.recordings:
+        return f"{len(store)} of {store.samples / store.fs:g} s; {longer} records are longer than one"
+    return f"{len(store)}, one per record" + (f"; {longer} records are longer" if longer else "")
+
+
+def _duplicates(store: Store) -> dict[str, int]:
+    """Recordings with the samples of an earlier one, and how many of them leak."""
+    found = store.meta["summary"].get("duplicates", {})
+    names = ("recordings", "across_splits", "across_subjects")
+    return {name.replace("_", " "): found[name] for name in names if found.get(name)}
+
+
+def _missing_leads(store: Store) -> dict[str, int]:
+    """Records without each lead, of those that lack any."""
+    mask = store.lead_mask(store.rows())
+    counts = {lead: int(n) for lead, n in zip(store.meta["leads"], (~mask).sum(axis=0), strict=True) if n}
+    return {"records": int((~mask).any(axis=1).sum()), **counts} if counts else {}
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def options(
 app.command("simulate")(data.simulate)
 app.command("download")(data.download)
 app.command("prepare")(data.prepare)
+app.command("merge")(data.merge)
 app.command("pretrain")(train.pretrain)
 app.command("zeroshot")(evaluate.zeroshot)
 app.command("probe")(evaluate.probe)

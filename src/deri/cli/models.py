@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deri.cli.console import progress
+from deri.cli.console import lead_note, progress, say, window_option
 from deri.errors import DeriError
+
+if TYPE_CHECKING:
+    from deri.ecg import ECG
+
+WINDOWS = "N | all: windows of a long recording to take, spread evenly; their mean embedding counts"
 
 
 def classify(
@@ -16,46 +22,83 @@ def classify(
     model: Annotated[str, typer.Option(help="model directory, run or hub id")],
     labels: Annotated[list[str], typer.Option(help="a text to score; repeat it")],
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    windows: Annotated[str, typer.Option(help=WINDOWS)] = "all",
+    per_window: Annotated[bool, typer.Option("--per-window", help="a row per window, with its start in s")] = False,
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Score recordings against texts: cosines in [-1, 1] that rank recordings; not probabilities, not a diagnosis."""
-    from deri.ecg import read_ecg
-    from deri.models import load_model
+    import numpy as np
+    import pandas as pd
 
+    from deri.models import load_model
+    from deri.models.base import pool_windows
+
+    wanted = window_option(windows)
     loaded = load_model(model, device=device)
-    table = loaded.classify([read_ecg(file) for file in files], labels)
-    table.insert(0, "file", files)
+    texts = loaded.encode_text(labels)
+    leads: list[list[str]] = []
+    parts = list(loaded.window_embeddings(_recordings(files, leads), windows=wanted))
+    record = np.concatenate([part.record for part in parts])
+    if per_window:
+        vectors = np.concatenate([part.embedding for part in parts])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        table = pd.DataFrame(vectors @ texts.T, columns=labels)
+        table.insert(0, "start_s", np.concatenate([part.start for part in parts]))
+        table.insert(0, "file", [files[i] for i in record])
+    else:
+        table = pd.DataFrame(pool_windows(parts) @ texts.T, columns=labels)
+        table.insert(0, "file", files)
+        if json:
+            table.insert(1, "leads", leads)
+            table.insert(2, "windows", np.bincount(record))
     if json:
         print(table.to_json(orient="records", indent=2))
     else:
-        print(table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+        decimals = dict.fromkeys(labels, "{:.3f}".format)
+        print(table.to_string(index=False, formatters={**decimals, "start_s": "{:g}".format}))
+
+
+def _recordings(files: list[str], leads: list[list[str]]) -> Iterator[ECG]:
+    """Read one file after the other, say which lack leads, and note the leads that are there."""
+    from deri.ecg import read_ecg
+
+    for file in files:
+        ecg = read_ecg(file)
+        if note := lead_note(file, ecg):
+            say(f"{note}; the model was trained with 12: expect less")
+        gone = ecg.missing_leads
+        leads.append([lead for lead in ecg.leads if lead not in gone])
+        yield ecg
+        del ecg  # before the next one is read
 
 
 def embed(
     inputs: Annotated[list[str], typer.Argument(help="ECG files, or stores made by deri prepare")],
     model: Annotated[str, typer.Option(help="model directory, run or hub id")],
     out: Annotated[Path, typer.Option(help="parquet file")],
+    windows: Annotated[str, typer.Option(help=f"{WINDOWS}; of a store all that it holds")] = "all",
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Write embeddings, unit length: a row per recording with its file or store, its record and a list of floats."""
     import pandas as pd
 
-    from deri.ecg import read_ecg
     from deri.evaluation.embed import embed_store
     from deri.files import atomic_path
     from deri.models import load_model
     from deri.store import Store
 
+    wanted = window_option(windows)
     loaded = load_model(model, device=device)
     tables = []
     with progress("embed") as show:
         for i, path in enumerate(inputs):
             if (Path(path) / "store.json").is_file():
                 store = Store.open(path)
-                vectors = embed_store(loaded, store, store.rows("all"), show=show)
-                ids = store.index["record_id"].astype(str).tolist()
+                rows = store.rows("all")
+                vectors = embed_store(loaded, store, rows, show=show)
+                ids = store.index["record_id"].iloc[rows].astype(str).tolist()
             else:
-                vectors, ids = loaded.encode_ecg(read_ecg(path)), [Path(path).stem]
+                vectors, ids = loaded.encode_ecg(_recordings([path], []), windows=wanted), [Path(path).stem]
                 show(i + 1, len(inputs))
             tables.append(pd.DataFrame({"file": path, "record_id": ids, "embedding": list(vectors)}))
     table = pd.concat(tables, ignore_index=True)

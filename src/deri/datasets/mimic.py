@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 
 from deri.datasets.base import Dataset
+from deri.datasets.memory import system_allocator
 from deri.datasets.tables import (
     REJECT_COLUMNS,
     Verdicts,
-    as_objects,
     assemble,
     duplicates,
     listed,
     outside,
     read_header,
-    read_table,
+    read_pieces,
+    repeated,
     sort_keys,
 )
 from deri.errors import DeriError
@@ -36,6 +37,7 @@ REPORT_COLUMNS = tuple(f"report_{i}" for i in range(18))
 _WHAT = f"the root of {NAME} should contain it, beside files/"
 
 
+@system_allocator()
 def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
     """Pair every record with the report of its study, in the order of subject and study id.
 
@@ -59,7 +61,7 @@ def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
     refuse(conflict, "duplicate_study_id", f"{RECORDS} lists the study with different subjects or paths")
     refuse(again, "duplicate_study_id", f"{RECORDS} lists the study again with the same path; one is kept")
     live = rows["path"].where(verdicts.reason == "")
-    refuse(live.notna() & live.duplicated(keep=False), "duplicate_file", f"{RECORDS} gives several studies this file")
+    refuse(repeated(live), "duplicate_file", f"{RECORDS} gives several studies this file")
 
     again, conflict = duplicates(reports, "study_id", ["subject_id", "text"])
     kept = reports[~again].assign(conflict=conflict[~again])
@@ -67,7 +69,7 @@ def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
     paired = kept.iloc[at].reset_index(drop=True)  # rows with at == -1 are refused before they are looked at
     refuse(at < 0, "no_report", f"{MEASUREMENTS} has no row for the study")
     refuse(paired["conflict"], "duplicate_study_id", f"{MEASUREMENTS} lists the study with different reports")
-    other = paired["subject_id"].to_numpy(dtype=object) != rows["subject_id"].to_numpy(dtype=object)
+    other = (paired["subject_id"] != rows["subject_id"]).fillna(True)
     refuse(other, "subject_mismatch", f"{RECORDS} and {MEASUREMENTS} give the study to different subjects")
     words = np.array([count_words(clean_report(text)) for text in texts], dtype=int)
     text = paired["text"].to_numpy()
@@ -93,13 +95,11 @@ def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
 
 
 def _read_records(path: Path) -> pd.DataFrame:
-    rows = read_table(path, _WHAT, ["subject_id", "study_id", "path"])
+    rows = pd.concat(list(read_pieces(path, _WHAT, ["subject_id", "study_id", "path"])), ignore_index=True)
     if rows.empty:
         raise DeriError(f"{path} has no rows; {_WHAT}")
     order = pd.DataFrame({"subject": sort_keys(rows["subject_id"]), "study": sort_keys(rows["study_id"])})
-    rows = rows.iloc[order.sort_values(["subject", "study"], kind="stable").index].reset_index(drop=True)
-    # Once, and not in every step that follows: the texts of a million rows are most of what this module takes.
-    return pd.DataFrame({column: as_objects(rows[column]) for column in rows}, dtype=object)
+    return rows.iloc[order.sort_values(["subject", "study"], kind="stable").index].reset_index(drop=True)
 
 
 def _read_reports(path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -114,24 +114,32 @@ def _read_reports(path: Path) -> tuple[pd.DataFrame, list[str]]:
             f"found {listed(found)}"
         )
     dtypes = {"subject_id": str, "study_id": str} | dict.fromkeys(REPORT_COLUMNS, "category")
-    table = read_table(path, _WHAT, ["subject_id", "study_id", *REPORT_COLUMNS], dtype=dtypes)
-    table = table[table["study_id"].notna()].reset_index(drop=True)
-    if table.empty:
+    numbers: dict[str, int] = {}
+    parts = []
+    for piece in read_pieces(path, _WHAT, ["subject_id", "study_id", *REPORT_COLUMNS], dtype=dtypes):
+        piece = piece[piece["study_id"].notna()]
+        parts.append(piece[["study_id", "subject_id"]].assign(text=_number_texts(piece, numbers)))
+    reports = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if reports.empty:
         raise DeriError(f"{path} has no rows; {_WHAT}")
-    codes = np.stack([table[c].cat.codes.to_numpy(dtype=np.int32) for c in REPORT_COLUMNS], axis=1)
-    phrases = [[*table[c].cat.categories.tolist(), None] for c in REPORT_COLUMNS]  # code -1 is the last: None
+    return reports, list(numbers)
+
+
+def _number_texts(piece: pd.DataFrame, numbers: dict[str, int]) -> np.ndarray:
+    """The number of each row's joined report text, int32 (n,); texts seen for the first time get the next ones."""
+    codes = np.stack([piece[c].cat.codes.to_numpy(dtype=np.int32) for c in REPORT_COLUMNS], axis=1)
+    phrases = [[*piece[c].cat.categories.tolist(), None] for c in REPORT_COLUMNS]  # code -1 is the last: None
     # One opaque key per row: np.unique on it sorts 72-byte strings instead of comparing 18 columns.
     keys = np.ascontiguousarray(codes).view(np.dtype((np.void, codes.dtype.itemsize * codes.shape[1]))).ravel()
     _, where, inverse = np.unique(keys, return_index=True, return_inverse=True)
     joined = [join_report([phrases[j][code] for j, code in enumerate(row)]) for row in codes[where].tolist()]
-    numbers, texts = pd.factorize(np.array(joined, dtype=object))
-    reports = pd.DataFrame({"study_id": table["study_id"], "subject_id": table["subject_id"]})
-    return reports.assign(text=numbers[inverse]), [str(text) for text in texts]
+    found = np.array([numbers.setdefault(text, len(numbers)) for text in joined], dtype=np.int32)
+    return found[inverse]
 
 
 def _second_reports(rows: pd.DataFrame, studies: pd.Series) -> pd.DataFrame:
     """Rejects for reports that stand twice, word for word, in the measurements of a record that is kept."""
-    alive = rows[rows["reason"] == ""]
+    alive = rows[rows["reason"] == ""] if len(studies) else rows[:0]
     at = pd.Index(alive["study_id"]).get_indexer(pd.Index(studies))
     extra = alive.iloc[at[at >= 0]]
     return extra.assign(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from deri.errors import DeriError
 ID_COLUMNS = ("file", "record_id", "subject_id", "study_id", "source")
 EXAMPLE_COLUMNS = (*ID_COLUMNS, "report", "split")
 REJECT_COLUMNS = (*ID_COLUMNS, "reason", "detail")
+PIECE = 8192
+"""Rows that are parsed at a time."""
 
 
 def read_header(path: Path, what: str) -> list[str]:
@@ -24,19 +27,43 @@ def read_header(path: Path, what: str) -> list[str]:
 
 def read_table(path: Path, what: str, columns: Sequence[str], **options: Any) -> pd.DataFrame:
     """Read these columns of a CSV as text (empty cells are NaN); DeriError names the columns that lack."""
+    _require(path, what, columns)
+    return _read(path, what, usecols=list(columns), **{"dtype": str, **options})[list(columns)]
+
+
+def read_pieces(path: Path, what: str, columns: Sequence[str], **options: Any) -> Iterator[pd.DataFrame]:
+    """As :func:`read_table`, some thousand rows at a time: what a parser needs besides its result stays small."""
+    _require(path, what, columns)
+    with _reading(path, what):
+        pieces = _open(path, usecols=list(columns), chunksize=PIECE, **{"dtype": str, **options})
+        for piece in pieces:
+            yield piece[list(columns)]
+
+
+def _require(path: Path, what: str, columns: Sequence[str]) -> None:
     found = read_header(path, what)
     missing = [column for column in columns if column not in found]
     if missing:
         raise DeriError(f"{path} lacks the column {', '.join(missing)}; found {listed(found)}")
-    return _read(path, what, usecols=list(columns), **{"dtype": str, **options})[list(columns)]
 
 
 def _read(path: Path, what: str, **options: Any) -> pd.DataFrame:
+    with _reading(path, what):
+        frame: pd.DataFrame = _open(path, **options)
+    return frame
+
+
+def _open(path: Path, **options: Any) -> Any:
+    # Only an empty cell is empty: "NA" and "None" may be a label or an id. utf-8-sig drops the mark of Excel.
+    return pd.read_csv(path, encoding="utf-8-sig", keep_default_na=False, na_values=[""], **options)
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
     if not path.is_file():
         raise DeriError(f"{path} is missing: {what}")
     try:
-        # Only an empty cell is empty: "NA" and "None" may be a label or an id. utf-8-sig drops the mark of Excel.
-        return pd.read_csv(path, encoding="utf-8-sig", keep_default_na=False, na_values=[""], **options)
+        yield
     except (ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
         raise DeriError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from error
     except OSError as error:
@@ -75,11 +102,32 @@ def duplicates(table: pd.DataFrame, key: str, content: Sequence[str]) -> tuple[n
 
     Rows without a key are neither.
     """
-    again = (table.duplicated(key) & table[key].notna()).to_numpy(dtype=bool)
-    several = table[table[key].notna() & table.duplicated(key, keep=False)]
+    several = table[repeated(table[key])]
+    again = np.zeros(len(table), dtype=bool)
+    again[table.index.get_indexer(several.index[several.duplicated(key)])] = True
     distinct = several.drop_duplicates([key, *content])
     contradicting = distinct.loc[distinct.duplicated(key, keep=False), key]
-    return again, table[key].isin(contradicting).to_numpy(dtype=bool)
+    conflict = np.zeros(len(table), dtype=bool)
+    conflict[table.index.get_indexer(several.index[several[key].isin(contradicting)])] = True
+    return again, conflict
+
+
+def repeated(values: pd.Series) -> np.ndarray:
+    """Which values stand more than once, bool (n,); missing ones are not values.
+
+    By their hashes, a piece at a time, since a table of a million texts takes a hundred bytes for each; what shares a
+    hash is compared itself.
+    """
+    hashes = np.empty(len(values), dtype=np.uint64)
+    for start in range(0, len(values), PIECE):
+        piece = values.iloc[start : start + PIECE].to_numpy(dtype=object)
+        hashes[start : start + PIECE] = pd.util.hash_array(piece, categorize=False)
+    ordered = np.sort(hashes)
+    likely = np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
+    likely &= values.notna().to_numpy(dtype=bool)
+    found = np.zeros(len(values), dtype=bool)
+    found[likely] = values[likely].duplicated(keep=False).to_numpy(dtype=bool)
+    return found
 
 
 def sort_keys(values: pd.Series) -> pd.Series:
@@ -98,7 +146,12 @@ def as_objects(values: pd.Series) -> pd.Series:
 
 
 def _text(values: pd.Series) -> pd.Series:
-    """``as_objects`` with "" for what is missing. The texts stay the same objects: fillna would copy each of them."""
+    """``as_objects`` with "" for what is missing. The texts stay the same objects: fillna would copy each of them.
+
+    Columns of pandas' own text type stay what they are: without an object per text they take a third of the memory.
+    """
+    if values.dtype == "str":
+        return values.fillna("")
     texts = np.array([value if isinstance(value, str) else "" for value in values.tolist()], dtype=object)
     return pd.Series(texts, index=values.index, dtype=object)
 
@@ -119,7 +172,8 @@ def assemble(
     if limit is not None and accepted.sum() > limit:
         end = int(np.flatnonzero(accepted)[limit - 1]) + 1
     rows, accepted = rows.iloc[:end], accepted[:end]
-    examples = rows.loc[accepted, [*EXAMPLE_COLUMNS, *tasks]].reset_index(drop=True)
+    # Column by column: a frame would copy its columns together, and the texts of a million rows are large.
+    examples = pd.DataFrame({c: rows[c][accepted].reset_index(drop=True) for c in (*EXAMPLE_COLUMNS, *tasks)})
     rejects = rows.loc[~accepted, list(REJECT_COLUMNS)].assign(at=np.flatnonzero(~accepted))
     if extra is not None and len(extra):
         rejects = pd.concat([rejects, extra[extra["at"] < end]]).sort_values("at", kind="stable")

@@ -41,19 +41,34 @@ FEATURE_NAMES = (
 )
 """Names of the features, in order: seconds, mV, mV s (net), ms, Hz, degrees or shares."""
 
+_NEEDS = {
+    **{f"{name}_{lead}": (lead,) for lead in LEADS for name in (*_PER_LEAD, *_SPECTRUM)},
+    **dict.fromkeys(("axis_deg", "axis_cos", "axis_sin", "t_axis_cos", "t_axis_sin"), ("I", "aVF")),
+    "sokolow_lyon": ("V1", "V5", "V6"),
+    "v1_r_share": ("V1",),
+    "limb_low_voltage": LEADS[:6],
+    "chest_low_voltage": LEADS[6:],
+}
+"""Leads without which a feature cannot be measured; the others come from whatever leads there are."""
+
 _RATE = 250.0  # Hz, at which all but the steepest slope is measured
 _BEFORE, _AFTER = 0.35, 0.45  # s of a beat around its QRS complex
 _FLAT = 0.003  # mV per sample at 250 Hz; a lead set without any steeper slope has no beats
 
 
 def extract_features(store: Store, rows: np.ndarray, show: Callable[[int, int], None] | None = None) -> np.ndarray:
-    """Features (n, len(FEATURE_NAMES)) float32 of rows of a store, NaN where something cannot be measured."""
+    """Features (n, len(FEATURE_NAMES)) float32 of rows of a store, NaN where something cannot be measured.
+
+    Of a recording with several windows the row that is named is measured.
+    """
     out = np.empty((len(rows), len(FEATURE_NAMES)), np.float32)
     valid = store.index["valid_samples"].to_numpy(np.int64)
+    needs = np.array([[lead in _NEEDS.get(name, ()) for name in FEATURE_NAMES] for lead in LEADS])
     for start in range(0, len(rows), 128):
         part = rows[start : start + 128]
         for i, signal in enumerate(store.signals(part)):
             out[start + i] = ecg_features(signal[:, : valid[part[i]]], store.fs)
+        out[start : start + len(part)][~store.lead_mask(part) @ needs] = np.nan
         if show:
             show(start + len(part), len(rows))
     return out

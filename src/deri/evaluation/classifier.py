@@ -30,10 +30,16 @@ class Classifier:
     thresholds: list[float | None]
 
     @torch.inference_mode()
-    def probabilities(self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None = None) -> np.ndarray:
+    def probabilities(
+        self,
+        signals: np.ndarray,
+        fs: float,
+        valid_samples: np.ndarray | None = None,
+        lead_mask: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Probabilities (B, classes) of standardised signals (B, 12, n) in mV at ``fs`` Hz, canonical leads."""
         self.model.eval()
-        ecg, valid = self.model.preprocess(signals, fs, valid_samples)
+        ecg, valid = self.model.preprocess(signals, fs, valid_samples, lead_mask)
         device = self.model.device
         embedding = self.model.ecg_embedding(ecg.to(device), None if valid is None else valid.to(device))
         return self.head(embedding.float()).sigmoid().cpu().numpy()

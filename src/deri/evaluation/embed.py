@@ -25,34 +25,36 @@ def embed_store(
     normalise: bool = True,
     show: Show | None = None,
 ) -> np.ndarray:
-    """Inference embeddings of ``rows``: (n, d) float32, in the order of ``rows``; the model is put in eval mode.
+    """Inference embeddings of the recordings of ``rows``: (n, d) float32, in their order; sets eval mode.
+
+    That of a recording with several windows in the store is their mean, whichever of its rows is named.
 
     Args:
         model: the encoder.
         store: holds the signals.
-        rows: (n,) rows of the store.
-        batch_size: recordings at once.
+        rows: (n,) rows of the store, one per recording as ``store.rows`` and ``store.task_rows`` give them.
+        batch_size: windows at once.
         normalise: to unit length, as zero-shot compares them; False for what probes are trained on.
-        show: receives (recordings done, recordings in all).
+        show: receives (windows done, windows in all).
 
     Raises:
         DeriError: an embedding is not finite.
     """
-    out = np.empty((len(rows), model.config.dim), np.float32)
+    out = np.zeros((len(rows), model.config.dim), np.float32)
+    every, owners = store.windows_of(rows)
     valid = store.index["valid_samples"].to_numpy(np.int64)
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            ecg, valid_here = model.preprocess(store.signals(part), store.fs, valid[part])
+        for start in range(0, len(every), batch_size):
+            part = every[start : start + batch_size]
+            ecg, valid_here = model.preprocess(store.signals(part), store.fs, valid[part], store.lead_mask(part))
             embedding = model.ecg_embedding(
                 ecg.to(model.device), None if valid_here is None else valid_here.to(model.device)
             ).float()
-            if normalise:
-                embedding = F.normalize(embedding, dim=-1)
-            out[start : start + len(part)] = embedding.cpu().numpy()
+            np.add.at(out, owners[start : start + len(part)], embedding.cpu().numpy())
             if show:
-                show(start + len(part), len(rows))
+                show(start + len(part), len(every))
+    out /= np.bincount(owners, minlength=len(rows))[:, None].astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
     if len(bad):
         record = store.index["record_id"].iloc[int(rows[bad[0]])]
@@ -60,7 +62,7 @@ def embed_store(
             f"the model's embedding is not finite for {len(bad)} of {len(rows)} recordings of {store.path}, "
             f"the first is {record}: the weights are broken, use another model or an earlier checkpoint"
         )
-    return out
+    return F.normalize(torch.from_numpy(out), dim=-1).numpy() if normalise else out
 
 
 class Features:

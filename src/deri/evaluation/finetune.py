@@ -110,7 +110,7 @@ def finetune(
         "split": "test",
         "n": len(test_rows),
         "n_patients": len(np.unique(subjects)),
-        "n_train": len(run.rows),
+        "n_train": run.n_train,
         "n_val": len(run.val_rows),
         "protocol": "finetune",
         "seed": config.seed,
@@ -145,8 +145,9 @@ class _Run:
         self._settle_batchnorm(store.task_rows(task, "train"))
         data = load_task(Features(model, store), task)
         self.classes = data.classes
-        self.rows, self.val_rows = store.task_rows(task, "train"), store.task_rows(task, "val")
-        self.labels, self.val_labels = data.train.labels, data.val.labels
+        self.rows, owners = store.windows_of(store.task_rows(task, "train"))
+        self.labels, self.n_train = data.train.labels[owners], len(data.train.labels)
+        self.val_rows, self.val_labels = store.task_rows(task, "val"), data.val.labels
         if len(self.rows) < 2:
             raise DeriError(f"task {task}: {store.path} has {len(self.rows)} training record; fine-tuning needs 2")
         self.head = _probe_head(data).to(model.device)
@@ -181,14 +182,21 @@ class _Run:
         return history
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Probabilities (n, classes) float64 of ``rows``, everything in eval mode."""
+        """Probabilities (n, classes) float64 of the recordings of ``rows``, everything in eval mode.
+
+        Those of a recording with several windows come from the mean of their logits, which is the head on the mean of
+        their embeddings.
+        """
         self.model.eval()
-        parts = []
+        every, owners = self.store.windows_of(rows)
+        logits = torch.zeros(len(rows), len(self.classes), dtype=torch.float64)
         with torch.inference_mode():
-            for start in range(0, len(rows), 128):
-                ecg, valid = self._read(rows[start : start + 128])
-                parts.append(self._logits(ecg, valid).double().sigmoid().cpu().numpy())
-        return np.concatenate(parts)
+            for start in range(0, len(every), 128):
+                ecg, valid = self._read(every[start : start + 128])
+                owner = torch.from_numpy(owners[start : start + 128])
+                logits.index_add_(0, owner, self._logits(ecg, valid).double().cpu())
+        counts = np.bincount(owners, minlength=len(rows))[:, None]
+        return (logits / torch.from_numpy(counts)).sigmoid().numpy()
 
     def _settle_batchnorm(self, rows: np.ndarray, batches: int = 20) -> None:
         """Measure the statistics of batch norms that have never seen a batch, as those of a random encoder.
@@ -247,7 +255,8 @@ class _Run:
         return losses / len(self.rows)
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        return self.model.preprocess(self.store.signals(rows), self.store.fs, self._valid[rows])
+        signals, mask = self.store.signals(rows), self.store.lead_mask(rows)
+        return self.model.preprocess(signals, self.store.fs, self._valid[rows], mask)
 
     def _logits(self, ecg: Tensor, valid: Tensor | None) -> Tensor:
         device = self.model.device

@@ -89,7 +89,7 @@ def find_leakage(store: Store, against: Store, show: Show | None = None) -> dict
     return {
         "store": str(store.path),
         "against": str(against.path),
-        "n": [len(store), len(against)],
+        "n": [store.recordings, against.recordings],
         "method": METHOD,
         "same_dataset": store.meta["dataset"] == against.meta["dataset"],
         "subjects": _shared_subjects(store, against),
@@ -154,24 +154,30 @@ def _subjects(store: Store) -> np.ndarray:
 def _shared_subjects(store: Store, against: Store) -> dict[str, Any]:
     own, other = _subjects(store), _subjects(against)
     shared = sorted((set(own) & set(other)) - {""})
-    inside = np.isin(other, shared)
+    inside = against.rows()[np.isin(other[against.rows()], shared)]
     return {
         "n": len(shared),
-        "records": [int(np.isin(own, shared).sum()), int(inside.sum())],
-        "against_by_split": _by_split(against, np.flatnonzero(inside)),
+        "records": [int(np.isin(own[store.rows()], shared).sum()), len(inside)],
+        "against_by_split": _by_split(against, inside),
         "examples": shared[:_EXAMPLES],
     }
 
 
 def _pairs(store: Store, against: Store, pairs: np.ndarray) -> dict[str, Any]:
     ids, other_ids = (s.index["record_id"].to_numpy() for s in (store, against))
-    other = np.unique(pairs[:, 1])
+    other = _recordings(against, pairs[:, 1])
     return {
         "pairs": len(pairs),
-        "records": [len(np.unique(pairs[:, 0])), len(other)],
+        "records": [len(_recordings(store, pairs[:, 0])), len(other)],
         "against_by_split": _by_split(against, other),
         "examples": [[str(ids[i]), str(other_ids[j])] for i, j in pairs[:_EXAMPLES]],
     }
+
+
+def _recordings(store: Store, rows: np.ndarray) -> np.ndarray:
+    """The first rows of the recordings that ``rows`` (windows, perhaps) belong to, each once."""
+    first = store.rows()
+    return first[np.unique(np.searchsorted(first, rows, side="right") - 1)]
 
 
 def _by_split(store: Store, rows: np.ndarray) -> dict[str, int]:

@@ -163,11 +163,14 @@ def saliency_figures(
     for position in order:
         row, name = int(rows[position]), names[place[position]]
         weight = class_weights(model, prompts_for(task.name, [name]))[0]
-        kept = int(valid[row])
+        kept, mask = int(valid[row]), store.lead_mask([row])
 
-        def score(signals: np.ndarray, weight: np.ndarray = weight, kept: int = kept) -> np.ndarray:
+        def score(
+            signals: np.ndarray, weight: np.ndarray = weight, kept: int = kept, mask: np.ndarray = mask
+        ) -> np.ndarray:
             padded = np.pad(signals, ((0, 0), (0, 0), (0, store.samples - kept)))
-            return model.embed_signals(padded, store.fs, np.full(len(signals), kept)) @ weight
+            leads = mask.repeat(len(signals), axis=0)
+            return model.embed_signals(padded, store.fs, np.full(len(signals), kept), leads) @ weight
 
         signal = store.signals(np.array([row]))[0, :, :kept]
         record = str(store.index["record_id"].iloc[row])

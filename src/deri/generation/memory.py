@@ -199,7 +199,8 @@ def read_memory(model: EcgTextModel, store: Store, rows: np.ndarray, kind: Memor
     """Memories of store rows, float32 on the model's device, without gradients and in eval mode."""
     model.eval()
     with torch.inference_mode():
-        ecg, valid = model.preprocess(store.signals(rows), store.fs, store.index["valid_samples"].to_numpy()[rows])
+        valid_samples = store.index["valid_samples"].to_numpy()[rows]
+        ecg, valid = model.preprocess(store.signals(rows), store.fs, valid_samples, store.lead_mask(rows))
         values, mask = memory_of(model, ecg.to(model.device), None if valid is None else valid.to(model.device), kind)
     return values.float(), mask
 

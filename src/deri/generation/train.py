@@ -301,7 +301,8 @@ class _Run:
         if self.cache is not None:
             batch.memory, batch.mask = self.cache.get(rows)
         else:
-            batch.ecg, batch.valid = self.model.preprocess(self.store.signals(rows), self.store.fs, self._valid[rows])
+            signals, mask = self.store.signals(rows), self.store.lead_mask(rows)
+            batch.ecg, batch.valid = self.model.preprocess(signals, self.store.fs, self._valid[rows], mask)
         return batch
 
     def _here(self, batch: _Batch) -> _Batch:

@@ -182,6 +182,7 @@ class ReportWriter:
             np.stack([s.signal for s in done]),
             signal.fs,
             np.array([s.valid_samples for s in done]),
+            np.stack([s.lead_mask for s in done]),
             batch_size=batch_size,
             seed=seed,
             **options,
@@ -212,6 +213,7 @@ class ReportWriter:
         signals = np.asarray(signals, np.float32)
         if signals.ndim != 3 or signals.shape[1] != 12:
             raise DeriError(f"signals have shape {signals.shape}; expected (recordings, 12 leads, samples)")
+        kept = None
         if lead_mask is not None:
             kept = np.broadcast_to(np.asarray(lead_mask, bool), signals.shape[:2])
             signals = np.where(kept[:, :, None], signals, np.float32(0))
@@ -219,7 +221,7 @@ class ReportWriter:
         def read(part: slice) -> tuple[Tensor, Tensor | None]:
             self.encoder.eval()
             valid = None if valid_samples is None else np.asarray(valid_samples)[part]
-            ecg, valid_here = self.encoder.preprocess(signals[part], fs, valid)
+            ecg, valid_here = self.encoder.preprocess(signals[part], fs, valid, None if kept is None else kept[part])
             device = self.device
             return memory_of(
                 self.encoder,

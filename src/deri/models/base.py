@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,45 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
-    from deri.ecg import ECG
+    from deri.ecg import ECG, Standardised
+
+
+class WindowEmbeddings(NamedTuple):
+    """What becomes of w windows of recordings.
+
+    Attributes:
+        record: (w,) position of each window's recording.
+        start: (w,) where the window begins in it, in s.
+        embedding: (w, d) float32, not normalised.
+    """
+
+    record: np.ndarray
+    start: np.ndarray
+    embedding: np.ndarray
+
+
+def pool_windows(parts: Sequence[WindowEmbeddings]) -> np.ndarray:
+    """Mean embedding of each recording over its windows: (n, d) float32, L2-normalised."""
+    record = np.concatenate([part.record for part in parts])
+    total = np.zeros((int(record[-1]) + 1, parts[0].embedding.shape[1]))
+    np.add.at(total, record, np.concatenate([part.embedding for part in parts]))
+    mean = total / np.bincount(record)[:, None]
+    return F.normalize(torch.from_numpy(mean.astype(np.float32)), dim=-1).numpy()
+
+
+def _windows(
+    ecgs: Iterable[ECG], signal: schema.Signal, windows: int | None
+) -> Iterator[tuple[int, float, Standardised]]:
+    """Position of the recording, start in s, and the window, of each window; one recording in memory at a time."""
+    from deri.ecg import standardise_windows
+
+    remaining = iter(ecgs)
+    record = 0
+    while (ecg := next(remaining, None)) is not None:
+        for window in standardise_windows(ecg, signal.fs, signal.samples, windows=windows):
+            yield record, window.start_sample / ecg.fs, window
+        record += 1
+        del ecg  # before the next one is read
 
 
 class EcgTextModel(nn.Module, PyTorchModelHubMixin):
@@ -123,37 +162,66 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """Where the weights are."""
         return next(self.text_projection.parameters()).device
 
-    @torch.inference_mode()
-    def encode_ecg(self, ecgs: ECG | Sequence[ECG], batch_size: int = 64) -> np.ndarray:
+    def encode_ecg(self, ecgs: ECG | Iterable[ECG], batch_size: int = 64, *, windows: int | None = None) -> np.ndarray:
         """Embed recordings of any rate and length: (n, d) float32, L2-normalised.
 
-        Each is standardised to the model's rate and length (crop or pad, see ``deri.ecg.standardise``).
-        Raises :class:`deri.errors.ReadError` for one that cannot be used.
+        Each is standardised to the model's rate and cut into windows of the model's length (see
+        ``deri.ecg.standardise_windows``); its embedding is the mean of its windows'. ``windows``: how many of them at
+        most, spread evenly; 1 is the beginning alone, None all. From an iterator, one recording after the other is
+        in memory. Raises :class:`deri.errors.ReadError` for one that cannot be used.
         """
-        from deri.ecg import ECG, standardise
-
-        if isinstance(ecgs, ECG):
-            ecgs = [ecgs]
-        signal = self.config.signal
-        done = [standardise(ecg, fs=signal.fs, samples=signal.samples) for ecg in ecgs]
-        if not done:
+        parts = list(self.window_embeddings(ecgs, batch_size, windows=windows))
+        if not parts:
             return np.zeros((0, self.config.dim), np.float32)
-        signals = np.stack([s.signal for s in done])
-        valid = np.array([s.valid_samples for s in done])
-        parts = [
-            self.embed_signals(signals[i : i + batch_size], signal.fs, valid[i : i + batch_size])
-            for i in range(0, len(done), batch_size)
-        ]
-        return np.concatenate(parts)
+        return pool_windows(parts)
+
+    def window_embeddings(
+        self, ecgs: ECG | Iterable[ECG], batch_size: int = 64, *, windows: int | None = None
+    ) -> Iterator[WindowEmbeddings]:
+        """Yield the embeddings of the windows of recordings, up to ``batch_size`` at a time, in their order.
+
+        Memory does not grow with the length of a recording, beyond the recording itself. ``windows`` and errors are
+        those of :meth:`encode_ecg`.
+        """
+        from deri.ecg import ECG
+
+        found = _windows([ecgs] if isinstance(ecgs, ECG) else ecgs, self.config.signal, windows)
+        while part := list(islice(found, batch_size)):
+            vectors = self._embed(
+                np.stack([window.signal for _, _, window in part]),
+                self.config.signal.fs,
+                np.array([window.valid_samples for _, _, window in part]),
+                np.stack([window.lead_mask for _, _, window in part]),
+            )
+            records, starts, _ = zip(*part, strict=True)
+            yield WindowEmbeddings(np.array(records), np.array(starts), vectors.cpu().numpy())
+
+    def embed_signals(
+        self,
+        signals: np.ndarray,
+        fs: float,
+        valid_samples: np.ndarray | None = None,
+        lead_mask: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Embed standardised signals: (B, d) float32, L2-normalised.
+
+        Args:
+            signals: (B, 12, n) in mV, canonical leads.
+            fs: their sampling rate, Hz.
+            valid_samples: (B,) samples before padding; None: all.
+            lead_mask: (B, 12) bool, leads that are there; None: all.
+        """
+        return F.normalize(self._embed(signals, fs, valid_samples, lead_mask), dim=-1).cpu().numpy()
 
     @torch.inference_mode()
-    def embed_signals(self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None = None) -> np.ndarray:
-        """Embed standardised signals (B, 12, n) in mV at ``fs`` Hz, canonical leads: (B, d) float32, L2-normalised."""
+    def _embed(
+        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
+    ) -> Tensor:
+        """Inference embeddings (B, d) float32, not normalised."""
         self.eval()
-        ecg, valid = self.preprocess(signals, fs, valid_samples)
+        ecg, valid = self.preprocess(signals, fs, valid_samples, lead_mask)
         valid_here = None if valid is None else valid.to(self.device)
-        embedding = self.ecg_embedding(ecg.to(self.device), valid_here)
-        return F.normalize(embedding.float(), dim=-1).cpu().numpy()
+        return self.ecg_embedding(ecg.to(self.device), valid_here).float()
 
     @torch.inference_mode()
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 64) -> np.ndarray:
@@ -167,16 +235,17 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
             parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
         return np.concatenate(parts) if parts else np.zeros((0, self.config.dim), np.float32)
 
-    def classify(self, ecgs: ECG | Sequence[ECG], labels: Sequence[str]) -> pd.DataFrame:
+    def classify(self, ecgs: ECG | Iterable[ECG], labels: Sequence[str], *, windows: int | None = None) -> pd.DataFrame:
         """Cosine of each recording with each label text: a table of recordings × labels, values in [-1, 1].
 
         Scores rank recordings for one label; they are not probabilities and not comparable between labels.
+        ``windows``: how many windows of a long recording at most, see :meth:`encode_ecg`.
         """
         import pandas as pd
 
         if not labels:
             raise DeriError("classify: no labels given; name at least one, e.g. 'atrial fibrillation'")
-        scores = self.encode_ecg(ecgs) @ self.encode_text(list(labels)).T
+        scores = self.encode_ecg(ecgs, windows=windows) @ self.encode_text(list(labels)).T
         return pd.DataFrame(scores, columns=list(labels))
 
     # --- files (models/directory.py has the format) ----------------------------------------------------------------

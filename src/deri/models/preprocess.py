@@ -24,7 +24,11 @@ class Preprocess:
         self._order = None if names == LEADS else [LEADS.index(lead) for lead in names]
 
     def __call__(
-        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None = None
+        self,
+        signals: np.ndarray,
+        fs: float,
+        valid_samples: np.ndarray | None = None,
+        lead_mask: np.ndarray | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Make model input.
 
@@ -32,6 +36,7 @@ class Preprocess:
             signals: (B, 12, n) float32, mV, canonical lead order.
             fs: their sampling rate, Hz.
             valid_samples: (B,) samples before padding, or None where all are full.
+            lead_mask: (B, 12) bool, leads that are there, or None where all are. The model sees the others as zeros.
 
         Returns:
             (B, 12, samples) float32 and, if given, the valid samples (B,) at the model's rate.
@@ -51,7 +56,9 @@ class Preprocess:
             signals = np.pad(signals, ((0, 0), (0, 0), (0, config.samples - n)))
         if self._order is not None:
             signals = signals[:, self._order]
-        ecg = torch.from_numpy(np.ascontiguousarray(normalise(signals, config.normalise), dtype=np.float32))
+            lead_mask = None if lead_mask is None else lead_mask[:, self._order]
+        scaled = normalise(signals, config.normalise, lead_mask)
+        ecg = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
         if valid_samples is None:
             return ecg, None
         return ecg, torch.from_numpy(np.minimum(valid_samples, config.samples).astype(np.int64))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from deri.errors import DeriError, ReadError
 from deri.files import atomic_path
+from deri.store.direct import DirectReader
 from deri.store.layout import (
     FS,
     LEAD_COUNT,
@@ -25,14 +26,14 @@ from deri.store.layout import (
 )
 from deri.store.locks import file_lock
 from deri.store.npy import npy_bytes
-from deri.store.shard import ShardWriter
+from deri.store.shard import ShardWriter, waveform_digest
 
 # The machine's trouble, not the recording's: refusing the recording would hide it.
 _MACHINE_ERRORS = {
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT,
 }  # fmt: skip
 
-SHA_KEY = b"signals_sha256"
+DIGEST_KEY = b"rows_sha256"
 
 
 class StoppedError(Exception):
@@ -50,18 +51,31 @@ class ChunkJob:
     files: tuple[str, ...]
     repair: str
     wait: bool
+    min_leads: int = 1
+    windows: int | None = 1
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A recording in units of the store, and what the index says of it."""
+    """A window of a recording in units of the store, and what the index says of it."""
 
     signal: np.ndarray  # int16 (12, SAMPLES)
     fs: float
     n_samples: int
+    window: int
+    start_sample: int
     valid_samples: int
     repaired_samples: int
+    missing_leads: tuple[str, ...]
     quality: tuple[str, ...]
+    waveform: str
+
+    def row(self) -> dict[str, Any]:
+        """Return the values of the index columns."""
+        return {name: getattr(self, name) for name in ROW_COLUMNS}
+
+
+ROW_COLUMNS = tuple(field.name for field in fields(Stored) if field.name != "signal")
 
 
 def quantise(signal: np.ndarray, uv_per_unit: float = UV_PER_UNIT) -> np.ndarray:
@@ -88,23 +102,49 @@ def quantise(signal: np.ndarray, uv_per_unit: float = UV_PER_UNIT) -> np.ndarray
     return quantised
 
 
-def read_recording(path: Path, repair: str) -> Stored:
-    """Read, standardise and quantise one recording. Raises what the reader raises."""
-    from deri.ecg import read_ecg, standardise
+def read_recording(
+    path: str | os.PathLike[str],
+    repair: str,
+    *,
+    min_leads: int = 1,
+    windows: int | None = 1,
+    direct: DirectReader | None = None,
+) -> Iterator[Stored]:
+    """Read, standardise and quantise the windows of one recording, at least one. Raises what the reader raises.
 
+    They come one by one, since those of a day take a gigabyte. With a ``direct`` reader the usual record takes its
+    short way, to the same result; its signal holds until the next.
+    """
+    from deri.ecg import read_ecg, standardise_windows
+    from deri.ecg.quality import quality_flags, refuse_wrong_unit
+
+    units = direct.read(path) if direct is not None else None
+    # Of what is suspicious the general path says what: close to a threshold the rounding of floats decides.
+    if units is not None and not quality_flags(units, FS, mv_per_unit=UV_PER_UNIT / 1000):
+        yield Stored(units, FS, SAMPLES, 0, 0, SAMPLES, 0, (), (), waveform_digest(units))
+        return
     ecg = read_ecg(path)
-    standard = standardise(ecg, fs=FS, samples=SAMPLES, repair=repair)
-    signal = quantise(standard.signal)
-    if signal.shape != (LEAD_COUNT, SAMPLES):
-        raise ValueError(f"the standardised signal has shape {signal.shape}, not {(LEAD_COUNT, SAMPLES)}")
-    return Stored(
-        signal=signal,
-        fs=float(ecg.fs),
-        n_samples=int(ecg.n_samples),
-        valid_samples=int(standard.valid_samples),
-        repaired_samples=int(standard.repaired_samples),
-        quality=tuple(standard.flags),
-    )
+    wanted = round(SAMPLES / FS * ecg.fs)
+    for standard in refuse_wrong_unit(
+        ecg, standardise_windows(ecg, FS, SAMPLES, windows=windows, repair=repair, min_leads=min_leads)
+    ):
+        # Looked at as it was recorded: resampling rounds off flat tops.
+        used = ecg.signal[:, standard.start_sample : standard.start_sample + wanted]
+        signal = quantise(standard.signal)
+        if signal.shape != (LEAD_COUNT, SAMPLES):
+            raise ValueError(f"the standardised signal has shape {signal.shape}, not {(LEAD_COUNT, SAMPLES)}")
+        yield Stored(
+            signal=signal,
+            fs=float(ecg.fs),
+            n_samples=int(ecg.n_samples),
+            window=int(standard.window),
+            start_sample=int(standard.start_sample),
+            valid_samples=int(standard.valid_samples),
+            repaired_samples=int(standard.repaired_samples),
+            missing_leads=standard.missing_leads,
+            quality=tuple(standard.flags) + quality_flags(used, ecg.fs),
+            waveform=waveform_digest(signal),
+        )
 
 
 def chunk_done(store: Path, number: int) -> bool:
@@ -158,48 +198,52 @@ def _write_chunk(job: ChunkJob, tick: Callable[[int], None], stopped: Callable[[
     shard.parent.mkdir(exist_ok=True)
     for leftover in shard.parent.glob(f".{shard.name}.*.tmp"):  # of a killed run; the lock is ours
         leftover.unlink(missing_ok=True)
-    rows: list[dict[str, Any]] = []
+    rows = _Rows()
+    direct = DirectReader()
     with atomic_path(shard) as temporary, ShardWriter(temporary) as output:
         for offset, file in enumerate(job.files):
             if stopped():
                 raise StoppedError
-            row: dict[str, Any] = {"example": job.first + offset}
-            result = _attempt(job, file)
-            if isinstance(result, Stored):
-                row |= {
-                    "row": output.rows,
-                    "valid_samples": result.valid_samples,
-                    "repaired_samples": result.repaired_samples,
-                    "quality": list(result.quality),
-                    "fs": result.fs,
-                    "n_samples": result.n_samples,
-                }
-                output.append(result.signal)
-            else:
-                row["reason"], row["detail"] = result
-            rows.append(row)
+            for row in _attempt(job, file, direct, output):
+                rows.append({"example": job.first + offset} | row)
             tick(offset + 1)
-        stored, sha256 = output.rows, output.close()
-    if not stored:
+        count, digest = output.rows, output.close()
+    if not count:
         shard.unlink()  # a memory map of no bytes is an error
-    _write_rows(chunk_file(job.store, job.number), rows, stored, sha256)
+    rows.write(chunk_file(job.store, job.number), count, digest)
 
 
-def _attempt(job: ChunkJob, file: str) -> Stored | tuple[str, str]:
-    """Return the recording, or why it is refused: (reason, detail)."""
-    try:
-        return read_recording(job.root / file, job.repair)
-    except Exception as error:  # a defect of a reader must cost one recording, not the night's run
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if isinstance(cause, OSError) and cause.errno in _MACHINE_ERRORS:
-            raise DeriError(
-                f"cannot read {job.root / file}: {cause.strerror}. Nothing is wrong with the recording itself: "
-                "run the same command again when the machine can read it; finished chunks are kept"
-            ) from error
-        if isinstance(error, ReadError):
-            reason, detail = error.reason, str(error)
-        else:
-            reason, detail = "reader_error", f"{type(error).__name__}: {error}"
+def _attempt(job: ChunkJob, file: str, direct: DirectReader, output: ShardWriter) -> list[dict[str, Any]]:
+    """Append the windows of a recording to the shard and return their rows, or a row that says why it is refused."""
+    mark = output.mark()
+    path = os.path.join(job.root, file)
+    windows = read_recording(path, job.repair, min_leads=job.min_leads, windows=job.windows, direct=direct)
+    rows: list[dict[str, Any]] = []
+    while True:
+        try:
+            stored = next(windows)
+        except StopIteration:
+            return rows
+        except Exception as error:  # a defect of a reader must cost one recording, not the night's run
+            output.rewind(mark)
+            reason, detail = _refusal(job, file, error)
+            return [{"reason": reason, "detail": detail}]
+        rows.append({"row": output.rows} | stored.row())
+        output.append(stored.signal, stored.waveform)
+
+
+def _refusal(job: ChunkJob, file: str, error: Exception) -> tuple[str, str]:
+    """Return why a recording is refused: (reason, detail); raise what is no fault of the recording."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _MACHINE_ERRORS:
+        raise DeriError(
+            f"cannot read {job.root / file}: {cause.strerror}. Nothing is wrong with the recording itself: "
+            "run the same command again when the machine can read it; finished chunks are kept"
+        ) from error
+    if isinstance(error, ReadError):
+        reason, detail = error.reason, str(error)
+    else:
+        reason, detail = "reader_error", f"{type(error).__name__}: {error}"
     if not job.root.is_dir():
         raise DeriError(
             f"the data set's folder {job.root} is gone: mount it and run the same command again; "
@@ -208,23 +252,51 @@ def _attempt(job: ChunkJob, file: str) -> Stored | tuple[str, str]:
     return reason, detail.replace(f"{job.root}{os.sep}", "")
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]], stored: int, sha256: str) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class _Rows:
+    """The rows of a chunk, some hundred as Python objects and the others as tables, which take a tenth of that."""
 
-    schema = pa.schema(
-        [
-            ("example", pa.int64()),
-            ("reason", pa.string()),
-            ("detail", pa.string()),
-            ("row", pa.int32()),
-            ("valid_samples", pa.int32()),
-            ("repaired_samples", pa.int32()),
-            ("quality", pa.list_(pa.string())),
-            ("fs", pa.float64()),
-            ("n_samples", pa.int64()),
-        ],
-        metadata={b"rows": str(stored).encode(), SHA_KEY: sha256.encode()},
-    )
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+    def __init__(self) -> None:
+        import pyarrow as pa
+
+        self._schema = pa.schema(
+            [
+                ("example", pa.int64()),
+                ("reason", pa.string()),
+                ("detail", pa.string()),
+                ("row", pa.int32()),
+                ("window", pa.int32()),
+                ("start_sample", pa.int64()),
+                ("valid_samples", pa.int32()),
+                ("repaired_samples", pa.int32()),
+                ("missing_leads", pa.list_(pa.string())),
+                ("quality", pa.list_(pa.string())),
+                ("fs", pa.float64()),
+                ("n_samples", pa.int64()),
+                ("waveform", pa.string()),
+            ]
+        )
+        self._rows: list[dict[str, Any]] = []
+        self._tables: list[pa.Table] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == 256:
+            self._pack()
+
+    def _pack(self) -> None:
+        import pyarrow as pa
+
+        self._tables.append(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows.clear()
+
+    def write(self, path: Path, stored: int, digest: str) -> None:
+        """Write all of them, with the number of stored rows and the checksum of their shard."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._pack()
+        table = pa.concat_tables(self._tables)
+        table = table.replace_schema_metadata({b"rows": str(stored).encode(), DIGEST_KEY: digest.encode()})
+        with atomic_path(path) as temporary:
+            # Dictionaries and large row groups would take eight megabytes for a table of a few hundred kilobytes.
+            pq.write_table(table, temporary, use_dictionary=False, row_group_size=512)

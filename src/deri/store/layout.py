@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FORMAT = "deri-store"
-VERSION = 1
+VERSION = 2
 
 FS = 500.0
 SAMPLES = 5000
@@ -24,7 +24,8 @@ PLAN_FILE = "plan.json"
 REJECT_COLUMNS = ("file", "record_id", "subject_id", "study_id", "source", "reason", "detail")
 INDEX_COLUMNS = (
     "record_id", "subject_id", "study_id", "source", "file", "report_id", "split", "shard", "row",
-    "valid_samples", "repaired_samples", "quality", "fs", "n_samples",
+    "window", "start_sample", "valid_samples", "repaired_samples", "missing_leads", "quality", "fs", "n_samples",
+    "waveform",
 )  # fmt: skip
 
 

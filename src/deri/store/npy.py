@@ -58,6 +58,12 @@ class NpyAppender:
         self._file.write(np.ascontiguousarray(rows).data)
         self.rows += len(rows)
 
+    def rewind(self, rows: int) -> None:
+        """Keep the first ``rows`` rows only."""
+        self._file.truncate(npy_bytes((rows, *self.row_shape), self.dtype))
+        self._file.seek(0, os.SEEK_END)
+        self.rows = rows
+
     def sync(self) -> None:
         """Send what the system holds of the file to the disk. May run beside :meth:`append`, in another thread."""
         os.fsync(self._file.fileno())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ _WORDS = {
     "dataset": "data set",
     "content": "recordings, labels, reports or --limit",
     "split": "--split",
+    "min_leads": "--min-leads",
+    "windows": "--windows",
+    "duplicates": "--duplicates",
 }
 
 
@@ -54,19 +57,25 @@ def check_dataset(dataset: Dataset) -> None:
     if missing:
         raise ValueError(f"data set {dataset.name}: the examples have no column {', '.join(missing)}")
     for column in TEXT_COLUMNS:
-        if not all(isinstance(value, str) for value in examples[column].tolist()):
+        if not all(isinstance(value, str) for piece in pieces(examples[column]) for value in piece):
             raise ValueError(f"data set {dataset.name}: column {column} of the examples is not all text")
     for task, classes in dataset.tasks.items():
         if task in INDEX_COLUMNS:
             raise DeriError(f"task {task!r} has the name of an index column: rename it")
         known = set(classes)
-        for record, labels in zip(examples["record_id"], label_values(examples[task]), strict=True):
-            for label in labels or ():
+        for record, labels in zip(examples["record_id"], examples[task], strict=True):
+            for label in labels if isinstance(labels, (tuple, list)) else ():
                 if label not in known:
                     raise DeriError(
                         f"recording {record} of {dataset.name} has label {label!r}, which is no class of {task!r}: "
                         "correct the label or add the class"
                     )
+
+
+def pieces(column: pd.Series) -> Iterator[list[Any]]:
+    """Yield the values some thousand at a time: of a column of text a list makes an object per value."""
+    for start in range(0, len(column), 4096):
+        yield column.iloc[start : start + 4096].tolist()
 
 
 def label_values(column: pd.Series) -> list[list[str] | None]:
@@ -79,15 +88,24 @@ def text_values(column: pd.Series) -> list[str | None]:
     return [value if isinstance(value, str) else None for value in column.tolist()]
 
 
-def make_plan(dataset: Dataset, *, split: str, seed: int, repair: str) -> dict[str, Any]:
+def make_plan(
+    dataset: Dataset,
+    *,
+    split: str,
+    seed: int,
+    repair: str,
+    min_leads: int = 1,
+    windows: int | None = 1,
+    duplicates: str = "keep",
+) -> dict[str, Any]:
     """Return all that decides the content of a store. Where the data set lies is not part of it."""
     digest = hashlib.sha256()
 
-    def add(*head: Any, values: Sequence[Any]) -> None:
+    def add(*head: Any, column: pd.Series, values: Callable[[pd.Series], Sequence[Any]]) -> None:
         # The JSON of [*head, values], a piece at a time: for a million recordings it would be hundreds of megabytes.
         digest.update(json.dumps([*head, []]).encode()[:-2])
-        for start in range(0, len(values), 4096):
-            piece = json.dumps(values[start : start + 4096]).encode()[1:-1]
+        for start in range(0, len(column), 4096):
+            piece = json.dumps(values(column.iloc[start : start + 4096])).encode()[1:-1]
             digest.update(b", " * (start > 0) + piece)
         digest.update(b"]]\n")
 
@@ -96,9 +114,9 @@ def make_plan(dataset: Dataset, *, split: str, seed: int, repair: str) -> dict[s
         (dataset.rejects, (*TEXT_COLUMNS, "reason", "detail")),
     ):
         for column in columns:
-            add(column, values=text_values(frame[column]))
+            add(column, column=frame[column], values=text_values)
     for task, classes in dataset.tasks.items():
-        add(task, list(classes), values=label_values(dataset.examples[task]))
+        add(task, list(classes), column=dataset.examples[task], values=label_values)
     n = len(dataset.examples)
     return {
         "format": "deri-store-plan",
@@ -117,6 +135,9 @@ def make_plan(dataset: Dataset, *, split: str, seed: int, repair: str) -> dict[s
         "test_fraction": float(dataset.test_fraction),
         "seed": seed,
         "repair": repair,
+        "min_leads": min_leads,
+        "windows": "all" if windows is None else windows,
+        "duplicates": duplicates,
     }
 
 

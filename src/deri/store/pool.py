@@ -60,13 +60,13 @@ def convert_parallel(jobs: Sequence[ChunkJob], workers: int, report: Callable[[i
 
 def _distribute(jobs: Sequence[ChunkJob], connections: list[Connection], report: Callable[[int, int], None]) -> None:
     """Keep every worker busy until the jobs are done."""
-    queue = deque(jobs)
+    queue = deque(range(len(jobs)))
     current: dict[Connection, ChunkJob] = {}
     idle = list(connections)
     while queue or current:
         while idle and queue:
             connection = idle.pop()
-            current[connection] = queue.popleft()
+            current[connection] = jobs[queue.popleft()]
             connection.send(current[connection])
         for ready in wait(list(current)):
             connection = cast(Connection, ready)

@@ -24,8 +24,9 @@ from deri.store.layout import (
     VERSION,
     WORK_DIR,
 )
-from deri.store.npy import HEADER_BYTES, npy_bytes
+from deri.store.npy import npy_bytes
 from deri.store.plan import read_json
+from deri.store.shard import waveform_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,11 +107,9 @@ class Store:
         """
         for shard in self.meta["shards"]:
             digest = hashlib.sha256()
-            with open(self.path / shard["file"], "rb") as handle:
-                handle.seek(HEADER_BYTES)
-                while block := handle.read(1 << 22):
-                    digest.update(block)
-            if digest.hexdigest() != shard["sha256"]:
+            for row in self._map(int(shard["shard"])):
+                digest.update(bytes.fromhex(waveform_digest(row)))
+            if digest.hexdigest() != shard["rows_sha256"]:
                 raise DeriError(
                     f"{self.path / shard['file']} is damaged: copy the store again, or delete it and prepare again"
                 )
@@ -166,7 +165,7 @@ class Store:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per recording, see ``docs/store.md``; labels and quality are arrays of text or None."""
+        """One row per stored window, see ``docs/store.md``; labels and quality are arrays of text or None."""
         frame: pd.DataFrame = self._table.to_pandas()
         return frame
 
@@ -176,6 +175,12 @@ class Store:
         import pandas as pd
 
         return pd.read_parquet(self.path / REJECTS_FILE)
+
+    def rejects_table(self) -> pa.Table:
+        """Return the table behind :attr:`rejects`."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path / REJECTS_FILE)
 
     @cached_property
     def reports(self) -> list[str]:
@@ -194,6 +199,11 @@ class Store:
         values: np.ndarray = self._table[name].to_numpy()
         return values
 
+    def _column_objects(self, name: str) -> np.ndarray:
+        """Return a column of text, object (n,)."""
+        values: np.ndarray = self._table[name].to_numpy(zero_copy_only=False)
+        return values
+
     @cached_property
     def _splits(self) -> np.ndarray:
         """Position in ``SPLITS`` for every row."""
@@ -207,18 +217,72 @@ class Store:
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         return self._column("shard"), self._column("row")
 
-    def rows(self, split: str = "all") -> np.ndarray:
+    def rows(self, split: str = "all", *, windows: bool = False) -> np.ndarray:
         """Return the rows of a split (train, val, test, or all of them), int64, ascending.
+
+        One row per recording, the first of its windows; with ``windows`` every row, which is what training takes.
 
         Raises:
             DeriError: there is no such split.
         """
-        if split == "all":
-            return np.arange(len(self), dtype=np.int64)
-        if split not in SPLITS:
+        if split not in (*SPLITS, "all"):
             raise DeriError(f"--split {split}: choose one of {', '.join(SPLITS)}, all")
-        rows: np.ndarray = np.flatnonzero(self._splits == SPLITS.index(split))
+        chosen = self._splits == SPLITS.index(split) if split != "all" else np.ones(len(self), bool)
+        rows: np.ndarray = np.flatnonzero(chosen if windows else chosen & self._begins)
         return rows
+
+    @property
+    def recordings(self) -> int:
+        """Number of recordings; ``len`` is the number of rows, of which a long recording may have several."""
+        return int(self.meta["recordings"])
+
+    @cached_property
+    def _begins(self) -> np.ndarray:
+        """Which rows are the first of their recording, bool (n,). The windows of a recording follow each other."""
+        begins = np.ones(len(self), bool)
+        if self.recordings != len(self):
+            window = self._column("window")
+            begins[1:] = window[1:] <= window[:-1]
+            for name in ("record_id", "file"):
+                values = self._table[name].to_numpy(zero_copy_only=False)
+                begins[1:] |= values[1:] != values[:-1]
+        return begins
+
+    def windows_of(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return all rows of the recordings that ``rows`` (b,) belong to, and for each the position in ``rows``.
+
+        Both int64 (w,), w ≥ b; ``rows`` and 0 … b − 1 where every recording is one row.
+
+        Raises:
+            IndexError: a row is outside 0 … n - 1.
+        """
+        rows = self._checked(rows)
+        first = np.flatnonzero(self._begins)
+        recording = np.searchsorted(first, rows, side="right") - 1
+        counts = np.diff(first, append=len(self))[recording]
+        owners = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return first[recording][owners] + within, owners
+
+    @cached_property
+    def _lead_masks(self) -> np.ndarray:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        masks = np.ones((len(self), LEAD_COUNT), bool)
+        column = self._table["missing_leads"].combine_chunks()
+        found = pc.index_in(pc.list_flatten(column), value_set=pa.array(self.meta["leads"], pa.string()))
+        masks[pc.list_parent_indices(column).to_numpy(), found.to_numpy()] = False
+        return masks
+
+    def lead_mask(self, rows: Any) -> np.ndarray:
+        """Return which leads ``rows`` (b,) have, bool (b, 12); the signal of the others is zero.
+
+        Raises:
+            IndexError: a row is outside 0 … n - 1.
+        """
+        mask: np.ndarray = self._lead_masks[self._checked(rows)]
+        return mask
 
     # --- signals ---------------------------------------------------------------------------------------------------
 
@@ -298,14 +362,14 @@ class Store:
             )
         return self.tasks[task], marks[rows]
 
-    def task_rows(self, task: str, split: str = "all") -> np.ndarray:
-        """Return the rows of ``split`` whose labels for the task are known, int64, ascending.
+    def task_rows(self, task: str, split: str = "all", *, windows: bool = False) -> np.ndarray:
+        """Return the rows of ``split`` whose labels for the task are known, int64, ascending; see :meth:`rows`.
 
         Raises:
             DeriError: there is no such task or split.
         """
         known, _ = self._task(task)
-        rows = self.rows(split)
+        rows = self.rows(split, windows=windows)
         return rows[known[rows]]
 
     def _task(self, task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from deri.errors import DeriError
 from deri.store.layout import SPLITS
+from deri.store.plan import pieces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,29 +34,32 @@ def assign_splits(
         DeriError: a given split has a foreign name, or, by patients, one patient's recordings are given
             different splits.
     """
-    records = examples["record_id"].tolist()
     given = [split if isinstance(split, str) and split else None for split in examples["split"].tolist()]
     foreign = sorted({split for split in given if split is not None} - set(SPLITS))
     if foreign:
         raise DeriError(
             f"the data set names split {foreign[0]!r}, which is none of {', '.join(SPLITS)}: correct its split column"
         )
-    subjects = examples["subject_id"].tolist() if rule == "patient" else [""] * len(records)
-    fixed = _patient_splits(subjects, given)
-    drawn: dict[str, str] = {}
+    by_patient = rule == "patient"
+    fixed = _patient_splits(_values(examples["subject_id"]), given) if by_patient and any(given) else {}
     result = []
-    for record, subject, split in zip(records, subjects, given, strict=True):
-        key = subject or record
-        chosen = split or fixed.get(subject) or drawn.get(key)
+    for record, subject, split in zip(
+        _values(examples["record_id"]), _values(examples["subject_id"]), given, strict=True
+    ):
+        patient = subject if by_patient else ""
+        chosen = split or fixed.get(patient)
         if chosen is None:
-            u = unit_hash(seed, key)
+            u = unit_hash(seed, patient or record)
             chosen = "test" if u < test_fraction else "val" if u < test_fraction + val_fraction else "train"
-            drawn[key] = chosen
         result.append(chosen)
     return result
 
 
-def _patient_splits(subjects: list[str], given: list[str | None]) -> dict[str, str]:
+def _values(column: pd.Series) -> Iterator[str]:
+    return chain.from_iterable(pieces(column))
+
+
+def _patient_splits(subjects: Iterable[str], given: list[str | None]) -> dict[str, str]:
     """Return the split of every patient who has a given one; "" is no patient."""
     splits: dict[str, str] = {}
     leaking: list[str] = []

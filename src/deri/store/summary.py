@@ -7,12 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deri.store.duplicates import sentences
+
 
 @dataclass
 class Summary:
     """Counts of one preparation.
 
-    ``read + sum(rejected.values())`` is the number of recordings that the data set names. When ``complete`` is
+    ``read + sum(rejected.values())`` is the number of recordings that the data set names, ``windows`` the number of
+    stored rows, ``longer`` how many of the recordings have more than one window of 10 s. ``duplicates`` is
+    :meth:`deri.store.duplicates.Found.to_dict` and ``dropped``, whether they were left out. When ``complete`` is
     False, other shards of the same preparation are still missing and the counts cover the finished chunks only.
     """
 
@@ -25,6 +29,9 @@ class Summary:
     complete: bool = True
     chunks_done: int = 0
     chunks: int = 0
+    windows: int = 0
+    longer: int = 0
+    duplicates: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def count(
@@ -64,6 +71,14 @@ class Summary:
                 lines.append(f"{source:<{width}}  {counts['read']:>9,}  {n:>9,}" + (f"  {reasons}" if reasons else ""))
         lines.append("splits: " + ", ".join(f"{name} {n:,}" for name, n in self.splits.items()))
         lines.append(f"distinct reports: {self.reports:,}")
+        if self.windows > self.read:
+            lines.append(f"windows: {self.windows:,} of 10 s, of {self.longer:,} longer recordings more than one")
+        elif self.longer:
+            lines.append(
+                f"{self.longer:,} recordings are longer than 10 s (by 2.5 s or more): the first 10 s are stored; "
+                "--windows all keeps the rest"
+            )
+        lines += sentences(self.duplicates)
         if not self.complete:
             lines.append(
                 f"not finished: {self.chunks_done} of {self.chunks} chunks are done; "

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from deri.datasets.memory import system_allocator
 from deri.errors import DeriError
 from deri.store.chunks import ChunkJob, chunk_done, convert_chunk
 from deri.store.finish import finish, partial_summary, remove_work
-from deri.store.layout import FORMAT, META_FILE, chunk_count, chunk_size
+from deri.store.layout import FORMAT, LEAD_COUNT, META_FILE, chunk_count, chunk_size
 from deri.store.plan import check_dataset, claim, make_plan, read_json, refuse_other_plan
 from deri.store.pool import convert_parallel
 from deri.store.splits import assign_splits
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
+@system_allocator()
 def prepare(
     dataset: Dataset,
     out: str | Path,
@@ -29,6 +31,9 @@ def prepare(
     shard: tuple[int, int] = (0, 1),
     split: str = "patient",
     repair: str = "lead",
+    min_leads: int = 1,
+    windows: int | None = 1,
+    duplicates: str = "keep",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Summary:
@@ -46,6 +51,11 @@ def prepare(
         split: ``"patient"`` keeps all recordings of a patient in one split; ``"record"`` (the published way) draws,
             and accepts given splits, record by record.
         repair: how gaps are filled, see :func:`deri.ecg.standardise`.
+        min_leads: a recording with fewer leads, recorded or derived, is refused (``missing_leads``).
+        windows: how many windows of 10 s to store of a longer recording; None: all. 1 (the published way) is its
+            first 10 s; see :func:`deri.ecg.standardise.choose_windows`.
+        duplicates: ``"keep"`` flags a recording that has the samples of an earlier one, ``"drop"`` refuses it
+            (``duplicate_recording``): its row stays in the shard, but not in the index.
         seed: of the split.
         progress: called with (recordings looked at, recordings of this call).
 
@@ -58,6 +68,12 @@ def prepare(
     """
     out = Path(out)
     _check_options(workers, shard, split, repair)
+    if not 1 <= min_leads <= LEAD_COUNT:
+        raise DeriError(f"--min-leads {min_leads}: a number from 1 to {LEAD_COUNT}")
+    if windows is not None and windows < 1:
+        raise DeriError(f"--windows {windows}: at least 1, or all")
+    if duplicates not in ("keep", "drop"):
+        raise DeriError(f"--duplicates {duplicates}: choose keep or drop")
     check_dataset(dataset)
     splits = assign_splits(
         dataset.examples,
@@ -66,18 +82,21 @@ def prepare(
         val_fraction=dataset.val_fraction,
         test_fraction=dataset.test_fraction,
     )
-    plan = make_plan(dataset, split=split, seed=seed, repair=repair)
+    plan = make_plan(
+        dataset, split=split, seed=seed, repair=repair, min_leads=min_leads, windows=windows, duplicates=duplicates
+    )
+    reading = {"repair": repair, "min_leads": min_leads, "windows": windows}
     try:
         if (out / META_FILE).exists():
             return _finished(out, plan)
         claim(out, plan)
-        _convert(dataset, out, workers=workers, shard=shard, repair=repair, progress=progress)
+        _convert(dataset, out, workers=workers, shard=shard, reading=reading, progress=progress)
         chunks = chunk_count(len(dataset.examples))
         done = [k for k in range(chunks) if chunk_done(out, k)]
         if (out / META_FILE).exists():
             return _finished(out, plan)
         if len(done) < chunks:
-            return partial_summary(dataset, splits, out, done)
+            return partial_summary(dataset, splits, out, done, drop=duplicates == "drop")
         return finish(dataset, splits, out, plan) or _finished(out, plan)
     except FileNotFoundError:
         # Another shard finished the store and removed the work files while they were looked at here.
@@ -114,27 +133,57 @@ def _finished(out: Path, plan: dict[str, Any]) -> Summary:
 
 
 def _convert(
-    dataset: Dataset, out: Path, *, workers: int, shard: tuple[int, int], repair: str, progress: Progress | None
+    dataset: Dataset,
+    out: Path,
+    *,
+    workers: int,
+    shard: tuple[int, int],
+    reading: dict[str, Any],
+    progress: Progress | None,
 ) -> None:
     n, size = len(dataset.examples), chunk_size(len(dataset.examples))
-    files = dataset.examples["file"].tolist()
     mine = range(shard[0], chunk_count(n), shard[1])
     counts = {k: min(size, n - k * size) for k in mine}
     report = _Counter(counts, progress)
     # A chunk that another process has locked is skipped at first, and waited for when nothing else is left to do.
     for wait in (False, True):
-        jobs = []
+        todo = []
         for k in mine:
             if chunk_done(out, k):
                 report(k, counts[k])
             else:
-                part = tuple(files[k * size : (k + 1) * size])
-                jobs.append(ChunkJob(out, k, k * size, Path(dataset.root), part, repair, wait))
+                todo.append(k)
+        jobs = _Jobs(dataset, out, todo, {"wait": wait, **reading})
         if jobs and (workers == 1 or len(jobs) == 1):
             for job in jobs:
                 convert_chunk(job, lambda done, k=job.number: report(k, done))  # type: ignore[misc]
         elif jobs:
             convert_parallel(jobs, workers, report)
+
+
+class _Jobs(Sequence[ChunkJob]):
+    """The jobs of some chunks, each made when its turn comes: the names of all files are many."""
+
+    def __init__(self, dataset: Dataset, out: Path, chunks: list[int], options: dict[str, Any]) -> None:
+        self._files = dataset.examples["file"]
+        self._root = Path(dataset.root)
+        self._out = out
+        self._chunks = chunks
+        self._options = options
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    @overload
+    def __getitem__(self, index: int) -> ChunkJob: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ChunkJob]: ...
+    def __getitem__(self, index: int | slice) -> ChunkJob | Sequence[ChunkJob]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number, size = self._chunks[index], chunk_size(len(self._files))
+        files = tuple(self._files.iloc[number * size : (number + 1) * size].tolist())
+        return ChunkJob(self._out, number, number * size, self._root, files, **self._options)
 
 
 class _Counter:

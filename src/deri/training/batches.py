@@ -55,8 +55,8 @@ class Pairs:
         self._valid = store.index["valid_samples"].to_numpy(np.int64)
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows of ``split`` that have a report, int64."""
-        rows = self.store.rows(split)
+        """Rows of ``split`` that have a report, int64; of a long recording every stored window is a row."""
+        rows = self.store.rows(split, windows=True)
         return rows[self._report_ids[rows] >= 0]
 
     def batch(self, rows: np.ndarray) -> Batch:
@@ -64,7 +64,10 @@ class Pairs:
         valid = self._valid[rows]
         full = bool((valid >= self.store.meta["samples"]).all())
         ecg, valid_here = self.model.preprocess(
-            self.store.signals(rows), float(self.store.meta["fs"]), None if full else valid
+            self.store.signals(rows),
+            float(self.store.meta["fs"]),
+            None if full else valid,
+            self.store.lead_mask(rows),
         )
         ids = self._report_ids[rows]
         batch = Batch(ecg, torch.from_numpy(ids), valid_here)

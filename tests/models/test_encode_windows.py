@@ -1,0 +1,105 @@
+"""Recordings of any length and with any leads through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from deri.ecg import ECG, standardise_windows
+from deri.errors import ReadError
+from deri.models import EcgTextModel
+from support import tiny
+
+
+@pytest.fixture(scope="module")
+def model() -> EcgTextModel:
+    return tiny.model("model.signal.fs=100", "model.signal.samples=1000", pooling="mean")
+
+
+def ecg(seconds: float, seed: int = 0, fs: float = 200) -> ECG:
+    rng = np.random.default_rng(seed)
+    return ECG(rng.normal(size=(12, round(seconds * fs))).cumsum(axis=1).astype(np.float32) * 0.05, fs)
+
+
+def raw(model: EcgTextModel, recording: ECG) -> np.ndarray:
+    """(windows, d), not normalised, one window at a time."""
+    vectors = []
+    for window in standardise_windows(recording, 100, 1000):
+        x, valid = model.preprocess(window.signal[None], 100.0, np.array([window.valid_samples]))
+        with torch.inference_mode():
+            vectors.append(model.ecg_embedding(x, valid).numpy()[0])
+    return np.stack(vectors)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_the_embedding_of_a_long_recording_is_the_mean_of_its_windows(model: EcgTextModel) -> None:
+    recordings = [ecg(47, 1), ecg(4, 2), ecg(22, 3)]
+    expected = np.stack([unit(raw(model, recording).mean(axis=0)) for recording in recordings])
+    for size in (2, 64):
+        np.testing.assert_allclose(model.encode_ecg(recordings, size), expected, atol=1e-5)
+    parts = list(model.window_embeddings(recordings, 3))
+    assert [len(part.record) for part in parts] == [3, 3, 2]
+    assert np.concatenate([part.record for part in parts]).tolist() == [0] * 5 + [1] + [2] * 2
+    assert np.concatenate([part.start for part in parts]).tolist() == [0, 10, 20, 30, 40, 0, 0, 10]
+    np.testing.assert_allclose(parts[0].embedding, raw(model, recordings[0])[:3], atol=1e-5)
+
+
+def test_one_window_is_the_beginning(model: EcgTextModel) -> None:
+    long = ecg(35)
+    begin = ECG(long.signal[:, :2100], long.fs)  # a little more than 10 s, for the resampling filter
+    np.testing.assert_allclose(model.encode_ecg(long, windows=1), model.encode_ecg(begin), atol=1e-4)
+    assert np.abs(model.encode_ecg(long) - model.encode_ecg(begin)).max() > 1e-3
+    table = model.classify([long], ["sinus rhythm"], windows=1)
+    expected = model.encode_ecg(long, windows=1) @ model.encode_text("sinus rhythm").T
+    np.testing.assert_allclose(table.to_numpy(), expected, atol=1e-6)
+
+
+def test_recordings_are_taken_from_an_iterator_one_at_a_time(model: EcgTextModel) -> None:
+    alive: list[int] = []
+
+    class Counted(ECG):
+        def __del__(self) -> None:
+            alive.pop()
+
+    def read() -> Iterator[ECG]:
+        for seed in range(4):
+            assert not alive  # the one before is gone when the next is read
+            one = Counted(ecg(25, seed).signal, 200)
+            alive.append(seed)
+            yield one
+            del one
+
+    expected = model.encode_ecg([ecg(25, seed) for seed in range(4)])
+    np.testing.assert_allclose(model.encode_ecg(read(), batch_size=2), expected, atol=1e-5)
+    assert model.encode_ecg([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize("scale", ["millivolt", "minmax"])
+def test_missing_leads_are_zeros_to_the_model(scale: str) -> None:
+    model = tiny.model(f"model.signal.normalise={scale}", pooling="mean")
+    signal = ecg(10, fs=500).signal.copy()
+    signal[[0, 2, 7]] = np.nan
+    vector = model.encode_ecg(ECG(signal, 500))
+    there = np.isfinite(signal).all(axis=1)
+    x = np.zeros_like(signal)
+    if scale == "millivolt":
+        x[there] = np.clip(signal[there] - signal[there].mean(axis=1, keepdims=True), -10, 10)
+    else:
+        low, high = signal[there].min(), signal[there].max()
+        x[there] = (signal[there] - low) / (high - low)
+    with torch.inference_mode():
+        expected = F.normalize(model.ecg_embedding(torch.from_numpy(x)[None], torch.tensor([5000])), dim=-1)
+    np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+
+
+def test_a_recording_without_a_usable_window_is_refused(model: EcgTextModel) -> None:
+    with pytest.raises(ReadError) as caught:
+        model.encode_ecg([ecg(10), ECG(np.full((12, 6000), np.nan, np.float32), 200)])
+    assert caught.value.reason == "missing_leads"

@@ -1,0 +1,211 @@
+"""The short way of usual records gives what the general path gives, and every other record is left to that."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from deri.errors import ReadError
+from deri.store.chunks import Stored, read_recording
+from deri.store.direct import DirectReader
+
+MIMIC = ["I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6"]
+CANONICAL = [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 11]  # the column of each lead in a MIMIC file
+
+
+def beats(seed: int = 0, n: int = 5000, channels: int = 12) -> np.ndarray:
+    """Digital samples (n, channels), int16: a spike of three samples 70 times a minute on a slow wave and noise."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(n)[:, None]
+    values = 20 * np.sin(time / 300) + rng.integers(-4, 5, (n, channels))
+    values += np.where(time % 429 < 20, 1, 0) * np.hanning(20)[time % 429 % 20] * rng.uniform(60, 250, (1, channels))
+    return np.rint(values).astype(np.int16)
+
+
+def header(samples: np.ndarray, *, name: str = "40000001", first: str = "", **change) -> str:
+    """A header as MIMIC-IV-ECG has it; ``change``: field -> value, for all signals or (of a list) for each."""
+    lines = [first or f"{name} {samples.shape[1]} 500 {len(samples)} 08:44:00 23/07/2180"]
+    for i, column in enumerate(samples.T):
+        line = {
+            "file": f"{name}.dat",
+            "form": "16",
+            "gain": "200.0(0)/mV",
+            "bits": "16",
+            "zero": "0",
+            "start": str(column[0]),
+            "sum": str(int(column.astype(np.int64).sum()) & 0xFFFF),
+            "block": "0",
+            "lead": MIMIC[i % 12] if i < 12 else f"X{i}",
+        }
+        for key, value in change.items():
+            line[key] = value[i] if isinstance(value, list) else value
+        lines.append(" ".join(line.values()))
+    return "\n".join(lines) + "\n# <subject_id>: 10000017\n"
+
+
+def write(folder: Path, samples: np.ndarray, text: str, *, name: str = "40000001", extra: bytes = b"") -> Path:
+    (folder / f"{name}.hea").write_bytes(text.encode())
+    (folder / f"{name}.dat").write_bytes(samples.astype("<i2").tobytes() + extra)
+    return folder / name
+
+
+def outcome(path: Path, direct: DirectReader | None) -> object:
+    """All that a store keeps of a recording, or the refusal."""
+    try:
+        (stored,) = read_recording(path, "lead", direct=direct)
+    except ReadError as error:
+        return error.reason, str(error)
+    values = {field.name: getattr(stored, field.name) for field in fields(Stored)}
+    return values | {"signal": stored.signal.tobytes(), "shape": stored.signal.shape, "type": stored.signal.dtype}
+
+
+def test_a_mimic_record_is_read_directly(tmp_path: Path) -> None:
+    samples = beats()
+    path = write(tmp_path, samples, header(samples))
+    for name in (path, f"{path}.hea", f"{path}.dat"):
+        units = DirectReader().read(name)
+        assert units is not None
+        assert np.array_equal(units, samples[:, CANONICAL].T * 5)  # 200 per mV are 5 µV each
+    assert outcome(path, DirectReader()) == outcome(path, None)
+
+
+@pytest.mark.parametrize(
+    ("gain", "factor"),
+    [("1000/mV", 1), ("1000.0(0)/mV", 1), ("200", 5), ("1/uV", 1), ("0.2/uV", 5), ("500/mv", 2), ("12.5(0)/mV", 80)],
+)
+def test_gains_that_divide_a_millivolt(tmp_path: Path, gain: str, factor: int) -> None:
+    samples = beats()
+    path = write(tmp_path, samples, header(samples, gain=gain))
+    units = DirectReader().read(path)
+    assert units is not None
+    assert np.array_equal(units, samples[:, CANONICAL].T * factor)
+    assert outcome(path, DirectReader()) == outcome(path, None)
+
+
+def wrong_sums(samples: np.ndarray) -> list[str]:
+    return [str((int(c.astype(np.int64).sum()) + (i == 4)) & 0xFFFF) for i, c in enumerate(samples.T)]
+
+
+def with_gap(samples: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(samples.size).reshape(samples.shape) == 777, -32768, samples)
+
+
+S = beats()
+UNUSUAL = {
+    "a gain that does not divide": (S, header(S, gain="4880/mV"), b""),
+    "a gain for each lead": (S, header(S, gain=[*["200/mV"] * 6, *["400/mV"] * 6]), b""),
+    "no gain": (S, header(S, gain="0"), b""),
+    "negative gain": (S, header(S, gain="-200/mV"), b""),
+    "a gain too small": (S, header(S, gain="1e-4/mV"), b""),
+    "a baseline": (S, header(S, gain="200(3)/mV"), b""),
+    "an ADC zero that is the baseline": (S, header(S, gain="200/mV", zero="7"), b""),
+    "no voltage": (S, header(S, gain="200/mmHg"), b""),
+    "wrong checksum": (S, header(S, sum=wrong_sums(S)), b""),
+    "checksums of 65536, which are not none": (S, header(S, sum="65536"), b""),
+    "a gap": (with_gap(S), header(with_gap(S)), b""),
+    "surplus bytes": (S, header(S), b"\0\0"),
+    "cut off": (S[:-1], header(S), b""),
+    "no length": (S, header(S, first="40000001 12 500"), b""),
+    "another length": (beats(n=4000), header(beats(n=4000)), b""),
+    "another rate": (S, header(S, first="40000001 12 250 5000"), b""),
+    "another format": (S, header(S, form="212"), b""),
+    "several samples per frame": (S, header(S, form="16x2"), b""),
+    "skew": (S, header(S, form="16:1"), b""),
+    "an offset": (S, header(S, form="16+24"), b"\0" * 24),
+    "eight leads": (S[:, :8], header(S[:, :8]), b""),
+    "a channel more": (beats(channels=13), header(beats(channels=13)), b""),
+    "an unknown lead": (S, header(S, lead=[*MIMIC[:11], "MCL1"]), b""),
+    "a lead twice": (S, header(S, lead=[*MIMIC[:11], "V5"]), b""),
+    "a file elsewhere": (S, header(S, file="../40000001.dat"), b""),
+    "a missing file": (S, header(S, file="40000002.dat"), b""),
+    "two files": (S, header(S, file=[*["40000001.dat"] * 6, *["40000002.dat"] * 6]), b""),
+    "flat": (S * 0, header(S * 0), b""),
+    "a flat lead": (S * (np.arange(12) != 3), header(S * (np.arange(12) != 3)), b""),
+    "low": ((S // 20).astype(np.int16), header((S // 20).astype(np.int16)), b""),
+    "beyond the range": (S * 60, header(S * 60), b""),
+    "µV for mV": (S, header(S, gain="1/mV"), b""),
+    "a letter where a number stands": (S, header(S, block="x"), b""),
+    "a record line that is a comment": (S, header(S, first="#40000001 12 500 5000"), b""),
+    "signal lines that are comments": (S, header(S, file="#0000001.dat"), b""),
+    "segments": (S, header(S, first="40000001/2 12 500 5000"), b""),
+    "a line too many": (S, header(S) + "40000001.dat 16 200/mV 16 0 0 0 0 V9\n", b""),
+    "a line that only splitlines sees": (S, header(S) + "# a\x0cV9 16\n", b""),
+    "two blanks": (S, header(S).replace("16 200.0(0)", "16  200.0(0)"), b""),
+    "windows line ends": (S, header(S).replace("\n", "\r\n"), b""),
+    "a comment in UTF-8": (S, header(S) + "# µ\n", b""),
+}
+
+
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_what_is_unusual_is_left_to_the_general_path(tmp_path: Path, case: str) -> None:
+    samples, text, extra = UNUSUAL[case]
+    path = write(tmp_path, samples, text, extra=extra)
+    assert DirectReader().read(path) is None
+    assert outcome(path, DirectReader()) == outcome(path, None)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.hea", "s3://bucket/x", "a\0b", "x.mat", ""])
+def test_what_is_not_there_is_unusual(tmp_path: Path, name: str) -> None:
+    assert DirectReader().read(f"{tmp_path}/{name}" if "://" not in name else name) is None
+
+
+def test_headers_without_checksums(tmp_path: Path) -> None:
+    path = write(tmp_path, S, header(S, sum="0"))
+    assert DirectReader().read(path) is not None
+    assert outcome(path, DirectReader()) == outcome(path, None)
+
+
+token = st.sampled_from(
+    ["0", "1", "-1", "12", "16", "200", "200.0(0)/mV", "1000/mV", "mV", "V1", "x", "", "#", "+1", "１"]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    gain=st.sampled_from(["200.0(0)/mV", "1000/mV", "200", "1/uV", "250(0)/mV", "333/mV", "204.8/mV", "2000/mV"]),
+    scale=st.sampled_from([0, 0.004, 0.02, 0.05, 0.3, 1, 1, 1, 20, 26.2, 40]),
+    order=st.permutations(MIMIC),
+    places=st.lists(st.tuples(st.integers(0, 13), st.integers(0, 9), token), max_size=2),
+    spikes=st.lists(st.tuples(st.integers(0, 4999), st.integers(0, 11), st.integers(-32768, 32767)), max_size=2),
+)
+@example("200.0(0)/mV", 1, MIMIC, [], [])
+@example("200.0(0)/mV", 1, MIMIC, [(0, 0, "#")], [])
+def test_any_record_comes_out_the_same(tmp_path: Path, gain, scale, order, places, spikes) -> None:
+    samples = np.clip(np.rint(S * scale), -32768, 32767).astype(np.int16)
+    for row, column, value in spikes:
+        samples[row, column] = value
+    lines = header(samples, gain=gain, lead=list(order)).splitlines()
+    for line, place, word in places:
+        words = lines[line].split(" ")
+        words[place % len(words)] = word
+        lines[line] = " ".join(words)
+    path = write(tmp_path, samples, "\n".join(lines) + "\n")
+    assert outcome(path, DirectReader()) == outcome(path, None)
+
+
+def test_one_reader_for_many_records(tmp_path: Path) -> None:
+    """The buffers are used again: a record must not see those before it."""
+    reader = DirectReader()
+    paths = []
+    for seed in range(6):
+        samples = beats(seed, n=5000 if seed % 3 else 3000)
+        name = f"r{seed}"
+        text = header(samples, name=name, gain=["200/mV", "1000/mV"][seed % 2])
+        paths.append(write(tmp_path, samples, text, name=name))
+    for path in paths + paths[::-1]:
+        assert outcome(path, reader) == outcome(path, None)
+
+
+def test_real_records(ecg_real: Path) -> None:
+    reader = DirectReader()
+    direct = 0
+    for path in sorted(ecg_real.rglob("*.hea")):
+        stem = path.with_suffix("")
+        direct += reader.read(stem) is not None
+        assert outcome(stem, reader) == outcome(stem, None), path
+    assert direct > 5  # most of the others are .mat files, or have another length or rate
