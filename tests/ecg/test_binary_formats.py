@@ -1,4 +1,4 @@
-"""DICOM, EDF, ISHNE, SCP-ECG, HDF5 and MATLAB structs, against hand-made files and other readers."""
+"""DICOM, EDF, ISHNE, HDF5 and MATLAB structs, against hand-made files and other readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from deri.ecg import ECG, read_ecg
 from deri.errors import DeriError, ReadError
-from ecg.writers import LEADS, annotation_signal, digital_ecg, edf, ishne, scp
+from ecg.writers import LEADS, annotation_signal, digital_ecg, edf, ishne
 
 
 def read(folder: Path, data: bytes) -> ECG:
@@ -153,11 +153,9 @@ def test_real_dicom_equals_pydicom(ecg_real: Path) -> None:
 def test_missing_library_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dicom(tmp_path, dicom_group(digital_ecg(60), LEADS))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.setitem(sys.modules, "ecgdatakit", None)
     with pytest.raises(ReadError, match=r"pip install 'deri\[formats\]'") as caught:
         read(tmp_path, data)
     assert caught.value.reason == "missing_dependency"
-    assert reason_of(tmp_path, scp(digital_ecg(60), LEADS)) == "missing_dependency"
 
 
 # --- EDF
@@ -279,51 +277,6 @@ def test_ishne_that_cannot_be_used(tmp_path: Path) -> None:
     assert reason_of(tmp_path, ishne(digital_ecg(300), LEADS, fs=0)) == "bad_sampling_rate"
     damaged = good[:40] + b"!" + good[41:]
     assert "checksum_mismatch" in read(tmp_path, damaged).metadata["warnings"]
-
-
-# --- SCP-ECG
-
-
-@pytest.mark.parametrize("order", [0, 1, 2])
-@pytest.mark.parametrize("coded", [True, False])
-def test_scp_values(tmp_path: Path, order: int, coded: bool) -> None:
-    pytest.importorskip("ecgdatakit")
-    digital = digital_ecg(1000) // 2
-    ecg = read(tmp_path, scp(digital, LEADS, coded=coded, order=order))
-    assert (ecg.fs, ecg.metadata["format"], ecg.metadata["warnings"]) == (500.0, "SCP-ECG", {})
-    np.testing.assert_allclose(ecg.signal, digital * 2.5e-3, rtol=1e-6)
-    assert (ecg.metadata["age"], ecg.metadata["sex"]) == (63.0, "female")
-    assert ecg.metadata["interpretation"] == ["Sinus rhythm"]
-
-
-def test_scp_with_eight_leads_and_odd_rate(tmp_path: Path) -> None:
-    pytest.importorskip("ecgdatakit")
-    digital = digital_ecg(400)
-    stored = [0, 1, 6, 7, 8, 9, 10, 11]
-    ecg = read(tmp_path, scp(digital[stored], [LEADS[i] for i in stored], avm=5000, interval=3003))
-    assert ecg.fs == pytest.approx(1e6 / 3003, rel=1e-12)
-    np.testing.assert_allclose(ecg.signal[stored], digital[stored] * 5e-3, rtol=1e-6)
-    assert set(ecg.metadata["derived_leads"]) == {"III", "aVR", "aVL", "aVF"}
-
-
-def test_scp_adds_the_reference_beat_back(tmp_path: Path) -> None:
-    pytest.importorskip("ecgdatakit")
-    digital = digital_ecg(1000)
-    beat = np.stack([np.round(200 * np.hanning(100) * (k + 1) / 12) for k in range(12)]).astype(np.int16)
-    for start in (101, 401, 701):
-        digital[:, start - 1 : start + 99] += beat
-    ecg = read(tmp_path, scp(digital, LEADS, beat=beat, beats_at=(101, 401, 701)))
-    np.testing.assert_allclose(ecg.signal, digital * 2.5e-3, rtol=1e-6)
-
-
-def test_scp_that_cannot_be_used(tmp_path: Path) -> None:
-    pytest.importorskip("ecgdatakit")
-    good = scp(digital_ecg(300), LEADS)
-    assert reason_of(tmp_path, good[:-10]) == "truncated_signal"
-    assert reason_of(tmp_path, scp(digital_ecg(300), LEADS, bimodal=1)) == "unsupported_format"
-    assert reason_of(tmp_path, scp(digital_ecg(300), LEADS, avm=0)) == "bad_gain"
-    at = good.index(b"Sinus rhythm")
-    assert "checksum_mismatch" in read(tmp_path, good[:at] + b"X" + good[at + 1 :]).metadata["warnings"]
 
 
 # --- HDF5 and MATLAB
