@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ def dicom_group(
     return group
 
 
-def dicom(folder: Path, *groups: Any) -> bytes:
+def dicom(folder: Path, *groups: Any, syntax: str = "ExplicitVRLittleEndian") -> bytes:
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import Dataset, FileMetaDataset
 
     data, text = Dataset(), Dataset()
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.9.1.1"
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     data.Modality, data.PatientAge, data.PatientSex = "ECG", "018M", "M"
@@ -94,6 +95,41 @@ def test_dicom_scaling_equals_pydicom(tmp_path: Path) -> None:
     np.testing.assert_allclose(ecg.signal, theirs / 1000, rtol=1e-5)
     assert (ecg.fs, ecg.metadata["age"], ecg.metadata["sex"]) == (500.0, 1.5, "male")
     assert ecg.metadata["interpretation"] == ["Sinus rhythm"]
+
+
+@pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian"])
+def test_dicom_of_every_transfer_syntax(tmp_path: Path, syntax: str) -> None:
+    digital = digital_ecg(600)
+    group = dicom_group(digital, LEADS)
+    if syntax == "ExplicitVRBigEndian":
+        group.WaveformData = digital.T.astype(">i2").tobytes()
+    data = dicom(tmp_path, group, syntax=syntax)
+    np.testing.assert_allclose(read(tmp_path, data).signal, digital * 2.5e-3, rtol=1e-6)
+    pydicom = pytest.importorskip("pydicom")
+    theirs = pydicom.dcmread(tmp_path / "made.dcm").waveform_array(0).T
+    if syntax != "ExplicitVRBigEndian":  # pydicom does not swap the bytes of a waveform
+        np.testing.assert_allclose(theirs, digital * 2.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "dtype"), [(8, "SB", "i1"), (8, "UB", "u1"), (16, "US", "<u2"), (32, "SL", "<i4")]
+)
+def test_dicom_sample_types(tmp_path: Path, bits: int, kind: str, dtype: str) -> None:
+    digital = digital_ecg(60) % 100
+    group = dicom_group(digital, LEADS)
+    group.WaveformBitsAllocated, group.WaveformSampleInterpretation = bits, kind
+    group.WaveformData = digital.T.astype(dtype).tobytes()
+    np.testing.assert_allclose(read(tmp_path, dicom(tmp_path, group)).signal, digital * 2.5e-3, rtol=1e-6)
+
+
+def test_dicom_deflated_bomb_and_stump(tmp_path: Path) -> None:
+    good = dicom(tmp_path, dicom_group(digital_ecg(600), LEADS), syntax="DeflatedExplicitVRLittleEndian")
+    assert reason_of(tmp_path, good[:-30]) == "truncated_signal"
+    at = 128 + 4 + 12 + int.from_bytes(good[140:144], "little")
+    packer = zlib.compressobj(1, wbits=-15)
+    zeros = bytes(2**20)
+    bomb = good[:at] + b"".join(packer.compress(zeros) for _ in range(140)) + packer.flush()
+    assert reason_of(tmp_path, bomb) == "too_long"
 
 
 def test_dicom_leads_by_code_alone(tmp_path: Path) -> None:
