@@ -11,11 +11,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from ecg.writers import LEADS
 
 
-def dicom_bytes(digital: np.ndarray) -> bytes:
+def dicom_bytes(digital: np.ndarray, syntax: str = "ExplicitVRLittleEndian") -> bytes:
     """Twelve leads, 2.5 µV per unit, 500 Hz."""
     data, group = Dataset(), Dataset()
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.9.1.1"
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     data.Modality = "ECG"

@@ -345,6 +345,36 @@ def test_hdf5(tmp_path: Path) -> None:
     assert reason_of_path(path) == "too_long"
 
 
+@pytest.mark.parametrize(
+    "filters", [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True, "fletcher32": True}]
+)
+def test_hdf5_whole_chunks_are_read(tmp_path: Path, filters: dict[str, Any]) -> None:
+    h5py = pytest.importorskip("h5py")
+    values = (digital_ecg(300) * 1e-3).astype(np.float16)
+    path = tmp_path / "a.bin"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("ecg", data=values, chunks=(12, 70), **filters)
+    np.testing.assert_array_equal(read_ecg(path).signal, values.astype(np.float32))
+
+
+def test_hdf5_chunks_that_are_too_short(tmp_path: Path) -> None:
+    """Libhdf5 would fill them up with what lies in its memory: another value in every run."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.bin"
+    for content in (zlib.compress(bytes(1000)), zlib.compress(bytes(3000))):
+        with h5py.File(path, "w") as file:
+            dataset = file.create_dataset("ecg", (12, 100), dtype=np.float16, chunks=(12, 100), compression="gzip")
+            dataset.id.write_direct_chunk((0, 0), content)
+        assert reason_of_path(path) in ("unreadable_signal", "bad_header")
+    with h5py.File(path, "w") as file:  # the description of the filter is lost: a stump taken for samples
+        dataset = file.create_dataset("ecg", (12, 100), dtype=np.float16, chunks=(12, 100), compression="gzip")
+        dataset[...] = 1
+    data = path.read_bytes()
+    at = data.index(b"deflate") - 8
+    path.write_bytes(data[: at - 8] + bytes(32) + data[at + 24 :])
+    assert reason_of_path(path) in ("unreadable_signal", "bad_header", "truncated_signal")
+
+
 def reason_of_path(path: Path) -> str:
     with pytest.raises(ReadError) as caught:
         read_ecg(path)

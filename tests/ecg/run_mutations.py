@@ -1,0 +1,208 @@
+"""Reads damaged files in a child process whose memory is limited, and says what became of each.
+
+``python tests/ecg/run_mutations.py --count 10000`` prints one JSON object: how many were refused, for which reasons,
+how many of those read agree with another reader, the slowest and the largest, and every file that broke a promise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+TESTS = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path.insert(0, str(TESTS))
+
+MAX_SECONDS = 5.0
+"""Of processor time for one file; the wall is given a multiple, as other work may go on."""
+MAX_GROWTH = 2**30
+OPTIONS: dict[str, dict[str, Any]] = {"a.npy": {"fs": 500, "units": "uV"}, "huge.npy": {"fs": 500, "units": "uV"}}
+BOMBS = 10**9
+"""Numbers from here on are those of ``bombs()``."""
+
+
+class Hang(BaseException):
+    """Not an Exception: no reader may catch it."""
+
+
+def _alarm(*_: object) -> None:
+    raise Hang
+
+
+def judge(kind: str, path: Path) -> dict[str, Any]:
+    """Read one file; ``refused``, ``agrees``, ``alone`` (the other reader refuses), or what is wrong."""
+    from deri.ecg import read_ecg
+    from deri.errors import ReadError
+
+    signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
+    begin = time.process_time()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ecg = read_ecg(path, **OPTIONS.get(path.name, {}))
+    except ReadError as error:
+        said = path.stem in str(error)
+        return {"verdict": "refused" if said else "WRONG: no file named", "reason": error.reason, "text": str(error)}
+    except Hang:
+        return {"verdict": "WRONG: hang", "reason": ""}
+    except BaseException as error:
+        return {"verdict": f"WRONG: {error!r}"[:300], "reason": ""}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        seconds = time.process_time() - begin
+    if seconds > MAX_SECONDS:
+        return {"verdict": f"WRONG: {seconds:.1f} s", "reason": ""}
+    if ecg.signal.shape[0] != 12 or ecg.signal.shape[1] > 2**23 or np.isinf(ecg.signal).any() or not 0 < ecg.fs < 1e7:
+        return {"verdict": f"WRONG: shape {ecg.signal.shape} at {ecg.fs}", "reason": "ok"}
+    return {"verdict": compare(kind, path, ecg), "reason": "ok", "flags": sorted(ecg.metadata["warnings"])}
+
+
+def compare(kind: str, path: Path, ecg: Any) -> str:
+    """Whether another reader finds the same rate and the same values in the leads that the file stores."""
+    from deri.ecg import LEADS
+    from ecg import second_reader
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fs, leads = second_reader.read(kind, path)
+    except second_reader.Refused as error:
+        return f"alone: {error}"[:200]
+    if abs(ecg.fs - fs) > 0.51 + 1e-3 * fs:
+        return f"WRONG: {ecg.fs:g} Hz, the other says {fs:g}"
+    for row, lead in enumerate(LEADS):
+        ours = ecg.signal[row].astype(np.float64)
+        if lead in ecg.metadata["derived_leads"] or not np.isfinite(ours).any():
+            continue
+        if lead not in leads:
+            return f"alone: it has no {lead}, or not its unit"
+        theirs = np.asarray(leads[lead])
+        there = np.isfinite(ours)
+        length = min(ours.size, theirs.size)
+        if there[length:].any():
+            return f"WRONG: {lead} has {ours.size} samples, the other says {theirs.size}"
+        there = there[:length]
+        close = np.isclose(ours[:length], theirs[:length], rtol=1e-4, atol=2e-6)
+        if not close[there].all():
+            at = int(np.flatnonzero(there & ~close)[0])
+            return f"WRONG: {lead}[{at}] is {ours[at]:g}, the other says {theirs[at]:g}"
+    return "agrees"
+
+
+def child(first: int, last: int, folder: Path) -> None:
+    """Judge the mutations of a range, a line of JSON for each on standard output."""
+    from deri.ecg import read_ecg
+    from ecg.mutations import bombs, mutation, seeds
+
+    signal.signal(signal.SIGPROF, _alarm)
+    good, bad = seeds(), bombs()
+    for kind, files in good.items():  # loads every library before memory is counted
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        judge(kind, folder / next(iter(files)))
+    del read_ecg
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MAX_GROWTH,) * 2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kinds = sorted(good)
+    for number in range(first, last):
+        if number >= BOMBS:
+            name = sorted(bad)[number - BOMBS]
+            kind, path = "bomb", folder / name
+            path.write_bytes(bad[name])
+        else:
+            kind, path = kinds[number % len(kinds)], mutation(number, good, folder)
+        print(json.dumps({"number": number, "kind": kind, "file": path.name}), flush=True)
+        begin = time.process_time()
+        found = judge(kind, path)
+        found["seconds"] = time.process_time() - begin
+        found["growth"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        print(json.dumps(found), flush=True)
+
+
+def run(first: int, last: int) -> Iterator[dict[str, Any]]:
+    """What became of each mutation of a range; a child that dies or hangs is started anew behind the culprit."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    while first < last:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--child", str(first), str(last), folder]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+            assert process.stdout is not None
+            started: dict[str, Any] | None = None
+            for line in process.stdout:
+                said = json.loads(line)
+                if "verdict" not in said:
+                    started = said
+                    continue
+                assert started is not None
+                yield {**started, **said}
+                first = started["number"] + 1
+                started = None
+            code = process.wait()
+            if started is not None:
+                yield {**started, "verdict": f"WRONG: the process ended with {code}", "reason": "", "seconds": 0.0}
+                first = started["number"] + 1
+            elif first < last:
+                raise RuntimeError(f"the child ended with {code} before mutation {first}")
+
+
+def report(results: Iterator[dict[str, Any]], log: TextIO | None = None) -> dict[str, Any]:
+    """Count verdicts and reasons; every broken promise is listed."""
+    verdicts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    kinds: dict[str, Counter[str]] = {}
+    wrong = []
+    slowest = largest = 0.0
+    for one in results:
+        if log is not None:
+            log.write(json.dumps(one) + "\n")
+        verdict = one["verdict"].partition(":")[0]
+        verdicts[verdict] += 1
+        reasons[one["reason"]] += 1
+        kinds.setdefault(one["kind"], Counter())[verdict] += 1
+        slowest = max(slowest, one["seconds"])
+        largest = max(largest, one.get("growth", 0))
+        if verdict == "WRONG":
+            wrong.append({key: one[key] for key in ("number", "kind", "verdict")} | {"flags": one.get("flags", [])})
+    return {
+        "files": sum(verdicts.values()),
+        "verdicts": dict(verdicts),
+        "reasons": dict(reasons.most_common()),
+        "kinds": {kind: dict(counts) for kind, counts in sorted(kinds.items())},
+        "slowest_s": round(slowest, 3),
+        "memory_growth_mb": round(largest / 2**20, 1),
+        "wrong": wrong,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
+    parser.add_argument("--count", type=int, default=10_000, help="how many (default 10,000)")
+    parser.add_argument("--log", type=argparse.FileType("w"), help="a line of JSON for every file")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(int(options.child[0]), int(options.child[1]), Path(options.child[2]))
+        return
+    begin = time.perf_counter()
+    found = report(run(options.first, options.first + options.count), options.log)
+    print(json.dumps({**found, "wall_s": round(time.perf_counter() - begin, 1)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
