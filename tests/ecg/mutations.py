@@ -72,7 +72,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
     files: dict[str, dict[str, bytes]] = {
         "wfdb": _wfdb(digital),
         **{f"wfdb-{form}": record(small, form) for form in (8, 24, 80, 212, 310, 311)},
-        "wfdb-skew": record(small, 16, skews=[i % 3 for i in range(12)]),
+        "wfdb-skew": record(small, 16, skews=[i % 3 for i in range(12)], count=len(small)),
         "wfdb-segments": _segments(small),
         "cinc": _cinc(digital),
         "aecg": {"a.xml": aecg(aecg_set(digital, LEADS)).encode()},

@@ -43,8 +43,8 @@ def _alarm(*_: object) -> None:
     raise Hang
 
 
-def judge(kind: str, path: Path) -> dict[str, Any]:
-    """Read one file; ``refused``, ``agrees``, ``alone`` (the other reader refuses), or what is wrong."""
+def judge(kind: str, path: Path, original: Any = None) -> dict[str, Any]:
+    """Read one file; ``refused``, ``agrees``, ``flagged`` or ``alone`` (the other refuses it), or what is wrong."""
     from deri.ecg import read_ecg
     from deri.errors import ReadError
 
@@ -68,10 +68,52 @@ def judge(kind: str, path: Path) -> dict[str, Any]:
         return {"verdict": f"WRONG: {seconds:.1f} s", "reason": ""}
     if ecg.signal.shape[0] != 12 or ecg.signal.shape[1] > 2**23 or np.isinf(ecg.signal).any() or not 0 < ecg.fs < 1e7:
         return {"verdict": f"WRONG: shape {ecg.signal.shape} at {ecg.fs}", "reason": "ok"}
-    return {"verdict": compare(kind, path, ecg), "reason": "ok", "flags": sorted(ecg.metadata["warnings"])}
+    return {
+        "verdict": compare(kind, path, ecg, original or ecg),
+        "reason": "ok",
+        "flags": sorted(ecg.metadata["warnings"]),
+    }
 
 
-def compare(kind: str, path: Path, ecg: Any) -> str:
+def alone(ecg: Any, original: Any, refusal: str) -> str:
+    """The verdict on a file that the other reader refuses: a warning tells the damage, or little has changed."""
+    if {"checksum_mismatch", "surplus_data", "inconsistent_header"} & ecg.metadata["warnings"].keys():
+        return f"flagged: {refusal}"[:200]
+    return unchanged(ecg, original) or f"alone: {refusal}"[:200]
+
+
+def unchanged(ecg: Any, original: Any) -> str:
+    """Of a file that only we read: whether what the damage did not touch is as it was before.
+
+    Up to a scale and an offset per lead (a gain is a number in the file), all but a tenth of a lead's values must be
+    values that this lead had before, somewhere: damage to a few bytes can drop, move or spoil no more.
+    """
+    worst, where = 1.0, ""
+    for row, values in enumerate(ecg.signal.astype(np.float64)):
+        before = original.signal[row].astype(np.float64)
+        values, before = values[np.isfinite(values)], before[np.isfinite(before)]
+        if ecg.leads[row] in ecg.metadata["derived_leads"] or not (values.size and before.size and np.ptp(before)):
+            continue
+        shares = [_share(values, before)]
+        if shares[0] < 0.9 and np.ptp(values) > 0:
+            for low, high in ((0, 100), (10, 90)):
+                a, b = np.percentile(values, (low, high))
+                c, d = np.percentile(before, (low, high))
+                if b > a:
+                    shares.append(_share((values - a) / (b - a) * (d - c) + c, before))
+        if max(shares) < worst:
+            worst, where = max(shares), ecg.leads[row]
+    return "" if worst >= 0.9 else f"WRONG: only {100 * worst:.0f} % of {where} were there before"
+
+
+def _share(values: np.ndarray, known: np.ndarray) -> float:
+    known = np.sort(known)
+    at = np.clip(np.searchsorted(known, values), 1, known.size - 1)
+    near = np.minimum(np.abs(known[at] - values), np.abs(known[at - 1] - values))
+    return float((near <= 1e-5 * np.ptp(known) + 1e-7).mean())
+
+
+def compare(kind: str, path: Path, ecg: Any, original: Any) -> str:
     """Whether another reader finds the same rate and the same values in the leads that the file stores."""
     from deri.ecg import LEADS
     from ecg import second_reader
@@ -81,17 +123,22 @@ def compare(kind: str, path: Path, ecg: Any) -> str:
             warnings.simplefilter("ignore")
             fs, leads = second_reader.read(kind, path)
     except second_reader.Refused as error:
-        return f"alone: {error}"[:200]
+        return alone(ecg, original, str(error))
     if abs(ecg.fs - fs) > 0.51 + 1e-3 * fs:
         return f"WRONG: {ecg.fs:g} Hz, the other says {fs:g}"
     for row, lead in enumerate(LEADS):
         ours = ecg.signal[row].astype(np.float64)
+        if kind == "edf":  # ecgdatakit puts the parts of a discontinuous file one behind the other
+            ours = ours[np.isfinite(ours)]
         if lead in ecg.metadata["derived_leads"] or not np.isfinite(ours).any():
             continue
         if lead not in leads:
-            return f"alone: it has no {lead}, or not its unit"
+            return alone(ecg, original, f"the other has no {lead}, or not its unit")
         theirs = np.asarray(leads[lead])
         there = np.isfinite(ours)
+        if kind == "wfdb-skew":  # wfdb looks for no frames behind those that the header counts
+            theirs = theirs[: np.flatnonzero(np.isfinite(theirs))[-1] + 1]
+            there[theirs.size :] = False
         length = min(ours.size, theirs.size)
         if there[length:].any():
             return f"WRONG: {lead} has {ours.size} samples, the other says {theirs.size}"
@@ -110,11 +157,15 @@ def child(first: int, last: int, folder: Path) -> None:
 
     signal.signal(signal.SIGPROF, _alarm)
     good, bad = seeds(), bombs()
+    originals: dict[str, Any] = {}
     for kind, files in good.items():  # loads every library before memory is counted
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        judge(kind, folder / next(iter(files)))
-    del read_ecg
+        path = folder / next(iter(files))
+        judge(kind, path)
+        originals[kind] = read_ecg(path, **OPTIONS.get(path.name, {}))
+        for name in files:
+            (folder / name).unlink()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MAX_GROWTH,) * 2)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -128,7 +179,7 @@ def child(first: int, last: int, folder: Path) -> None:
             kind, path = kinds[number % len(kinds)], mutation(number, good, folder)
         print(json.dumps({"number": number, "kind": kind, "file": path.name}), flush=True)
         begin = time.process_time()
-        found = judge(kind, path)
+        found = judge(kind, path, originals.get(kind))
         found["seconds"] = time.process_time() - begin
         found["growth"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         print(json.dumps(found), flush=True)

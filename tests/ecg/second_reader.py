@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -23,24 +24,28 @@ class Refused(Exception):
 
 
 def read(kind: str, path: Path) -> tuple[float, Leads]:
-    """Sampling rate and leads by another reader.
+    """Sampling rate and leads by another reader; of a format with two, by the first that reads the file.
 
     Raises:
         Refused: whatever it raises.
     """
-    if kind == "wfdb-311" and (np.frombuffer(path.with_suffix(".dat").read_bytes(), "u1")[3::4] >> 6).any():
-        raise Refused("wfdb takes the two spare bits of a word for part of a sample")
-    try:
-        fs, leads = READERS[kind.partition("-")[0]](path)
-    except Exception as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
-    return fs, leads
+    refusals = []
+    for reader in READERS[kind.partition("-")[0]]:
+        try:
+            return reader(path)
+        except Exception as error:
+            refusals.append(f"{type(error).__name__}: {error}")
+    raise Refused("; ".join(refusals))
 
 
 def _wfdb(path: Path) -> tuple[float, Leads]:
     import wfdb
 
-    record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
+    # It stumbles over skews (a broadcast of unlike shapes), and takes the spare bits of format 311 for a sample's.
+    for data in [*path.parent.glob("*.dat")] if b" 311 " in path.read_bytes() else []:
+        words = np.frombuffer(data.read_bytes().ljust(-(-data.stat().st_size // 4) * 4, b"\0"), "<u4")
+        data.write_bytes((words & 0x3FFFFFFF).tobytes())
+    record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False, ignore_skew=True)
     if isinstance(record, wfdb.MultiRecord):
         raise Refused("several segments")
     if record.e_p_signal is None:
@@ -51,7 +56,11 @@ def _wfdb(path: Path) -> tuple[float, Leads]:
     rates = set(record.samps_per_frame)
     if len(rates) > 1:
         raise Refused("rates")
-    return record.fs * rates.pop(), _by_name(record.sig_name, signals, record.units)
+    skewed = [
+        np.append(signal[skew or 0 :], [np.nan] * (skew or 0))
+        for signal, skew in zip(signals, record.skew, strict=True)
+    ]
+    return record.fs * rates.pop(), _by_name(record.sig_name, skewed, record.units)
 
 
 def _by_name(names: Any, signals: Any, units: Any) -> Leads:
@@ -73,7 +82,29 @@ def _ecgdatakit(path: Path) -> tuple[float, Leads]:
     )
 
 
+def _muse(path: Path) -> tuple[float, Leads]:
+    """Without the median beats, for whose damage ecgdatakit refuses the whole file."""
+    text = re.sub(rb"<Waveform>\s*<WaveformType>Median.*?</Waveform>", b"", path.read_bytes(), flags=re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.xml").write_bytes(text)
+        return _ecgdatakit(Path(folder) / "a.xml")
+
+
 def _edf(path: Path) -> tuple[float, Leads]:
+    """Without the texts that say nothing of the samples, for which pyedflib refuses a file."""
+    data = bytearray(path.read_bytes())
+    count = int(data[252:256])
+    data[8:168] = b"X X X X".ljust(80) + b"Startdate X X X X".ljust(80)
+    data[168:184] = b"01.01.2012.00.00"
+    data[184:192] = str(256 * (count + 1)).encode().ljust(8)
+    for start, size in ((16, 80), (136, 80), (224, 32)):
+        data[256 + start * count : 256 + (start + size) * count] = b" " * (size * count)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / path.name).write_bytes(data)
+        return _pyedflib(Path(folder) / path.name)
+
+
+def _pyedflib(path: Path) -> tuple[float, Leads]:
     import pyedflib
 
     with pyedflib.EdfReader(str(path), annotations_mode=pyedflib.DO_NOT_READ_ANNOTATIONS) as reader:
@@ -157,7 +188,9 @@ def _zip(path: Path) -> tuple[float, Leads]:
 
 
 READERS = {
-    **{"wfdb": _wfdb, "cinc": _wfdb, "dicom": _dicom, "edf": _edf, "bdf": _edf, "mat": _mat, "npy": _npy, "npz": _npz},
-    **{"csv": _csv, "hdf5": _hdf5, "gzip": _gzip, "zip": _zip},
-    **dict.fromkeys(("aecg", "sierra", "muse", "ishne", "scp"), _ecgdatakit),
+    **dict.fromkeys(("wfdb", "cinc"), (_wfdb,)),
+    **dict.fromkeys(("edf", "bdf"), (_edf, _ecgdatakit)),
+    **dict.fromkeys(("aecg", "sierra", "ishne", "scp"), (_ecgdatakit,)),
+    **{"dicom": (_dicom, _ecgdatakit), "muse": (_muse,), "mat": (_mat,), "npy": (_npy,), "npz": (_npz,)},
+    **{"csv": (_csv,), "hdf5": (_hdf5,), "gzip": (_gzip,), "zip": (_zip,)},
 }

@@ -366,13 +366,10 @@ def test_hdf5_chunks_that_are_too_short(tmp_path: Path) -> None:
             dataset = file.create_dataset("ecg", (12, 100), dtype=np.float16, chunks=(12, 100), compression="gzip")
             dataset.id.write_direct_chunk((0, 0), content)
         assert reason_of_path(path) in ("unreadable_signal", "bad_header")
-    with h5py.File(path, "w") as file:  # the description of the filter is lost: a stump taken for samples
-        dataset = file.create_dataset("ecg", (12, 100), dtype=np.float16, chunks=(12, 100), compression="gzip")
-        dataset[...] = 1
-    data = path.read_bytes()
-    at = data.index(b"deflate") - 8
-    path.write_bytes(data[: at - 8] + bytes(32) + data[at + 24 :])
-    assert reason_of_path(path) in ("unreadable_signal", "bad_header", "truncated_signal")
+    with h5py.File(path, "w") as file:  # no filter at all
+        dataset = file.create_dataset("ecg", (12, 100), dtype=np.float16, chunks=(12, 100))
+        dataset.id.write_direct_chunk((0, 0), bytes(1000))
+    assert reason_of_path(path) == "unreadable_signal"
 
 
 def reason_of_path(path: Path) -> str:

@@ -59,6 +59,16 @@ def test_skew(tmp_path: Path, form: int) -> None:
         np.testing.assert_allclose(ecg.signal[row], digital[skew : skew + 397, row] / 100, rtol=1e-6, atol=1e-9)
 
 
+def test_skew_at_the_end_of_the_file(tmp_path: Path) -> None:
+    """Where the header counts all frames, a lead with skew s lacks its last s samples."""
+    digital = frames(400)
+    ecg = read_ecg(write(tmp_path, record(digital, 16, skews=[0, 3] * 6, count=400)))
+    assert ecg.n_samples == 400
+    np.testing.assert_allclose(ecg.signal[1, :397], digital[3:, 1] / 100, rtol=1e-6, atol=1e-9)
+    assert np.isnan(ecg.signal[1::2, 397:]).all()
+    assert np.isfinite(ecg.signal[::2]).all()
+
+
 def test_several_files_of_several_formats(tmp_path: Path) -> None:
     digital = frames(300)
     one, two = (

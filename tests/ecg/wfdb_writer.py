@@ -67,14 +67,15 @@ def record(
     names: Sequence[str] = LEADS,
     skews: Sequence[int] | None = None,
     offset: int = 0,
+    count: int | None = None,
 ) -> dict[str, bytes]:
-    """Header and signal file of one record; with skews the file has the leads shifted so that the reader undoes it."""
-    count, width = frames.shape
+    """Header and signal file of one record; ``count``: samples that the header states, of a skewed record."""
+    total, width = frames.shape
     # FLAC has eight channels at most.
     step = 8 if form > 500 else width
     parts = [list(range(first, min(first + step, width))) for first in range(0, width, step)]
     files = {f"{name}{i or ''}.dat": part for i, part in enumerate(parts)}
-    lines = [f"{name} {width} {fs} {count - (max(skews) if skews else 0)}"]
+    lines = [f"{name} {width} {fs} {count or total - max(skews or [0])}"]
     for file, part in files.items():
         for i in part:
             token = f"{form}{f':{skews[i]}' if skews else ''}{f'+{offset}' if offset else ''}"
