@@ -66,10 +66,12 @@ def read_sierra(path: str) -> ECG:
     names = _lead_names(path, waveforms, signal)
     count = round(milliseconds * fs / 1000)
     digital = _digital(path, waveforms, len(names), count, stated("signalsigned").lower() != "false")
-    if _is_compressed(waveforms) and names[:6] == _LIMB:
+    about = _about(root)
+    if names[:6] == _LIMB and (_is_compressed(waveforms) or _holds_remainders(digital)):
+        if not _is_compressed(waveforms):
+            about["warnings"]["limb_leads_restored"] = "III, aVR, aVL and aVF hold what I and II do not say; restored"
         _restore_limb_leads(digital)
     channels = [(values - zero) * (resolution / 1000.0) for values in digital]
-    about = _about(root)
     note_calibration_pulse(channels, fs, about["warnings"])
     version = text_of(root, "documentinfo/documentversion")
     return make_ecg(path, f"Philips Sierra XML {version}".strip(), channels, names, fs, about)
@@ -194,6 +196,17 @@ def _integrate(raw: bytes, start: int) -> np.ndarray:
     slope = (words[1] - words[0]) - np.cumsum(bend)
     rest = words[1] + np.cumsum(slope)
     return np.concatenate((words[:2], rest))
+
+
+def _holds_remainders(digital: list[np.ndarray]) -> bool:
+    """Whether uncompressed leads III, aVR, aVL and aVF are the small remainders that compression stores.
+
+    The law I + III = II holds of recorded leads, of remainders it does not, unless I and II are flat.
+    """
+    one, two = digital[0], digital[1]
+    off = np.percentile(np.abs(one + digital[2] - two), 99)
+    rest = max(float(np.percentile(np.abs(lead), 99)) for lead in digital[2:6])
+    return bool(off > 10 * max(rest, 1.0))
 
 
 def _restore_limb_leads(digital: list[np.ndarray]) -> None:

@@ -51,7 +51,12 @@ def read_wfdb(path: str) -> ECG:
     fs, columns = header.fs, plan.channels
     no_sample: int | np.ndarray = NO_SAMPLE[16]
     if _is_direct(header):
-        frames = _read_direct(path, folder, header, warnings)
+        try:
+            frames = _read_direct(path, folder, header, warnings)
+        except ReadError as error:
+            if "gain_corrected" in warnings:  # what else is wrong with the header is worth saying, too
+                raise ReadError(f"{error}; besides, {warnings['gain_corrected']}", error.reason) from None
+            raise
     else:
         digital = read_digital(path, folder, header, kept)
         frames, no_sample, columns = digital.frames, digital.no_sample, tuple(range(len(kept)))
