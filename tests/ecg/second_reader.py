@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import re
 import tempfile
 import zipfile
@@ -90,6 +91,17 @@ def _muse(path: Path) -> tuple[float, Leads]:
         return _ecgdatakit(Path(folder) / "a.xml")
 
 
+def _sierra(path: Path) -> tuple[float, Leads]:
+    """In UTF-8: ecgdatakit believes the declaration, where we believe the byte order mark."""
+    data = path.read_bytes()
+    text = (
+        data.decode("utf-16", errors="replace") if data[:2] == b"\xff\xfe" else data.decode("utf-8", errors="replace")
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.xml").write_text(text, encoding="utf-8")
+        return _ecgdatakit(Path(folder) / "a.xml")
+
+
 def _edf(path: Path) -> tuple[float, Leads]:
     """Without the texts that say nothing of the samples, for which pyedflib refuses a file."""
     data = bytearray(path.read_bytes())
@@ -120,7 +132,8 @@ def _pyedflib(path: Path) -> tuple[float, Leads]:
 def _dicom(path: Path) -> tuple[float, Leads]:
     import pydicom
 
-    data = pydicom.dcmread(path, force=True)
+    # From memory: of a file it would allocate whatever length an element claims.
+    data = pydicom.dcmread(io.BytesIO(path.read_bytes()), force=True)
     group = data.WaveformSequence[0]
     values = data.waveform_array(0)
     names, units = [], []
@@ -190,7 +203,14 @@ def _zip(path: Path) -> tuple[float, Leads]:
 READERS = {
     **dict.fromkeys(("wfdb", "cinc"), (_wfdb,)),
     **dict.fromkeys(("edf", "bdf"), (_edf, _ecgdatakit)),
-    **dict.fromkeys(("aecg", "sierra", "ishne", "scp"), (_ecgdatakit,)),
-    **{"dicom": (_dicom, _ecgdatakit), "muse": (_muse,), "mat": (_mat,), "npy": (_npy,), "npz": (_npz,)},
+    **dict.fromkeys(("aecg", "ishne", "scp"), (_ecgdatakit,)),
+    **{
+        "dicom": (_dicom, _ecgdatakit),
+        "muse": (_muse,),
+        "sierra": (_sierra,),
+        "mat": (_mat,),
+        "npy": (_npy,),
+        "npz": (_npz,),
+    },
     **{"csv": (_csv,), "hdf5": (_hdf5,), "gzip": (_gzip,), "zip": (_zip,)},
 }

@@ -58,7 +58,7 @@ def read_dicom(path: str) -> ECG:
     strips: dict[float, list[Strip]] = {}
     for group in groups:
         try:
-            fs, found = _read_group(path, data, group)
+            fs, found = _read_group(path, data, group, notes)
         except ReadError:
             raise
         except Exception as error:
@@ -123,7 +123,7 @@ def _coverage(strips: list[Strip]) -> tuple[int, int]:
     return len(known), max((strip.values.size for strip in strips), default=0)
 
 
-def _read_group(path: str, data: Any, group: Any) -> tuple[float, list[Strip]]:
+def _read_group(path: str, data: Any, group: Any, notes: dict[str, str]) -> tuple[float, list[Strip]]:
     fs = to_float(str(group.SamplingFrequency))
     if fs is None or fs <= 0:
         raise ReadError(f"{path}: a waveform group states no sampling rate", "bad_sampling_rate")
@@ -131,7 +131,7 @@ def _read_group(path: str, data: Any, group: Any) -> tuple[float, list[Strip]]:
     definitions = list(group.ChannelDefinitionSequence)
     if count != len(definitions) or count < 1 or length < 0:
         raise ReadError(f"{path}: {count} channels are stated, {len(definitions)} are defined", "bad_header")
-    raw, padding = _raw(path, data, group, count, length)
+    raw, padding = _raw(path, data, group, count, length, notes)
     offset = to_float(str(group.get("MultiplexGroupTimeOffset", 0) or 0)) or 0.0
     strips = []
     for index, channel in enumerate(definitions):
@@ -146,7 +146,9 @@ def _read_group(path: str, data: Any, group: Any) -> tuple[float, list[Strip]]:
     return fs, strips
 
 
-def _raw(path: str, data: Any, group: Any, count: int, length: int) -> tuple[np.ndarray, int | None]:
+def _raw(
+    path: str, data: Any, group: Any, count: int, length: int, notes: dict[str, str]
+) -> tuple[np.ndarray, int | None]:
     """Digital samples (n, channels) and the value that stands for "no sample"."""
     bits, kind = int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)
     if kind not in _TYPES or bits not in (8, 16, 32):
@@ -160,6 +162,9 @@ def _raw(path: str, data: Any, group: Any, count: int, length: int) -> tuple[np.
             f"{count * length * dtype.itemsize}",
             "truncated_signal",
         )
+    surplus = len(content) - count * length * dtype.itemsize
+    if surplus > 1:  # one byte makes the length even
+        notes["surplus_data"] = f"{surplus} bytes of waveform more than {count} channels of {length} samples"
     raw = np.frombuffer(content, dtype=dtype, count=count * length).reshape(length, count)
     stated = group.get("WaveformPaddingValue")
     padding = None
