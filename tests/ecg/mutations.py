@@ -184,6 +184,9 @@ def mutation(number: int, good: dict[str, dict[str, bytes]], folder: Path) -> Pa
     return folder / next(iter(files))
 
 
+BOMB_COUNT = 18
+
+
 def bombs() -> dict[str, bytes]:
     """Small files that ask for much: name -> content."""
     digital = digital_ecg(100)
@@ -208,14 +211,14 @@ def bombs() -> dict[str, bytes]:
     body = base64.b64encode((struct.pack("<ihh", len(lzw), 1, 0) + lzw) * 12).decode()
     files["lzw.xml"] = re.sub(r"(<parsedwaveforms[^>]*>)[^<]*", rf"\g<1>{body}", sierra_text).encode()
     packer = zlib.compressobj(1, wbits=31)
-    files["bomb.gz"] = b"".join(packer.compress(zeros) for _ in range(320)) + packer.flush()
+    files["bomb.gz"] = b"".join(packer.compress(zeros) for _ in range(64)) + packer.flush()
     stream = io.BytesIO()
     with (
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("a.edf", "w") as member,
     ):
         member.write(b"0       " + b" " * 244 + b"1   ")
-        for _ in range(320):
+        for _ in range(64):
             member.write(zeros)
     files["bomb.zip"] = stream.getvalue()
     stream = io.BytesIO()
@@ -224,7 +227,7 @@ def bombs() -> dict[str, bytes]:
         archive.open("ecg.npy", "w") as member,
     ):
         np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": (12, 2**27)})
-        for _ in range(320):
+        for _ in range(260):
             member.write(zeros)
     files["bomb.npz"] = stream.getvalue()
     nested = gzip.compress(good.encode(), mtime=0)
@@ -233,7 +236,7 @@ def bombs() -> dict[str, bytes]:
     files["nested.gz"] = nested
     packer = zlib.compressobj(1)
     inflated = struct.pack("<2I", 14, 2**31 - 1)
-    packed = packer.compress(inflated) + b"".join(packer.compress(zeros) for _ in range(320)) + packer.flush()
+    packed = packer.compress(inflated) + b"".join(packer.compress(zeros) for _ in range(130)) + packer.flush()
     files["bomb.mat"] = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + struct.pack("<2I", 15, len(packed)) + packed
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (12, 10**15)})
@@ -247,4 +250,5 @@ def bombs() -> dict[str, bytes]:
     files["huge.hea"] = b"huge 12 500 9999999999\n" + b"".join(
         b"huge.dat 212 1000/mV 16 0 0 0 0 " + name.encode() + b"\n" for name in LEADS
     )
+    assert len(files) == BOMB_COUNT
     return files

@@ -227,6 +227,16 @@ def test_edf_values_equal_pyedflib(tmp_path: Path) -> None:
     assert ecg.metadata["sex"] == "female"
 
 
+def test_edf_micro_signs(tmp_path: Path) -> None:
+    digital = digital_ecg(300)
+    good = edf_of(digital)
+    for micro in ("µV".encode("latin-1"), "µV".encode(), "μV".encode()):
+        ecg = read(
+            tmp_path, good.replace(b"uV".ljust(len(micro)), micro) if len(micro) == 2 else good.replace(b"uV ", micro)
+        )
+        np.testing.assert_allclose(ecg.signal, digital * 1e-4, rtol=1e-5, atol=1e-8)
+
+
 def test_edf_discontinuous(tmp_path: Path) -> None:
     digital = digital_ecg(300)
     marks = annotation_signal([b"+0\x14\x14\0", b"+1\x14\x14\0+1.1\x14fall\x14\0", b"+2.5\x14\x14\0"])
