@@ -177,6 +177,27 @@ def test_zip(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
     assert reason_of(path) == "unreadable_signal"
 
 
+def test_zip_of_a_record_named_like_its_signal_file(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
+    header = write_record(tmp_path, "E1", digital, suffix=".mat")
+    header.write_text(header.read_text().replace("E1 12", "E1.mat 12", 1))
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (header, header.with_suffix(".mat")):
+            archive.write(file, file.name)
+    np.testing.assert_array_equal(read_ecg(path).signal, read_ecg(header).signal)
+
+
+def test_zip_of_segments(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
+    write_record(tmp_path, "s1", digital[:600])
+    write_record(tmp_path, "s2", digital[600:])
+    (tmp_path / "m.hea").write_text("m/3 12 500 1600\ns1 600\n~ 100\ns2 900\n")
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("m.hea", "s1.hea", "s1.dat", "s2.hea", "s2.dat"):
+            archive.write(tmp_path / name, f"x/{name}")
+    np.testing.assert_array_equal(read_ecg(f"{path}::x/m.hea").signal, read_ecg(tmp_path / "m").signal)
+
+
 def test_addresses(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
     fsspec = pytest.importorskip("fsspec")
     header = write_record(tmp_path, "r1", digital)

@@ -207,10 +207,11 @@ def _read_fetched(name: str, source: str, fetch: Fetch, options: Options, read: 
 
 
 def _fetch_signals(header: Path, fetch: Fetch, depth: int = 0) -> None:
-    lines = header.read_bytes()[:_BLOCK].decode("latin-1").splitlines()
-    wanted = {line.split()[0] for line in lines if line.split() and not line.lstrip().startswith("#")}
-    first = next((line.split()[0] for line in lines if line.split() and not line.startswith("#")), "")
-    for name in sorted(wanted - {first.split("/")[0]})[:64]:
+    text = header.read_bytes()[:_BLOCK].decode("latin-1")
+    lines = [line.split() for line in text.splitlines() if line.split() and not line.lstrip().startswith("#")]
+    # The first line names the record, in early challenge headers by the very name of its signal file.
+    first = lines[0][0] if lines else ""
+    for name in sorted({line[0] for line in lines[1:]})[:64]:
         if "/" in name or "\\" in name or name in ("~", ".", ".."):
             continue
         for part in (name, f"{name}.hea") if "/" in first else (name,):
