@@ -215,3 +215,22 @@ def test_scp_claims_are_checked(tmp_path: Path) -> None:
     assert reason_of(tmp_path, huge) == "truncated_signal"
     zero = good.replace(struct.pack("<IIB", 1, 300, 1), struct.pack("<IIB", 0, 300, 1))
     assert reason_of(tmp_path, zero) == "bad_header"
+
+
+def test_scp_sections_that_the_samples_do_not_need(tmp_path: Path) -> None:
+    """A false pointer to the texts, or to a private section, costs the text, not the recording."""
+    good = scp(digital_ecg(300), LEADS)
+    at = good.index(struct.pack("<H", 8), 22)
+    size, index = struct.unpack_from("<II", good, at + 2)
+    assert good[index - 1 + 2 : index - 1 + 4] == b"\x08\0"
+    lost = good[: at + 6] + struct.pack("<I", len(good) + 99) + good[at + 10 :]
+    ecg = read(tmp_path, lost)
+    assert "8" in ecg.metadata["warnings"]["inconsistent_header"]
+    assert "interpretation" not in ecg.metadata
+    np.testing.assert_allclose(ecg.signal, digital_ecg(300) * 2.5e-3, rtol=1e-6)
+    private = good[:at] + struct.pack("<HII", 200, size, index) + good[at + 10 :]
+    assert "200" in read(tmp_path, private).metadata["warnings"]["inconsistent_header"]
+    rhythm = good.index(struct.pack("<H", 6), 22)
+    assert reason_of(tmp_path, good[: rhythm + 6] + struct.pack("<I", len(good)) + good[rhythm + 10 :]) == (
+        "truncated_signal"
+    )

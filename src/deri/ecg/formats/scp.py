@@ -26,6 +26,7 @@ LEAD_CODES = {
 
 _MAX_BYTES = 64 * 2**20
 _HEADER = 16  # of a section: CRC, number, length, version, protocol, reserved
+_NEEDED = (2, 3, 4, 5, 6)
 _MAX_FACTOR = 8
 _PADDING_BITS = 32  # leads end at even bytes; some writers add a word
 # Tag 14 of section 1, byte 17: the encoding of texts. Latin-1 where nothing is stated.
@@ -108,18 +109,26 @@ def _sections(data: bytes, notes: dict[str, str]) -> dict[int, bytes]:
         raise ScpError("its table of sections is damaged", "bad_header")
     wrong = ["the file"] if binascii.crc_hqx(data[2:], 0xFFFF) != struct.unpack_from("<H", data)[0] else []
     found: dict[int, bytes] = {}
+    lost: list[int] = []
     for at in range(6 + _HEADER, 6 + length - 9, 10):
         number, size, index = struct.unpack_from("<HII", data, at)
         begin = index - 1
         if size <= _HEADER:
             continue
-        if begin < 6 or begin + size > len(data):
-            raise ScpError(f"section {number} reaches beyond the end of the file", "truncated_signal")
-        if number in found or struct.unpack_from("<H", data, begin + 2)[0] != number:
+        inside = begin >= 6 and begin + size <= len(data)
+        if not inside or number in found or struct.unpack_from("<H", data, begin + 2)[0] != number:
+            if number not in _NEEDED:  # texts, measurements, what a manufacturer added
+                lost.append(number)
+                continue
+            if not inside:
+                raise ScpError(f"section {number} reaches beyond the end of the file", "truncated_signal")
             raise ScpError(f"its table of sections is damaged (section {number})", "bad_header")
         if binascii.crc_hqx(data[begin + 2 : begin + size], 0xFFFF) != struct.unpack_from("<H", data, begin)[0]:
             wrong.append(f"section {number}")
         found[number] = data[begin + _HEADER : begin + size]
+    if lost:
+        listed = ", ".join(map(str, lost[:8]))
+        notes["inconsistent_header"] = f"sections that are not where the table of sections says: {listed}"
     if wrong:
         notes["checksum_mismatch"] = f"the checksums (CRC) do not fit: {', '.join(wrong)}"
     return found
