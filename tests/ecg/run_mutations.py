@@ -89,21 +89,31 @@ def unchanged(ecg: Any, original: Any) -> str:
     values that this lead had before, somewhere: damage to a few bytes can drop, move or spoil no more.
     """
     worst, where = 1.0, ""
-    for row, values in enumerate(ecg.signal.astype(np.float64)):
-        before = original.signal[row].astype(np.float64)
-        values, before = values[np.isfinite(values)], before[np.isfinite(before)]
-        if ecg.leads[row] in ecg.metadata["derived_leads"] or not (values.size and before.size and np.ptp(before)):
+    for row, (values, before) in enumerate(zip(ecg.signal, original.signal, strict=True)):
+        if ecg.leads[row] in ecg.metadata["derived_leads"]:
             continue
-        shares = [_share(values, before)]
-        if shares[0] < 0.9 and np.ptp(values) > 0:
+        for ours, old in _stretches(values.astype(np.float64), before.astype(np.float64)):
+            coarse = 1e-7 * np.abs(ours).max(initial=0.0) > 1e-3 * np.ptp(ours) if ours.size else True
+            if coarse or not old.size or not np.ptp(old):  # a constant, or float32 cannot tell the values apart
+                continue
+            shares = [_share(ours, old)]
             for low, high in ((0, 100), (10, 90)):
-                a, b = np.percentile(values, (low, high))
-                c, d = np.percentile(before, (low, high))
+                a, b = np.percentile(ours, (low, high))
+                c, d = np.percentile(old, (low, high))
                 if b > a:
-                    shares.append(_share((values - a) / (b - a) * (d - c) + c, before))
-        if max(shares) < worst:
-            worst, where = max(shares), ecg.leads[row]
+                    shares.append(_share((ours - a) / (b - a) * (d - c) + c, old))
+            if max(shares) < worst:
+                worst, where = max(shares), ecg.leads[row]
     return "" if worst >= 0.9 else f"WRONG: only {100 * worst:.0f} % of {where} were there before"
+
+
+def _stretches(values: np.ndarray, before: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Finite values of a lead and of the same lead before, in pairs: segments between gaps have scales of their own."""
+    edges = np.flatnonzero(np.diff(np.isfinite(before).astype(int))) + 1
+    if values.size != before.size or not edges.size:
+        return [(values[np.isfinite(values)], before[np.isfinite(before)])]
+    parts = zip(np.split(values, edges), np.split(before, edges), strict=True)
+    return [(one[np.isfinite(one)], other[np.isfinite(other)]) for one, other in parts]
 
 
 def _share(values: np.ndarray, known: np.ndarray) -> float:

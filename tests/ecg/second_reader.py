@@ -68,6 +68,8 @@ def _by_name(names: Any, signals: Any, units: Any) -> Leads:
     leads: Leads = {}
     for name, signal, unit in zip(names, signals, units, strict=True):
         lead = canonical_lead(name)
+        if lead in leads:  # wfdb passes over bytes that are not ASCII: "I\xff" is "I" to it
+            raise Refused(f"lead {lead} twice")
         if lead is not None and str(unit).strip().lower() in PER_MV:
             leads[lead] = np.asarray(signal, dtype=np.float64) / PER_MV[str(unit).strip().lower()]
     return leads
