@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg.wfdb_writer import record
 from ecg.writers import LEADS, aecg, aecg_set, annotation_signal, digital_ecg, edf, ishne, muse, scp, sierra
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
@@ -23,6 +25,27 @@ def _wfdb(digital: np.ndarray) -> dict[str, bytes]:
     k, n = digital.shape
     lines = [f"r {k} 500 {n}", *(f"r.dat 16 1000/mV 16 0 0 0 0 {name}" for name in LEADS), "# Age: 60"]
     return {"r.hea": "\n".join(lines).encode(), "r.dat": digital.T.astype("<i2").tobytes()}
+
+
+def _segments(frames: np.ndarray) -> dict[str, bytes]:
+    names = [LEADS[i] for i in (1, 0, 7)]
+    layout = "\n".join(["m0 12 500 0", *(f"~ 0 100/mV 16 0 0 0 0 {name}" for name in LEADS)])
+    return {
+        "m.hea": b"m/4 12 500 300\nm0 0\nm1 100\n~ 50\nm2 150\n",
+        "m0.hea": layout.encode(),
+        **record(frames[:100][:, [1, 0, 7]], 16, name="m1", names=names),
+        **record(frames[150:], 212, name="m2"),
+    }
+
+
+def _cinc(digital: np.ndarray) -> dict[str, bytes]:
+    k, n = digital.shape
+    lines = [f"A0001 {k} 500 {n}"]
+    for name, row in zip(LEADS, digital, strict=True):
+        lines.append(f"A0001.mat 16+24 1000/mV 16 0 {row[0]} {int(row.astype(int).sum()) & 0xFFFF} 0 {name}")
+    head = struct.pack("<5i", 30, k, n, 0, 4) + b"val\0"
+    text = "\n".join([*lines, "#Age: 40", "#Sex: Male", "#Dx: 426783006"])
+    return {"A0001.hea": text.encode(), "A0001.mat": head + digital.T.astype("<i2").tobytes()}
 
 
 def _saved(write: Callable[[io.BytesIO], object]) -> bytes:
@@ -43,15 +66,31 @@ def seeds() -> dict[str, dict[str, bytes]]:
     csv = ",".join(f"{name} (uV)" for name in LEADS) + ",time\n"
     csv += "\n".join(",".join(map(str, row)) + f",{i / 500:.3f}" for i, row in enumerate(digital.T))
     beat = digital[:, :50].copy()
+    small = np.clip(digital, -120, 120).T
+    eight = [0, 1, *range(6, 12)]
+    names8 = [LEADS[i] for i in eight]
     files: dict[str, dict[str, bytes]] = {
         "wfdb": _wfdb(digital),
+        **{f"wfdb-{form}": record(small, form) for form in (8, 24, 80, 212, 310, 311)},
+        "wfdb-skew": record(small, 16, skews=[i % 3 for i in range(12)], count=len(small)),
+        "wfdb-segments": _segments(small),
+        "cinc": _cinc(digital),
         "aecg": {"a.xml": aecg(aecg_set(digital, LEADS)).encode()},
         "sierra": {"a.xml": sierra(digital).encode()},
         "sierra-plain": {"a.xml": sierra(digital, version="1.03", compressed=False).encode("utf-16")},
         "muse": {"a.xml": muse(digital, LEADS).encode()},
+        "muse-8": {"a.xml": muse(digital[eight], names8).encode()},
+        "edf-plain": {"a.edf": edf(rows[:12], LEADS, units=["uV"] * 12, limits=limits[:12])},
+        "bdf": {
+            "a.bdf": edf(rows[:12], LEADS, units=["uV"] * 12, limits=[(-9e4, 9e4, -(2**23), 2**23 - 1)] * 12, bdf=True)
+        },
         "edf": {"a.edf": edf(rows, [*LEADS, "EDF Annotations"], units=["uV"] * 13, limits=limits, reserved="EDF+D")},
         "ishne": {"a.ecg": ishne(digital, LEADS)},
         "scp": {"a.scp": scp(digital // 2, LEADS, beat=beat // 4, beats_at=(20, 120))},
+        "scp-plain": {"a.scp": scp(digital, LEADS, coded=False, order=0)},
+        "scp-bimodal": {
+            "a.scp": scp(digital // 2, LEADS, beat=beat // 4, beats_at=(21, 121), bimodal=1, factor=2, order=1)
+        },
         "mat": {"a.mat": _saved(lambda stream: savemat(stream, struct_ecg))},
         "mat-compressed": {"a.mat": _saved(lambda stream: savemat(stream, struct_ecg, do_compression=True))},
         "npy": {"a.npy": _saved(lambda stream: np.save(stream, digital))},
@@ -85,8 +124,12 @@ def _by_libraries(digital: np.ndarray) -> dict[str, dict[str, bytes]]:
         from ecg.dicom_writer import dicom_bytes
 
         files["dicom"] = {"a.dcm": dicom_bytes(digital)}
+        files["dicom-implicit"] = {"a.dcm": dicom_bytes(digital, "ImplicitVRLittleEndian")}
+        files["dicom-deflated"] = {"a.dcm": dicom_bytes(digital, "DeflatedExplicitVRLittleEndian")}
     except ImportError:
         pass
+    with contextlib.suppress(ImportError):
+        files["wfdb-flac"] = record(np.clip(digital, -120, 120).T, 516)
     return files
 
 
@@ -141,6 +184,9 @@ def mutation(number: int, good: dict[str, dict[str, bytes]], folder: Path) -> Pa
     return folder / next(iter(files))
 
 
+BOMB_COUNT = 18
+
+
 def bombs() -> dict[str, bytes]:
     """Small files that ask for much: name -> content."""
     digital = digital_ecg(100)
@@ -165,14 +211,14 @@ def bombs() -> dict[str, bytes]:
     body = base64.b64encode((struct.pack("<ihh", len(lzw), 1, 0) + lzw) * 12).decode()
     files["lzw.xml"] = re.sub(r"(<parsedwaveforms[^>]*>)[^<]*", rf"\g<1>{body}", sierra_text).encode()
     packer = zlib.compressobj(1, wbits=31)
-    files["bomb.gz"] = b"".join(packer.compress(zeros) for _ in range(320)) + packer.flush()
+    files["bomb.gz"] = b"".join(packer.compress(zeros) for _ in range(64)) + packer.flush()
     stream = io.BytesIO()
     with (
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("a.edf", "w") as member,
     ):
         member.write(b"0       " + b" " * 244 + b"1   ")
-        for _ in range(320):
+        for _ in range(64):
             member.write(zeros)
     files["bomb.zip"] = stream.getvalue()
     stream = io.BytesIO()
@@ -181,7 +227,7 @@ def bombs() -> dict[str, bytes]:
         archive.open("ecg.npy", "w") as member,
     ):
         np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": (12, 2**27)})
-        for _ in range(320):
+        for _ in range(260):
             member.write(zeros)
     files["bomb.npz"] = stream.getvalue()
     nested = gzip.compress(good.encode(), mtime=0)
@@ -190,7 +236,7 @@ def bombs() -> dict[str, bytes]:
     files["nested.gz"] = nested
     packer = zlib.compressobj(1)
     inflated = struct.pack("<2I", 14, 2**31 - 1)
-    packed = packer.compress(inflated) + b"".join(packer.compress(zeros) for _ in range(320)) + packer.flush()
+    packed = packer.compress(inflated) + b"".join(packer.compress(zeros) for _ in range(130)) + packer.flush()
     files["bomb.mat"] = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + struct.pack("<2I", 15, len(packed)) + packed
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (12, 10**15)})
@@ -204,4 +250,5 @@ def bombs() -> dict[str, bytes]:
     files["huge.hea"] = b"huge 12 500 9999999999\n" + b"".join(
         b"huge.dat 212 1000/mV 16 0 0 0 0 " + name.encode() + b"\n" for name in LEADS
     )
+    assert len(files) == BOMB_COUNT
     return files

@@ -1,87 +1,63 @@
-"""Damaged and hostile files end as an ECG of sane size or as a ReadError, soon and in little memory."""
+"""Damaged and hostile files end as an ECG that is true to the file or as a ReadError, soon and in little memory.
+
+Each file is read in a child process that may use 1 GiB more than it has after loading its libraries; what is read is
+compared with what another reader says, see ``run_mutations`` (which can be run by hand) and ``second_reader``.
+"""
 
 from __future__ import annotations
 
-import resource
-import time
-import warnings
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from deri.ecg import read_ecg
-from deri.errors import ReadError
-from ecg.mutations import bombs, mutation, seeds
+from ecg.mutations import BOMB_COUNT, seeds
+from ecg.run_mutations import BOMBS, MAX_GROWTH, judge, report, run
 
-OPTIONS = {"a.npy": {"fs": 500, "units": "uV"}}
-MAX_SECONDS = 5.0
-MAX_GROWTH = 2**30
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Every other reader that is there; with one of them missing most of its formats' files would be judged by less.
+OTHERS = ("ecgdatakit", "pydicom", "pyedflib", "wfdb", "scipy", "h5py", "soundfile")
 
 
-def outcome(path: Path) -> str:
-    """Read a file under the promises; ``ok`` or the reason."""
-    begin = time.perf_counter()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ecg = read_ecg(path, **OPTIONS.get(path.name, {}))
-    except ReadError as error:
-        result, message = error.reason, str(error)
-    else:
-        assert ecg.signal.shape[0] == 12
-        assert ecg.signal.shape[1] <= 2**23
-        assert not np.isinf(ecg.signal).any()
-        assert 0 < ecg.fs < 1e7
-        result, message = "ok", path.stem
-    assert path.stem in message
-    assert time.perf_counter() - begin < MAX_SECONDS, path
-    return result
+def need_others() -> None:
+    for name in OTHERS:
+        pytest.importorskip(name)
 
 
-def run(numbers: range, folder: Path) -> Counter[str]:
-    good = seeds()
-    before = peak_bytes()
-    counts: Counter[str] = Counter()
-    for number in numbers:
-        path = mutation(number, good, folder)
-        try:
-            counts[outcome(path)] += 1
-        except Exception as error:
-            raise AssertionError(f"mutation {number} of {sorted(good)[number % len(good)]}: {error!r}") from error
-    assert peak_bytes() - before < MAX_GROWTH
-    return counts
-
-
-def test_every_seed_is_read(tmp_path: Path) -> None:
+def test_every_seed_is_read_as_others_read_it(tmp_path: Path) -> None:
+    need_others()
     for kind, files in seeds().items():
         for name, data in files.items():
             (tmp_path / name).write_bytes(data)
-        assert outcome(tmp_path / next(iter(files))) == "ok", kind
+        verdict = judge(kind, tmp_path / next(iter(files)))["verdict"]
+        known = kind in ("scp-bimodal", "wfdb-segments", "bdf")  # wfdb joins no segments of unlike leads
+        assert verdict == "agrees" or (known and verdict.startswith(("agrees", "alone"))), (kind, verdict)
         for name in files:
             (tmp_path / name).unlink()
 
 
-def test_mutated_files(tmp_path: Path) -> None:
-    counts = run(range(1500), tmp_path)
-    assert counts["ok"] > 30  # much damage leaves a readable file
-    assert len(counts) > 8
+def check(first: int, count: int) -> None:
+    need_others()
+    found = report(run(first, first + count))
+    assert found["wrong"] == []
+    assert found["files"] == count
+    assert found["memory_growth_mb"] < MAX_GROWTH / 2**20
+    verdicts = found["verdicts"]
+    assert verdicts["agrees"] > 0.1 * count  # much damage leaves a readable file
+    assert verdicts.get("alone", 0) + verdicts.get("flagged", 0) < 0.05 * count
+    assert len(found["reasons"]) > 8
+
+
+def test_mutated_files() -> None:
+    check(0, 1020)
 
 
 @pytest.mark.slow
-def test_ten_thousand_mutated_files(tmp_path: Path) -> None:
-    assert sum(run(range(1500, 11_500), tmp_path).values()) == 10_000
+def test_ten_thousand_mutated_files() -> None:
+    check(1020, 10_000)
 
 
-def test_bombs(tmp_path: Path) -> None:
-    files = bombs()
-    before = peak_bytes()
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-        assert outcome(tmp_path / name) != "ok", name
-    assert peak_bytes() - before < MAX_GROWTH
+def test_bombs() -> None:
+    for one in run(BOMBS, BOMBS + BOMB_COUNT):
+        assert one["verdict"] == "refused", one
+        assert one["growth"] < MAX_GROWTH

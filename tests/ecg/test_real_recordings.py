@@ -98,7 +98,7 @@ def test_broken_headers(ecg_real: Path) -> None:
     assert "gain_corrected" in early.metadata["warnings"]
     assert "gain_corrected" not in later.metadata["warnings"]
     assert early.metadata["dx"] == ()
-    with pytest.raises(ReadError, match=r"S0001\.mat is missing"):
+    with pytest.raises(ReadError, match=r"S0001\.mat is missing; besides, the header states 2e\+06/mV"):
         read_ecg(folder / "S0001")
 
 

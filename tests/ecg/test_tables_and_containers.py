@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import http.server
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +177,27 @@ def test_zip(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
     assert reason_of(path) == "unreadable_signal"
 
 
+def test_zip_of_a_record_named_like_its_signal_file(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
+    header = write_record(tmp_path, "E1", digital, suffix=".mat")
+    header.write_text(header.read_text().replace("E1 12", "E1.mat 12", 1))
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (header, header.with_suffix(".mat")):
+            archive.write(file, file.name)
+    np.testing.assert_array_equal(read_ecg(path).signal, read_ecg(header).signal)
+
+
+def test_zip_of_segments(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
+    write_record(tmp_path, "s1", digital[:600])
+    write_record(tmp_path, "s2", digital[600:])
+    (tmp_path / "m.hea").write_text("m/3 12 500 1600\ns1 600\n~ 100\ns2 900\n")
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("m.hea", "s1.hea", "s1.dat", "s2.hea", "s2.dat"):
+            archive.write(tmp_path / name, f"x/{name}")
+    np.testing.assert_array_equal(read_ecg(f"{path}::x/m.hea").signal, read_ecg(tmp_path / "m").signal)
+
+
 def test_addresses(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
     fsspec = pytest.importorskip("fsspec")
     header = write_record(tmp_path, "r1", digital)
@@ -192,3 +216,50 @@ def test_addresses(tmp_path: Path, write_record: Write, digital: np.ndarray) -> 
         assert reason_of("nonsense://bucket/none.edf") == "unreadable_file"
     finally:
         files.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the address under which a server of this machine offers it."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_http(web: tuple[Path, str], write_record: Write, digital: np.ndarray) -> None:
+    pytest.importorskip("aiohttp")
+    folder, address = web
+    header = write_record(folder, "r1", digital)
+    (folder / "deep").mkdir()
+    xml = aecg(aecg_set(digital_ecg(10), LEADS)).encode()
+    (folder / "deep" / "a.xml.gz").write_bytes(gzip.compress(xml))
+    with zipfile.ZipFile(folder / "set.zip", "w") as archive:
+        archive.writestr("x/a.xml", xml)
+    for name in ("r1.hea", "r1.dat", "r1"):
+        ecg = read_ecg(f"{address}/{name}")
+        np.testing.assert_array_equal(ecg.signal, read_ecg(header).signal)
+        assert ecg.metadata["source_file"] == f"{address}/r1.hea"
+    assert read_ecg(f"{address}/deep/a.xml.gz").n_samples == 10
+    assert read_ecg(f"{address}/set.zip").n_samples == 10
+    assert reason_of(f"{address}/none.edf") == "missing_file"
+    header.with_suffix(".dat").unlink()
+    assert reason_of(f"{address}/r1") == "missing_signal_file"
+
+
+def test_nobody_listens() -> None:
+    pytest.importorskip("aiohttp")
+    with pytest.raises(ReadError, match="cannot be fetched") as caught:
+        read_ecg("http://127.0.0.1:9/r1.hea")
+    assert caught.value.reason == "unreadable_file"

@@ -13,13 +13,13 @@ def one(line: str):
 
 def test_complete_line() -> None:
     signal = one("a.mat 16x2:3+24 1000.5(-7)/uV 16 9 -245 -3730 0 Lead aVR, right")
-    assert signal == ("a.mat", 16, 2, 3, 24, 1000.5, True, -7, "uV", -3730, "Lead aVR, right")
+    assert signal == ("a.mat", 16, 2, 3, 24, 1000.5, True, -7, "uV", -245, -3730, "Lead aVR, right")
 
 
 def test_defaults_of_the_specification() -> None:
     header = parse_header("r 1\nr.dat 16\n")
     assert (header.fs, header.n_samples, header.n_segments) == (250.0, None, None)
-    assert header.signals[0] == ("r.dat", 16, 1, 0, 0, 200.0, False, 0, "mV", None, "")
+    assert header.signals[0] == ("r.dat", 16, 1, 0, 0, 200.0, False, 0, "mV", 0, None, "")
 
 
 def test_adc_zero_is_the_baseline_unless_one_is_given() -> None:
@@ -36,8 +36,8 @@ def test_gain_zero_means_uncalibrated() -> None:
 
 def test_partial_lines_keep_their_description() -> None:
     assert one("r.dat 16 II").description == "II"
-    assert one("r.dat 16 200 aVR") == ("r.dat", 16, 1, 0, 0, 200.0, True, 0, "mV", None, "aVR")
-    assert one("r.dat 16 200/uV 12 3 4 aVF lead") == ("r.dat", 16, 1, 0, 0, 200.0, True, 3, "uV", None, "aVF lead")
+    assert one("r.dat 16 200 aVR") == ("r.dat", 16, 1, 0, 0, 200.0, True, 0, "mV", 0, None, "aVR")
+    assert one("r.dat 16 200/uV 12 3 4 aVF lead") == ("r.dat", 16, 1, 0, 0, 200.0, True, 3, "uV", 4, None, "aVF lead")
 
 
 def test_record_line_variants() -> None:

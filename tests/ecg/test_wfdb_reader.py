@@ -45,7 +45,7 @@ baselines = st.one_of(st.just(""), st.integers(-40000, 40000).map(lambda value: 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_direct_reader_equals_wfdb(tmp_path: Path, write_record: Write, monkeypatch, data: st.DataObject) -> None:
-    monkeypatch.setattr(reader, "_read_through_wfdb", None)  # whatever is read here is read directly
+    monkeypatch.setattr(reader, "read_digital", None)  # whatever is read here is read directly
     order = data.draw(st.permutations([*LEADS, "vx", "resp"]))
     names = list(order[: data.draw(st.integers(4, 14))])
     if not any(map(canonical_lead, names)):
@@ -222,9 +222,13 @@ def test_segments(tmp_path: Path, write_record: Write, digital: np.ndarray) -> N
     (tmp_path / "s2.dat").unlink()
     assert reason_of(path) == "missing_signal_file"
     path.write_text("m/2 12 500 900000000000\ns1 600\ns2 900\n")
+    assert reason_of(path) == "bad_header"
+    path.write_text("m/2 12 500 900000000000\ns1 600\n~ 899999999400\n")
     assert reason_of(path) == "too_long"
     path.write_text("m/1 12 500 600\nm 600\n")  # a record that contains itself
-    assert reason_of(path) == "unreadable_signal"
+    assert reason_of(path) == "bad_header"
+    path.write_text("m/1 12 500 600\n../s1 600\n")
+    assert reason_of(path) == "bad_header"
 
 
 BROKEN = {

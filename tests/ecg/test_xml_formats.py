@@ -38,6 +38,18 @@ def test_aecg_values(tmp_path: Path) -> None:
     assert ecg.metadata["interpretation"] == ["Sinus rhythm"]
 
 
+def test_aecg_age_by_other_ways(tmp_path: Path) -> None:
+    good = aecg(aecg_set(digital_ecg(50), LEADS))
+    centre = good.replace('<effectiveTime><low value="20200101120000"/>', '<effectiveTime><center value="20200103"/>')
+    assert read(tmp_path, centre).metadata["age"] == 50.0
+    stated = good.replace('<birthTime value="19700102"/>', "").replace(
+        "<component><series>",
+        '<controlVariable><relatedObservation><code code="21612-7"/><value value="46" unit="a"/></relatedObservation>'
+        "</controlVariable><component><series>",
+    )
+    assert read(tmp_path, stated).metadata["age"] == 46.0
+
+
 @pytest.mark.parametrize(
     ("unit", "step", "fs"),
     [("s", "0.001", 1000.0), ("ms", "4", 250.0), ("us", "2500", 400.0), ("s", "0.0033", 1 / 0.0033)],
@@ -141,6 +153,20 @@ def test_sierra_that_cannot_be_used(tmp_path: Path) -> None:
     assert reason_of(tmp_path, good.replace('durationperchannel="400"', 'durationperchannel="1e99"')) == "bad_header"
     old = sierra(digital_ecg(200), version="1.03")
     assert reason_of(tmp_path, old.replace("STD-12", "FRANK")) == "unknown_leads"
+
+
+def test_sierra_uncompressed_remainders_are_restored(tmp_path: Path) -> None:
+    """Plain recorded leads stay as they are; leads that hold only what I and II do not say are made whole."""
+    digital = digital_ecg(400) * 4
+    plain = read(tmp_path, sierra(digital, compressed=False))
+    assert plain.metadata["warnings"] == {}
+    np.testing.assert_allclose(plain.signal, digital * 0.005, rtol=1e-6)
+    rest = digital.copy()
+    rest[2:6] = np.random.default_rng(0).integers(-1, 2, (4, 400))
+    ecg = read(tmp_path, sierra(rest, compressed=False))
+    assert "limb_leads_restored" in ecg.metadata["warnings"]
+    np.testing.assert_allclose(ecg.signal[2], (digital[1] - digital[0] - rest[2]) * 0.005, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(ecg.signal[3], -(ecg.signal[0] + ecg.signal[1]) / 2, atol=0.011)
 
 
 # --- GE MUSE

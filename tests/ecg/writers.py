@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -221,6 +221,26 @@ def differences(row: np.ndarray, order: int) -> list[int]:
     return [int(x[0]), int(x[1]), *(int(v) for v in x[2:] - 2 * x[1:-1] + x[:-2])]
 
 
+def decimated(row: np.ndarray, factor: int, protected: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The samples within the zones, and the floored mean of every ``factor`` (or fewer, at the end) outside."""
+    inside = np.zeros(row.size, dtype=bool)
+    for first, last in protected:
+        inside[first - 1 : last] = True
+    out: list[int] = []
+    at = 0
+    while at < row.size:
+        if inside[at]:
+            out.append(int(row[at]))
+            at += 1
+            continue
+        size = 1
+        while size < factor and at + size < row.size and not inside[at + size]:
+            size += 1
+        out.append(int(row[at : at + size].sum()) // size)
+        at += size
+    return np.array(out)
+
+
 def scp(
     digital: np.ndarray,
     names: Sequence[str],
@@ -232,8 +252,16 @@ def scp(
     beat: np.ndarray | None = None,
     beats_at: Sequence[int] = (),
     bimodal: int = 0,
+    factor: int = 1,
+    protected: Sequence[tuple[int, int]] | None = None,
+    tables: bytes | None = None,
+    encode: Callable[[Sequence[int]], bytes] | None = None,
 ) -> bytes:
-    """SCP-ECG of rhythm data; with ``beat`` (k, m) that reference beat is subtracted at the 1-based ``beats_at``."""
+    """SCP-ECG of rhythm data; with ``beat`` (k, m) that reference beat is subtracted at the 1-based ``beats_at``.
+
+    With a ``factor`` the samples outside the zones ``protected`` (1-based, last included) are means of so many; with
+    ``tables`` that is section 2 and ``encode`` packs by it.
+    """
     k, n = digital.shape
 
     def section(number: int, body: bytes) -> bytes:
@@ -246,7 +274,7 @@ def scp(
 
     def lead_data(rows: np.ndarray) -> bytes:
         if coded:
-            parts = [huffman(differences(row, order)) for row in rows]
+            parts = [(encode or huffman)(differences(row, order)) for row in rows]
         else:
             parts = [np.array(differences(row, order)).astype("<i2").tobytes() for row in rows]
         parts = [part + b"\0" * (len(part) % 2) for part in parts]
@@ -258,20 +286,26 @@ def scp(
     clinical += tag(25, struct.pack("<HBB", 2020, 1, 2)) + tag(26, bytes([12, 0, 0])) + tag(255, b"")
     sections = {1: clinical}
     if coded:
-        sections[2] = struct.pack("<H", 19999)
+        sections[2] = tables or struct.pack("<H", 19999)
     flags = 4 | (k << 3 & 0xF8) | (1 if beat is not None else 0)
     sections[3] = struct.pack("<BB", k, flags) + b"".join(struct.pack("<IIB", 1, n, SCP_CODES[name]) for name in names)
     residual = digital.astype(int).copy()
+    zones_kept: Sequence[tuple[int, int]] = ()
     if beat is not None:
         m = beat.shape[1]
         zones = b""
         for start in beats_at:
             residual[:, start - 1 : start - 1 + m] -= beat
             zones += struct.pack("<HIII", 0, start, start, start + m - 1)
-        protected = b"".join(struct.pack("<II", start, start + m - 1) for start in beats_at)
-        sections[4] = struct.pack("<HHH", m * interval // 1000, 1, len(beats_at)) + zones + protected
+        kept = protected if protected is not None else [(start, start + m - 1) for start in beats_at]
+        zones_kept = kept if bimodal else ()
+        assert len(kept) == len(beats_at)
+        areas = b"".join(struct.pack("<II", *zone) for zone in kept)
+        sections[4] = struct.pack("<HHH", m * interval // 1000, 1, len(beats_at)) + zones + areas
         sections[5] = struct.pack("<HHBB", avm, interval, order, 0) + lead_data(beat)
-    sections[6] = struct.pack("<HHBB", avm, interval, order, bimodal) + lead_data(residual)
+    if factor > 1:
+        residual = np.stack([decimated(row, factor, zones_kept) for row in residual])
+    sections[6] = struct.pack("<HHBB", avm, interval * factor, order, bimodal) + lead_data(residual)
     sections[8] = struct.pack("<BHBB3sB", 0, 2020, 1, 2, bytes(3), 1) + struct.pack("<BH", 1, 13) + b"Sinus rhythm\0"
     size = 16 + 10 * 12
     at = 6 + size

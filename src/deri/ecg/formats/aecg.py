@@ -23,6 +23,7 @@ from deri.ecg.formats.common import (
     sex_of,
     to_date,
     to_float,
+    years,
     years_between,
 )
 from deri.ecg.formats.xml_tree import attribute, parse_xml, text_of
@@ -30,6 +31,7 @@ from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+_REPORTED_AGE = "21612-7"
 _BEAT = "REPRESENTATIVE_BEAT"
 _STATEMENT = re.compile(r"MDC_ECG_INTERPRETATION(?:_STATEMENT|_SUMMARY|_COMMENT)?$")
 
@@ -145,8 +147,10 @@ def _about(root: Element, series: Element, notes: dict[str, str]) -> dict[str, A
     if person is not None:
         about["sex"] = sex_of(attribute(person, "administrativeGenderCode", "code"))
         born = _date(attribute(person, "birthTime", "value"))
-        recorded = attribute(root, "effectiveTime/low", "value") or attribute(root, "effectiveTime", "value")
-        about["age"] = years_between(born, _date(recorded))
+        about["age"] = years_between(born, _date(_recorded(root) or _recorded(series)))
+    stated = _stated_age(root)
+    if stated is not None and about.get("age") is None:
+        about["age"] = stated
     statements = []
     for annotation in series.iter("annotation"):
         if not _STATEMENT.match(attribute(annotation, "code", "code").upper()):
@@ -157,6 +161,20 @@ def _about(root: Element, series: Element, notes: dict[str, str]) -> dict[str, A
     if statements:
         about["interpretation"] = statements
     return about
+
+
+def _recorded(element: Element) -> str:
+    found = [attribute(element, f"effectiveTime/{part}", "value") for part in ("low", "center")]
+    return next(filter(None, found), "") or attribute(element, "effectiveTime", "value")
+
+
+def _stated_age(root: Element) -> float | None:
+    """The age of a control variable (LOINC 21612-7, "Reported Age"), where the birth date is left out."""
+    for variable in root.findall("controlVariable/relatedObservation"):
+        if attribute(variable, "code", "code") == _REPORTED_AGE:
+            value = to_float(attribute(variable, "value", "value"))
+            return None if value is None else years(value, attribute(variable, "value", "unit") or "a")
+    return None
 
 
 def _date(value: str) -> Any:

@@ -165,7 +165,16 @@ def read_remote(url: str, options: Options, read: Read) -> ECG:
                     if budget[0] < 0:
                         raise ReadError(f"{url}: is larger than {MAX_UNPACKED} bytes; download it first", "too_long")
                     out.write(block)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # fsspec says so of every fault of HTTP; the cause knows better.
+            cause = error.__cause__
+            if (
+                cause is not None
+                and type(cause).__module__.startswith("aiohttp")
+                and getattr(cause, "status", 0) != 404
+            ):
+                detail = " ".join(str(cause).split())[:160] or type(cause).__name__
+                raise ReadError(f"{url}: {part} cannot be fetched ({detail})", "unreadable_file") from error
             raise KeyError(part) from None
         except ReadError:
             raise
@@ -181,6 +190,7 @@ def _read_fetched(name: str, source: str, fetch: Fetch, options: Options, read: 
     if name in ("", ".", "..") or "\\" in name or "\0" in name:
         raise ReadError(f"{source}/{name}: is not the name of a file", "missing_file")
     stem = name.removesuffix(".hea").removesuffix(".dat").removesuffix(".mat")
+    prefix = source if source.endswith("::") else f"{source}/"
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         try:
@@ -192,16 +202,16 @@ def _read_fetched(name: str, source: str, fetch: Fetch, options: Options, read: 
                 (place / f"{stem}.hea").unlink(missing_ok=True)
                 fetch(name, place / name)
             except KeyError:
-                raise ReadError(f"{source}::{name}: no such file", "missing_file") from None
-        prefix = source if source.endswith("::") else f"{source}/"
+                raise ReadError(f"{prefix}{name}: no such file", "missing_file") from None
         return _relabel(folder, prefix, lambda: read(str(place / name), options))
 
 
 def _fetch_signals(header: Path, fetch: Fetch, depth: int = 0) -> None:
-    lines = header.read_bytes()[:_BLOCK].decode("latin-1").splitlines()
-    wanted = {line.split()[0] for line in lines if line.split() and not line.lstrip().startswith("#")}
-    first = next((line.split()[0] for line in lines if line.split() and not line.startswith("#")), "")
-    for name in sorted(wanted - {first.split("/")[0]})[:64]:
+    text = header.read_bytes()[:_BLOCK].decode("latin-1")
+    lines = [line.split() for line in text.splitlines() if line.split() and not line.lstrip().startswith("#")]
+    # The first line names the record, in early challenge headers by the very name of its signal file.
+    first = lines[0][0] if lines else ""
+    for name in sorted({line[0] for line in lines[1:]})[:64]:
         if "/" in name or "\\" in name or name in ("~", ".", ".."):
             continue
         for part in (name, f"{name}.hea") if "/" in first else (name,):

@@ -6,15 +6,17 @@ that are derived (median beats) are left aside.
 
 from __future__ import annotations
 
+import io
 import re
+import zlib
 from typing import Any
 
 import numpy as np
 
 from deri.ecg.formats.common import (
-    MAX_FILE_BYTES,
     Strip,
     lay_out,
+    load,
     make_ecg,
     optional,
     require_voltage,
@@ -27,8 +29,9 @@ from deri.ecg.leads import canonical_lead
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
-_TYPES = {"SS": "i", "US": "u", "SB": "i", "UB": "u"}
+_TYPES = {"SB": "i", "UB": "u", "SS": "i", "US": "u", "SL": "i", "UL": "u"}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+MAX_INFLATED = 128 * 2**20
 
 
 def read_dicom(path: str) -> ECG:
@@ -55,7 +58,7 @@ def read_dicom(path: str) -> ECG:
     strips: dict[float, list[Strip]] = {}
     for group in groups:
         try:
-            fs, found = _read_group(path, data, group)
+            fs, found = _read_group(path, data, group, notes)
         except ReadError:
             raise
         except Exception as error:
@@ -71,29 +74,39 @@ def read_dicom(path: str) -> ECG:
 
 
 def _load(path: str) -> Any:
-    import os
     import warnings
 
     import pydicom
 
+    content = load(path)
     try:
-        if os.path.getsize(path) > MAX_FILE_BYTES:
-            raise ReadError(f"{path}: is larger than {MAX_FILE_BYTES} bytes", "too_long")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about value representations of elements that are not used here
-            with open(path, "rb") as handle:
-                head = handle.read(132)
-                force = head[128:] != b"DICM"
-                if not force:
-                    handle.seek(0)
-                    meta = pydicom.filereader.read_file_meta_info(path)
-                    if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
-                        raise ReadError(f"{path}: deflated DICOM files are not supported", "unsupported_format")
-            return pydicom.dcmread(path, force=force)
+            force = content[128:132] != b"DICM"
+            if not force:
+                meta = pydicom.filereader.read_file_meta_info(path)
+                if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
+                    _check_deflated(path, content, meta)
+            return pydicom.dcmread(io.BytesIO(content), force=force)
     except ReadError:
         raise
     except Exception as error:  # pydicom raises what struct, codecs and its own parsers raise on damaged files
         raise ReadError(f"{path}: cannot be read as DICOM ({_brief(error)})", "bad_header") from error
+
+
+def _check_deflated(path: str, content: bytes, meta: Any) -> None:
+    """Refuse a deflated data set that is out of measure, before pydicom inflates the whole of it."""
+    # Preamble, prefix, the element that states the length (12 bytes), and what it states.
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    rest = content[128 + 4 + 12 + int(meta.FileMetaInformationGroupLength) :]
+    total = 0
+    while rest and not inflater.eof:
+        total += len(inflater.decompress(rest, 2**20))
+        if total > MAX_INFLATED:
+            raise ReadError(f"{path}: expands from {len(content)} to more than {MAX_INFLATED} bytes", "too_long")
+        rest = inflater.unconsumed_tail
+    if not inflater.eof:
+        raise ReadError(f"{path}: its deflated content is cut off", "truncated_signal")
 
 
 def _brief(error: Exception) -> str:
@@ -110,7 +123,7 @@ def _coverage(strips: list[Strip]) -> tuple[int, int]:
     return len(known), max((strip.values.size for strip in strips), default=0)
 
 
-def _read_group(path: str, data: Any, group: Any) -> tuple[float, list[Strip]]:
+def _read_group(path: str, data: Any, group: Any, notes: dict[str, str]) -> tuple[float, list[Strip]]:
     fs = to_float(str(group.SamplingFrequency))
     if fs is None or fs <= 0:
         raise ReadError(f"{path}: a waveform group states no sampling rate", "bad_sampling_rate")
@@ -118,7 +131,7 @@ def _read_group(path: str, data: Any, group: Any) -> tuple[float, list[Strip]]:
     definitions = list(group.ChannelDefinitionSequence)
     if count != len(definitions) or count < 1 or length < 0:
         raise ReadError(f"{path}: {count} channels are stated, {len(definitions)} are defined", "bad_header")
-    raw, padding = _raw(path, data, group, count, length)
+    raw, padding = _raw(path, data, group, count, length, notes)
     offset = to_float(str(group.get("MultiplexGroupTimeOffset", 0) or 0)) or 0.0
     strips = []
     for index, channel in enumerate(definitions):
@@ -133,7 +146,9 @@ def _read_group(path: str, data: Any, group: Any) -> tuple[float, list[Strip]]:
     return fs, strips
 
 
-def _raw(path: str, data: Any, group: Any, count: int, length: int) -> tuple[np.ndarray, int | None]:
+def _raw(
+    path: str, data: Any, group: Any, count: int, length: int, notes: dict[str, str]
+) -> tuple[np.ndarray, int | None]:
     """Digital samples (n, channels) and the value that stands for "no sample"."""
     bits, kind = int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)
     if kind not in _TYPES or bits not in (8, 16, 32):
@@ -147,6 +162,9 @@ def _raw(path: str, data: Any, group: Any, count: int, length: int) -> tuple[np.
             f"{count * length * dtype.itemsize}",
             "truncated_signal",
         )
+    surplus = len(content) - count * length * dtype.itemsize
+    if surplus > 1:  # one byte makes the length even
+        notes["surplus_data"] = f"{surplus} bytes of waveform more than {count} channels of {length} samples"
     raw = np.frombuffer(content, dtype=dtype, count=count * length).reshape(length, count)
     stated = group.get("WaveformPaddingValue")
     padding = None

@@ -121,7 +121,12 @@ def _header(path: str, data: bytes) -> tuple[list[Channel], float, int, int]:
 
 
 def _text(data: bytes, start: int, end: int) -> str:
-    return data[start:end].decode("latin-1").replace("\0", " ").strip()
+    part = data[start:end]
+    try:
+        text = part.decode("utf-8")  # against the standard, but µV is often written so
+    except UnicodeDecodeError:
+        text = part.decode("latin-1")
+    return text.replace("\0", " ").strip()
 
 
 def _physical(path: str, channel: Channel, raw: np.ndarray, width: int) -> np.ndarray:

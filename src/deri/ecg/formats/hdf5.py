@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from deri.errors import ReadError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_BYTES = 2**29
+_DEFLATE, _SHUFFLE, _FLETCHER = 1, 2, 3
 _NAMES = ("ecg", "signal", "data", "val", "tracings")
 # The SPH files state neither; their paper says 500 Hz and mV, and their leads obey Einthoven in the canonical order.
 _SPH_FS = 500.0
@@ -68,4 +70,32 @@ def _values(path: str, dataset: Any) -> np.ndarray:
         complete = dataset.id.get_num_chunks() == expected
     if not complete:
         raise ReadError(f"{path}: parts of the dataset were never written", "truncated_signal")
+    if dataset.chunks is not None:
+        _check_chunks(path, dataset)
     return np.asarray(dataset[...])
+
+
+def _check_chunks(path: str, dataset: Any) -> None:
+    """Refuse a chunk that does not expand to its size: libhdf5 fills it up with whatever lies in its memory."""
+    expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if any(code not in (_DEFLATE, _SHUFFLE, _FLETCHER) for code in filters):
+        return  # a compression of its own, which states its size
+    for index in range(dataset.id.get_num_chunks()):
+        info = dataset.id.get_chunk_info(index)
+        mask, data = dataset.id.read_direct_chunk(info.chunk_offset)
+        data = data[: info.size]
+        # Filters were applied in their order, those with a bit in the mask not at all.
+        for place, code in reversed(list(enumerate(filters))):
+            if mask >> place & 1:
+                continue
+            if code == _FLETCHER:
+                data = data[:-4]  # a checksum, which libhdf5 compares
+            elif code == _DEFLATE:
+                data = zlib.decompressobj().decompress(data, expected + 5)
+        if len(data) != expected:
+            raise ReadError(
+                f"{path}: chunk {index + 1} of the dataset is damaged ({len(data)} of {expected} bytes)",
+                "unreadable_signal",
+            )

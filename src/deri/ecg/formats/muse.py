@@ -39,6 +39,8 @@ def read_muse(path: str) -> ECG:
     for lead in rhythms[0].findall("LeadData"):
         names.append(text_of(lead, "LeadID"))
         channels.append(_samples(path, names[-1], lead, notes))
+        if to_float(text_of(lead, "LeadTimeOffset")):
+            notes["lead_time_offset"] = "leads are said to begin at different times; they were read as simultaneous"
     return make_ecg(path, "GE MUSE XML", channels, names, base * 10.0**exponent, {"warnings": notes, **_about(root)})
 
 

@@ -65,11 +65,14 @@ def read_sierra(path: str) -> ECG:
         raise ReadError(f"{path}: its duration per channel or its zero is not a number that fits", "bad_header")
     names = _lead_names(path, waveforms, signal)
     count = round(milliseconds * fs / 1000)
-    digital = _digital(path, waveforms, len(names), count, stated("signalsigned").lower() != "false")
-    if _is_compressed(waveforms) and names[:6] == _LIMB:
+    about = _about(root)
+    signed = stated("signalsigned").lower() != "false"
+    digital = _digital(path, waveforms, len(names), count, signed, about["warnings"])
+    if names[:6] == _LIMB and (_is_compressed(waveforms) or _holds_remainders(digital)):
+        if not _is_compressed(waveforms):
+            about["warnings"]["limb_leads_restored"] = "III, aVR, aVL and aVF hold what I and II do not say; restored"
         _restore_limb_leads(digital)
     channels = [(values - zero) * (resolution / 1000.0) for values in digital]
-    about = _about(root)
     note_calibration_pulse(channels, fs, about["warnings"])
     version = text_of(root, "documentinfo/documentversion")
     return make_ecg(path, f"Philips Sierra XML {version}".strip(), channels, names, fs, about)
@@ -95,7 +98,9 @@ def _is_compressed(waveforms: Element) -> bool:
     return waveforms.get("compressflag", "").lower() != "false" and method.lower() not in ("", "uncompressed", "none")
 
 
-def _digital(path: str, waveforms: Element, leads: int, count: int, signed: bool) -> list[np.ndarray]:
+def _digital(
+    path: str, waveforms: Element, leads: int, count: int, signed: bool, notes: dict[str, str]
+) -> list[np.ndarray]:
     """Digital samples per lead, int64, ``count`` each."""
     text = "".join(waveforms.itertext())
     encoding = waveforms.get("dataencoding", "")
@@ -110,12 +115,16 @@ def _digital(path: str, waveforms: Element, leads: int, count: int, signed: bool
             method = waveforms.get("compression") or waveforms.get("compressmethod") or ""
             if method.upper() != "XLI":
                 raise ReadError(f"{path}: compression {method[:20]!r} is not supported", "unsupported_format")
-            return _read_xli(path, data, leads, count)
-        values = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2" if signed else "<u2").astype(np.int64)
+            return _read_xli(path, data, leads, count, notes)
+        if len(data) % 2:
+            raise ReadError(f"{path}: {len(data)} bytes are no whole number of 16-bit samples", "unreadable_signal")
+        values = np.frombuffer(data, dtype="<i2" if signed else "<u2").astype(np.int64)
     else:
         raise ReadError(f"{path}: data encoding {encoding[:20]!r} is not supported", "unsupported_format")
     if values.size < leads * count:
         raise ReadError(f"{path}: {values.size} samples where {leads} leads of {count} are stated", "truncated_signal")
+    if values.size > leads * count:
+        notes["surplus_data"] = f"{values.size - leads * count} samples more than {leads} leads of {count}"
     return list(values[: leads * count].reshape(leads, count))
 
 
@@ -127,7 +136,7 @@ def decode_base64(path: str, text: str) -> bytes:
         raise ReadError(f"{path}: its samples are not valid base64 ({error})", "unreadable_signal") from None
 
 
-def _read_xli(path: str, data: bytes, leads: int, count: int) -> list[np.ndarray]:
+def _read_xli(path: str, data: bytes, leads: int, count: int, notes: dict[str, str]) -> list[np.ndarray]:
     found = []
     at = 0
     for lead in range(leads):
@@ -144,6 +153,8 @@ def _read_xli(path: str, data: bytes, leads: int, count: int) -> list[np.ndarray
             raise ReadError(f"{path}: lead {lead + 1} holds {values.size} of {count} samples", "truncated_signal")
         found.append(values[:count])
         at += 8 + size
+    if at < len(data):
+        notes["surplus_data"] = f"{len(data) - at} bytes follow the data of the {leads} leads"
     return found
 
 
@@ -194,6 +205,17 @@ def _integrate(raw: bytes, start: int) -> np.ndarray:
     slope = (words[1] - words[0]) - np.cumsum(bend)
     rest = words[1] + np.cumsum(slope)
     return np.concatenate((words[:2], rest))
+
+
+def _holds_remainders(digital: list[np.ndarray]) -> bool:
+    """Whether uncompressed leads III, aVR, aVL and aVF are the small remainders that compression stores.
+
+    The law I + III = II holds of recorded leads, of remainders it does not, unless I and II are flat.
+    """
+    one, two = digital[0], digital[1]
+    off = np.percentile(np.abs(one + digital[2] - two), 99)
+    rest = max(float(np.percentile(np.abs(lead), 99)) for lead in digital[2:6])
+    return bool(off > 10 * max(rest, 1.0))
 
 
 def _restore_limb_leads(digital: list[np.ndarray]) -> None:

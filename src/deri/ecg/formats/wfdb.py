@@ -2,7 +2,7 @@
 
 Nearly every 12-lead archive on PhysioNet is single-segment, format 16, one signal file. Those are read directly, some
 forty times faster than through the ``wfdb`` package, with equal values. Everything else (packed formats, FLAC, several
-files, skewed or multi-segment records) goes through that package.
+files, skew) is left to ``wfdb_signals``, records of several segments to ``wfdb_segments``.
 """
 
 from __future__ import annotations
@@ -17,22 +17,13 @@ from deri.ecg.formats import matlab
 from deri.ecg.formats.common import units_per_mv
 from deri.ecg.formats.errata import find_erratum
 from deri.ecg.formats.wfdb_header import Header, HeaderError, SignalLine, parse_header, parse_subject
+from deri.ecg.formats.wfdb_segments import read_segments
+from deri.ecg.formats.wfdb_signals import NO_SAMPLE, read_digital, signal_path
 from deri.ecg.leads import LEADS, LeadPlan, complete, lead_plan
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
 _MAX_HEADER_BYTES = 16 * 2**20
-_MAX_VALUES = 2**28  # where a file's size does not bound what a header may claim
-# Bytes per sample; the FLAC formats 508, 516 and 524 are compressed.
-_SAMPLE_BYTES = {
-    **{8: 1.0, 16: 2.0, 24: 3.0, 32: 4.0, 61: 2.0, 80: 1.0, 160: 2.0},
-    **{212: 1.5, 310: 4 / 3, 311: 4 / 3, 508: 0.0, 516: 0.0, 524: 0.0},
-}
-# The digital value that means "no sample", per format.
-_INVALID = {
-    **{16: -(2**15), 24: -(2**23), 32: -(2**31), 61: -(2**15), 80: -(2**7), 160: -(2**15)},
-    **{212: -(2**11), 310: -(2**9), 311: -(2**9), 508: -(2**7), 516: -(2**15), 524: -(2**23)},
-}
 _FULL_RANGE_16 = 65536.0
 _SMALLEST_RANGE_MV = 0.2  # a 16-bit range below this cannot hold a surface ECG in any lead
 
@@ -57,14 +48,23 @@ def read_wfdb(path: str) -> ECG:
     header = _correct_gains(header, warnings)
     kept = [header.signals[i] for i in plan.channels]
     scaling = _scaling(path, kept, warnings)
-    fs, invalid, columns = header.fs, _INVALID[16], plan.channels
+    fs, columns = header.fs, plan.channels
+    no_sample: int | np.ndarray = NO_SAMPLE[16]
     if _is_direct(header):
-        frames = _read_direct(path, folder, header, warnings)
+        try:
+            frames = _read_direct(path, folder, header, warnings)
+        except ReadError as error:
+            if "gain_corrected" in warnings:  # what else is wrong with the header is worth saying, too
+                raise ReadError(f"{error}; besides, {warnings['gain_corrected']}", error.reason) from None
+            raise
     else:
-        frames, fs = _read_through_wfdb(path, folder, header, plan)
-        invalid, columns = _INVALID.get(kept[0].format, -(2**15)), tuple(range(len(kept)))
+        digital = read_digital(path, folder, header, kept)
+        frames, no_sample, columns = digital.frames, digital.no_sample, tuple(range(len(kept)))
+        fs *= digital.per_frame
+        if digital.surplus:
+            warnings["surplus_data"] = f"the signal files have {digital.surplus} samples more than the header describes"
     _verify_checksums(frames, columns, kept, warnings)
-    present = _to_millivolt(frames, columns, invalid, *scaling)
+    present = _to_millivolt(frames, columns, no_sample, *scaling)
     if plan.recorded[:3] == (0, 1, 2):
         _check_einthoven(frames[:, columns[:3]], present[:3], kept, warnings)
     if len(plan.recorded) == len(LEADS):
@@ -151,7 +151,7 @@ def _scaling_arrays(
 def _to_millivolt(
     frames: np.ndarray,
     columns: tuple[int, ...],
-    invalid: int,
+    no_sample: int | np.ndarray,
     gain: np.ndarray,
     baseline: np.ndarray | None,
     kind: type[np.floating],
@@ -167,8 +167,8 @@ def _to_millivolt(
     else:
         for row, column in enumerate(columns):
             value[row] = frames[:, column]
-    gaps = frames.size > 0 and bool(frames.min() <= invalid)
-    mask = value == invalid if gaps else None
+    gaps = frames.size > 0 and bool(frames.min() <= np.max(no_sample))
+    mask = value == no_sample if gaps else None
     if baseline is not None:
         value -= baseline
     value /= gain
@@ -190,19 +190,12 @@ def _is_direct(header: Header) -> bool:
     )
 
 
-def _signal_path(path: str, folder: str, name: str) -> str:
-    # A header from elsewhere must not make us open files outside its own folder.
-    if name in ("~", "-", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise ReadError(f"{path}: {name[:60]!r} is not the name of a signal file in the same folder", "bad_header")
-    return os.path.join(folder, name)
-
-
 def _read_direct(path: str, folder: str, header: Header, warnings: dict[str, str]) -> np.ndarray:
     """Digital samples (n, signals) of a one-file record; int16 unless a MATLAB file holds another type."""
     count = header.n_signals
     offset = header.signals[0].byte_offset
     length = header.n_samples
-    file = _signal_path(path, folder, header.signals[0].file)
+    file = signal_path(path, folder, header.signals[0].file)
     try:
         with open(file, "rb") as handle:
             size = os.fstat(handle.fileno()).st_size
@@ -267,7 +260,8 @@ def _verify_checksums(
     wrong = [
         signal.description
         for signal, column in zip(kept, columns, strict=True)
-        if signal.checksum is not None and (signal.checksum - sums[column]) & 0xFFFF
+        # A skewed signal's sum counts samples that lie beyond the record.
+        if signal.checksum is not None and not signal.skew and (signal.checksum - sums[column]) & 0xFFFF
     ]
     if wrong:
         warnings["checksum_mismatch"] = f"the header's checksums do not fit the samples of {', '.join(wrong)}"
@@ -307,90 +301,9 @@ def _check_einthoven(
         )
 
 
-def _read_through_wfdb(path: str, folder: str, header: Header, plan: LeadPlan) -> tuple[np.ndarray, float]:
-    """Digital samples (n, k) of the recorded leads and their rate, for a single-segment record in any format."""
-    kept = [header.signals[i] for i in plan.channels]
-    rates = {signal.samples_per_frame for signal in kept}
-    if len(rates) > 1:
-        listed = ", ".join(f"{signal.description}: {signal.samples_per_frame}" for signal in kept)
-        raise ReadError(
-            f"{path}: leads of different sampling rates (samples per frame {listed})", "unequal_lead_lengths"
-        )
-    if len({_INVALID.get(signal.format) for signal in kept}) > 1:
-        raise ReadError(f"{path}: leads of different sample formats are not supported", "unsupported_format")
-    _check_sizes(path, folder, header, kept)
-    record = _rdrecord(path, channels=list(plan.channels), physical=False, smooth_frames=False)
-    lengths = {len(channel) for channel in record.e_d_signal}
-    if len(lengths) > 1:
-        raise ReadError(f"{path}: the leads differ in length ({sorted(lengths)} samples)", "unequal_lead_lengths")
-    return np.stack(record.e_d_signal, axis=1), header.fs * rates.pop()
-
-
-def _check_sizes(path: str, folder: str, header: Header, kept: list[SignalLine]) -> None:
-    """Compare what the header claims with the sizes of its files before anything is allocated."""
-    lengths: dict[str, int] = {}
-    for name in {signal.file for signal in kept}:
-        group = [signal for signal in header.signals if signal.file == name]
-        form = group[0].format
-        if form not in _SAMPLE_BYTES:
-            raise ReadError(f"{path}: signal format {form} is not one of WFDB's", "unsupported_format")
-        file = _signal_path(path, folder, name)
-        try:
-            size = os.stat(file).st_size
-        except OSError:
-            raise ReadError(f"{path}: its signal file {name} is missing", "missing_signal_file") from None
-        if _SAMPLE_BYTES[form]:
-            frame = sum(signal.samples_per_frame for signal in group) * _SAMPLE_BYTES[form]
-            # Packed formats end in the middle of a group of bytes, hence the tolerance of four.
-            lengths[name] = int((size - group[0].byte_offset + 4) / frame)
-    if header.n_samples is None:
-        if len(set(lengths.values())) > 1:
-            raise ReadError(f"{path}: its signal files differ in length ({lengths} samples)", "unequal_lead_lengths")
-        return
-    short = {name: length for name, length in lengths.items() if length < header.n_samples}
-    if short:
-        listed = ", ".join(f"{name} holds {length}" for name, length in sorted(short.items()))
-        reason = "truncated_signal" if len(short) == len(lengths) else "unequal_lead_lengths"
-        raise ReadError(f"{path}: the header says {header.n_samples} samples per lead, but {listed}", reason)
-    if not lengths:
-        _refuse_oversize(path, header)
-
-
-def _refuse_oversize(path: str, header: Header) -> None:
-    if (header.n_samples or 0) * header.n_signals > _MAX_VALUES:
-        raise ReadError(
-            f"{path}: {header.n_samples} samples of {header.n_signals} leads are too many to read", "too_long"
-        )
-
-
 def _read_segments(path: str, header: Header) -> ECG:
-    _refuse_oversize(path, header)
-    record = _rdrecord(path, physical=True, m2s=True)
-    try:
-        plan = lead_plan(tuple(record.sig_name))
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}", error.reason) from None
-    signal = np.empty((len(LEADS), record.p_signal.shape[0]), dtype=np.float32)
-    for row, channel in zip(plan.recorded, plan.channels, strict=True):
-        per_mv = units_per_mv(str(record.units[channel]))
-        if per_mv is None:
-            raise ReadError(f"{path}: lead {LEADS[row]} has the unit {record.units[channel]!r}", "bad_units")
-        signal[row] = record.p_signal[:, channel] / per_mv
-    complete(signal, plan)
-    return ECG(signal, float(record.fs), _metadata(path, header, plan, {}))
-
-
-def _rdrecord(path: str, **options: Any) -> Any:
-    import wfdb
-
-    try:
-        return wfdb.rdrecord(path.removesuffix(".hea"), **options)
-    except FileNotFoundError as error:
-        name = os.path.basename(str(error.filename))
-        raise ReadError(f"{path}: a file of the record is missing ({name})", "missing_signal_file") from error
-    except Exception as error:  # wfdb raises what NumPy and re raise on damaged records
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ReadError(f"{path}: the wfdb package cannot read it ({detail})", "unreadable_signal") from error
+    signal, about = read_segments(path, header, _load_header, read_wfdb)
+    return ECG(signal, header.fs, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
 
 
 def _metadata(path: str, header: Header, plan: LeadPlan, warnings: dict[str, str]) -> dict[str, Any]:
@@ -400,6 +313,9 @@ def _metadata(path: str, header: Header, plan: LeadPlan, warnings: dict[str, str
         "derived_leads": {LEADS[d.lead]: d.formula for d in plan.derivations},
         "dropped_leads": list(plan.dropped),
         "warnings": warnings,
-        "comments": header.comments,
-        **parse_subject(header.comments),
+        **_comments(header),
     }
+
+
+def _comments(header: Header) -> dict[str, Any]:
+    return {"comments": header.comments, **parse_subject(header.comments)}

@@ -23,7 +23,7 @@ _FREQUENCY = re.compile(rf"({_NUMBER})(?:/\S*)?")
 _INTEGER = re.compile(rf"-?{_INT}")
 # File, format, gain, ADC resolution, ADC zero, initial value, checksum, block size, description: what most lines have.
 _COMPLETE_LINE = re.compile(
-    rf"(\S+)\s+(\S+)\s+(\S+)\s+-?{_INT}\s+(-?{_INT})\s+-?{_INT}\s+(-?{_INT})\s+-?{_INT}\s+(\S.*)"
+    rf"(\S+)\s+(\S+)\s+(\S+)\s+-?{_INT}\s+(-?{_INT})\s+(-?{_INT})\s+(-?{_INT})\s+-?{_INT}\s+(\S.*)"
 )
 
 
@@ -43,6 +43,7 @@ class SignalLine(NamedTuple):
     calibrated: bool  # False where the header states no gain, or 0
     baseline: int  # digital value of physical zero
     units: str
+    initial: int  # the first sample; format 8 stores differences from it
     checksum: int | None
     description: str
 
@@ -57,6 +58,7 @@ class Header(NamedTuple):
     n_samples: int | None  # frames; None where the header does not say
     signals: tuple[SignalLine, ...]
     comments: list[str]  # without "#" and surrounding blanks
+    segments: tuple[tuple[str, int], ...] = ()  # record name ("~": a gap) and length of each
 
 
 def parse_header(text: str) -> Header:
@@ -79,7 +81,8 @@ def parse_header(text: str) -> Header:
         raise HeaderError("the header is not a text file")
     record, n_segments, n_signals, fs, n_samples = _parse_record_line(lines[0])
     if n_segments is not None:
-        return Header(record, n_segments, n_signals, fs, n_samples, (), comments)
+        segments = tuple([_parse_segment_line(line) for line in lines[1:]])
+        return Header(record, n_segments, n_signals, fs, n_samples, (), comments, segments)
     if len(lines) - 1 != n_signals:
         raise HeaderError(f"its first line says {n_signals} signals, but {len(lines) - 1} are described")
     signals = tuple([_parse_signal_line(line) for line in lines[1:]])
@@ -107,6 +110,13 @@ def _parse_record_line(line: str) -> tuple[str, int | None, int, float, int | No
     return record, int(segments) if slash else None, int(tokens[1]), fs, n_samples
 
 
+def _parse_segment_line(line: str) -> tuple[str, int]:
+    tokens = line.split()
+    if len(tokens) < 2 or not _is_count(tokens[1]):
+        raise HeaderError(f"the segment line {line[:60]!r} lacks a number of samples")
+    return tokens[0], int(tokens[1])
+
+
 def _is_count(token: str) -> bool:
     return token.isascii() and token.isdigit() and len(token) <= 15
 
@@ -114,10 +124,10 @@ def _is_count(token: str) -> bool:
 def _parse_signal_line(line: str) -> SignalLine:
     match = _COMPLETE_LINE.fullmatch(line)
     if match is not None:
-        file, form, gain, zero, checksum, description = match.groups()
+        file, form, gain, zero, initial, checksum, description = match.groups()
         scale = _parse_scale(form, gain, zero)
         if scale is not None:
-            return SignalLine(file, *scale, int(checksum), description)
+            return SignalLine(file, *scale, int(initial), int(checksum), description)
     return _parse_partial_line(line)
 
 
@@ -148,9 +158,12 @@ def _parse_partial_line(line: str) -> SignalLine:
     gain, calibrated, baseline, units = stated or (DEFAULT_GAIN, False, None, "mV")
     if baseline is None:
         baseline = numbers[1] if len(numbers) > 1 else 0
+    # Without an initial value the first sample is that of the ADC's zero.
+    initial = numbers[2] if len(numbers) > 2 else numbers[1] if len(numbers) > 1 else 0
     checksum = numbers[3] if len(numbers) > 3 else None
     description = line.split(None, used)[used] if len(tokens) > used else ""
-    return SignalLine(tokens[0], *_parse_format(tokens[1]), gain, calibrated, baseline, units, checksum, description)
+    form = _parse_format(tokens[1])
+    return SignalLine(tokens[0], *form, gain, calibrated, baseline, units, initial, checksum, description)
 
 
 @lru_cache(maxsize=256)
