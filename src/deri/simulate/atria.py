@@ -12,6 +12,11 @@ from deri.simulate.patient import Patient
 from deri.simulate.waves import TAIL, Waves
 
 
+ATRIAL_GAIN: Array = np.array([0.65, 0.6, 0.42, 0.36, 0.36, 0.42])
+"""Strength of the atria in V1 ... V6 beside what Dower's matrix gives: made for the ventricles, it puts the atria, which
+lie behind them, too near V3-V6. Brings P in the chest leads to the size it has beside that in the limb leads."""
+
+
 def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) -> tuple[Waves, float]:
     """The sinus P, beginning at 0 s, and its duration in s.
 
@@ -20,8 +25,8 @@ def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) 
     (ESC 2015).
     """
     z = own.standard_normal(8).clip(-2, 2)
-    right = np.array([0.045 + 0.012 * z[0], 0.085 + 0.02 * z[1], -0.035 + 0.02 * z[2]])
-    left = np.array([0.055 + 0.012 * z[3], 0.055 + 0.02 * z[4], 0.025 + 0.018 * z[5]])
+    right = np.array([0.055 + 0.015 * z[0], 0.085 + 0.02 * z[1], -0.05 + 0.025 * z[2]])
+    left = np.array([0.070 + 0.015 * z[3], 0.055 + 0.02 * z[4], 0.028 + 0.028 * z[5]])
     duration, apart, gain = patient.p_duration, 0.27 + 0.04 * z[6], patient.p_gain
     if "LAO/LAE" in codes:
         right = np.array([0.05, 0.105 + 0.015 * z[1], -0.03])
@@ -45,14 +50,14 @@ def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) 
     if "PERIC" in codes:
         vector = np.concatenate([vector, -0.5 * vector.sum(axis=0)[None] / gain])
         centres, widths = np.append(centres, duration + 0.055), np.append(widths, 0.03)
-    return Waves(centres, widths, widths, np.concatenate([vector, np.zeros((len(vector), 1))], axis=1)), duration
+    return Waves(centres, widths, widths, vector), duration
 
 
 def ectopic_p(p: Waves, codes: Collection[str], own: np.random.Generator) -> Waves:
     """A P wave from elsewhere: a low focus or backward excitation runs upwards, a focus on the left to the right."""
-    form = np.array([0.7, -0.8, 1.2, 1.0])
+    form = np.array([0.7, -0.8, 1.2])
     if not {"JR", "SVTAC"} & set(codes) and own.random() < 0.4:
-        form = np.array([-0.6, 0.75, -0.9, 1.0]) if own.random() < 0.5 else np.array([0.2, 1.35, -0.8, 1.0])
+        form = np.array([-0.6, 0.75, -0.9]) if own.random() < 0.5 else np.array([0.2, 1.35, -0.8])
     shorter = 0.75 if "SVTAC" in codes or "JR" in codes else 0.9
     return Waves(shorter * p.centre, shorter * p.rise, shorter * p.fall, p.vector * form)
 

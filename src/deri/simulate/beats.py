@@ -55,21 +55,22 @@ def sinus_times(
     rsa: float,
     slow: float = 0.008,
     jitter: float = 0.004,
+    most: float = np.inf,
 ) -> Array:
     """P onsets of the sinus node: mean interval ``rr`` s, modulated by respiration, a 0.1 Hz wave and chance.
 
-    ``rsa``, ``slow`` and ``jitter`` are the relative depths of the three. The first two bands are HF and LF of the Task
+    ``rsa``, ``slow`` and ``jitter`` are the relative depths of the three; the intervals differ by at most ``most`` s. The first two bands are HF and LF of the Task
     Force on heart rate variability, Circulation 1996.
     """
     count = int(np.ceil((seconds + LEAD_IN + LEAD_OUT) / (rr * (1 - rsa - slow - 3 * jitter)))) + 2
     nominal = rr * np.arange(count)
     phase = rng.uniform(0, 2 * np.pi, 2)
-    intervals = rr * (
-        1
-        + rsa * np.sin(2 * np.pi * patient.respiration * nominal + phase[0])
+    swing = (
+        rsa * np.sin(2 * np.pi * patient.respiration * nominal + phase[0])
         + slow * np.sin(2 * np.pi * 0.1 * nominal + phase[1])
         + jitter * rng.standard_normal(count).clip(-3, 3)
     )
+    intervals = rr * (1 + swing * min(1.0, most / (rr * float(np.ptp(swing)))))
     times: Array = np.cumsum(intervals) - LEAD_IN - rr * rng.uniform(0.5, 1.5)
     return times
 

@@ -177,7 +177,7 @@ ALL = [
         0.8,
         "PR grows until a P is not conducted",
         "ACC 2018",
-        f"{NOT_SINUS} STACH SARRH PAC PVC BIGU TRIGU COUP WPW",
+        f"{NOT_SINUS} SBRAD STACH SARRH PAC PVC BIGU TRIGU COUP WPW",
     ),
     _make(
         "2AVB2",
@@ -187,7 +187,7 @@ ALL = [
         0.8,
         "PR constant, single P waves (or every other) not conducted",
         "ACC 2018",
-        f"{NOT_SINUS} STACH SARRH PAC PVC BIGU TRIGU COUP WPW",
+        f"{NOT_SINUS} SBRAD STACH SARRH PAC PVC BIGU TRIGU COUP WPW",
         "2AVB",
     ),
     _make(

@@ -58,11 +58,11 @@ FROM_ELECTRODES[6:, 3:] = np.eye(6)
 def lead_matrix(
     chest_gain: Array | None = None, shift: float = 0.0, lift: float = 0.0, local: Array | None = None
 ) -> Array:
-    """(12, 3) from dipole to leads, canonical order; V1 ... V6 times ``chest_gain`` (6,) where given.
+    """(12, 3 + k) from dipole and local sources to leads, canonical order; V1 ... V6 times ``chest_gain`` (6,) where given.
 
     ``shift`` moves the chest electrodes along their row by so many electrode distances to the left, ``lift`` moves
-    them up: that share of a lead's strength is then taken from its view of what points to the feet. With ``local``
-    (6,) there is a fourth column: what a source beneath the chest wall adds to V1 ... V6, which no dipole can show.
+    them up: that share of a lead's strength is then taken from its view of what points to the feet. ``local`` (8, k)
+    adds k columns: what sources near the electrodes add to I, II, V1 ... V6, which no dipole can show.
     """
     chest = DOWER[2:]
     if shift or lift:
@@ -73,10 +73,9 @@ def lead_matrix(
         chest[:, 1] -= lift * np.sqrt((chest**2).sum(axis=1))
     if chest_gain is not None:
         chest = chest * chest_gain[:, None]
-    independent = np.zeros((8, 3 if local is None else 4))
-    independent[:2, :3], independent[2:, :3] = DOWER[:2], chest
+    independent = np.concatenate([DOWER[:2], chest])
     if local is not None:
-        independent[2:, 3] = local
+        independent = np.concatenate([independent, local], axis=1)
     leads: Array = FROM_INDEPENDENT @ independent
     return leads
 

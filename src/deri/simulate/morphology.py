@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from deri.simulate import signs
-from deri.simulate.atria import ectopic_p, p_waves
+from deri.simulate.atria import ATRIAL_GAIN, ectopic_p, p_waves
 from deri.simulate.beats import Array
 from deri.simulate.leadfield import lead_matrix
 from deri.simulate.patient import Patient
 from deri.simulate.repolarisation import Repolarisation, draw_repolarisation, qtc_of
-from deri.simulate.ventricles import axis_part, conducted_qrs, ectopic_qrs
+from deri.simulate.ventricles import DIMENSIONS, axis_part, conducted_qrs, ectopic_qrs
 from deri.simulate.waves import Waves
 
 
@@ -40,7 +40,8 @@ class Beat:
 class Morphology:
     """All that is drawn of a recording's shape."""
 
-    leads: Array  # (12, 4) from dipole and local source to leads, canonical order
+    leads: Array  # (12, DIMENSIONS) from dipole and local sources to leads, canonical order
+    atrial_leads: Array  # (12, 3) the same for the atria, which lie further from the chest wall
     p: Waves  # the sinus P, beginning at 0 s
     p_duration: float
     p_ectopic: Waves
@@ -52,17 +53,27 @@ class Morphology:
 
 _TERRITORY = {"ASMI": 1.3, "AMI": 2.6, "ASTEMI": 2.0, "LSTEMI": 4.6, "LMI": 5.0}
 _PLACE = np.arange(6)
+_LEFT_FRONT = np.array([0.0, 0.0, 0.26, 0.28, 0.17, 0.0])
 _BIG = frozenset({"LVH", "LVHST"})
 _TRIES = (1.0, 1.0, 0.85, 0.7, 0.5, 0.3, 0.12, 0.0)
 
 
-def _leads(codes: Collection[str], patient: Patient, own: np.random.Generator, amount: float) -> Array:
-    """The patient's leads: electrodes out of place and a source beneath the chest wall, by ``amount`` of 1."""
-    u = own.random(2)
+def _leads(codes: Collection[str], patient: Patient, own: np.random.Generator, amount: float) -> tuple[Array, Array]:
+    """The patient's leads, of ventricles and atria: electrodes out of place by ``amount`` of 1, and three local sources.
+
+    The first lies beneath the chest wall where the findings have their territory, the second anywhere, the third
+    before the left ventricle.
+    """
+    u, z = own.random(4), own.standard_normal(2)
     centre = next((place for code, place in _TERRITORY.items() if code in codes), 0.4 + 4.6 * u[0])
-    local = np.exp(-0.5 * ((_PLACE - centre) / (0.7 + 0.7 * u[1])) ** 2)
+    local = np.zeros((8, 3))
+    local[2:, 0] = np.exp(-0.5 * ((_PLACE - centre) / (0.7 + 0.7 * u[1])) ** 2)
+    local[2:, 1] = np.exp(-0.5 * ((_PLACE - 5 * u[2]) / (0.5 + 0.6 * u[3])) ** 2)
+    local[:2, 1] = 0.25 * z
+    local[2:, 2] = _LEFT_FRONT
     gain = 1 + (patient.chest_gain - 1) * (0.3 + 0.7 * amount)
-    return lead_matrix(gain, amount * patient.shift, amount * patient.lift, local)
+    place = amount * patient.shift, amount * patient.lift
+    return lead_matrix(gain, *place, local), lead_matrix(gain * ATRIAL_GAIN, *place)
 
 
 def _voltage(q: Array, codes: Collection[str], patient: Patient, own: np.random.Generator) -> float:
@@ -87,20 +98,20 @@ def _voltage(q: Array, codes: Collection[str], patient: Patient, own: np.random.
     return gain
 
 
-def _conducted(codes: Collection[str], patient: Patient) -> tuple[Beat, Array]:
+def _conducted(codes: Collection[str], patient: Patient) -> tuple[Beat, Array, Array]:
     attempt, best = 0, None
     for attempt, amount in enumerate(_TRIES):
         own = np.random.default_rng([patient.seed, attempt])
-        leads = _leads(codes, patient, own, amount)
+        leads, atrial_leads = _leads(codes, patient, own, amount)
         qrs, duration, angle = conducted_qrs(codes, patient, own, amount)
         q = signs.sample_qrs(qrs, leads, duration)
         gain = _voltage(q, codes, patient, own)
         qrs, q = qrs.scaled(gain), q * gain
-        best = (leads, qrs, duration, angle, q, own, amount)
+        best = (leads, atrial_leads, qrs, duration, angle, q, own, amount)
         if signs.qrs_shows(codes, q, duration):
             break
     assert best is not None
-    leads, qrs, duration, angle, q, own, amount = best
+    leads, atrial_leads, qrs, duration, angle, q, own, amount = best
     for part in (1.0, 1.0, 0.7, 0.4, 0.2, 0.0):
         after = draw_repolarisation(codes, patient, own, qrs, angle, part * amount)
         if signs.repolarisation_shows(codes, after, leads, q):
@@ -112,14 +123,14 @@ def _conducted(codes: Collection[str], patient: Patient) -> tuple[Beat, Array]:
     spike = None
     if {"PACE", "DPACE"} & set(codes):
         spike = _spike(own)
-    return Beat(qrs, duration, net, qtc_of(codes, patient, own, duration), after, spike), leads
+    return Beat(qrs, duration, net, qtc_of(codes, patient, own, duration), after, spike), leads, atrial_leads
 
 
 def _spike(own: np.random.Generator) -> Waves:
     """A stimulus: bipolar leads give a small one, unipolar a large one."""
     height = 0.45 * 5.0 ** own.random()
     direction = np.array([0.45, -0.60, 0.35]) + 0.15 * own.standard_normal(3).clip(-2, 2)
-    return Waves.table([(-6, 0.8, 0.8, *(height * direction))])
+    return _padded(Waves.table([(-6, 0.8, 0.8, *(height * direction))]))
 
 
 def _ectopic(patient: Patient) -> Beat:
@@ -127,8 +138,9 @@ def _ectopic(patient: Patient) -> Beat:
     own = np.random.default_rng([patient.seed, 99])
     qrs, duration = ectopic_qrs(patient, own)
     net = qrs.net()[:3]
-    direction = np.append(net / np.linalg.norm(net), 0.0)
-    nothing = np.zeros(4)
+    nothing = np.zeros(DIMENSIONS)
+    direction = nothing.copy()
+    direction[:3] = net / np.linalg.norm(net)
     after = Repolarisation(
         -0.13 * direction, -0.15 * direction, -(0.4 + 0.3 * own.random()) * direction, nothing, nothing
     )
@@ -139,21 +151,17 @@ _ESCAPES = frozenset({"SR", "STACH", "SBRAD", "SARRH", "3AVB", "1AVB"})
 
 
 def _padded(waves: Waves) -> Waves:
-    """With a fourth component of 0."""
-    if waves.vector.shape[1] == 4:
-        return waves
-    return Waves(waves.centre, waves.rise, waves.fall, np.pad(waves.vector, ((0, 0), (0, 1))))
+    """With local components of 0."""
+    return Waves(waves.centre, waves.rise, waves.fall, np.pad(waves.vector, ((0, 0), (0, DIMENSIONS - 3))))
 
 
 def draw_morphology(codes: Collection[str], patient: Patient, rng: np.random.Generator) -> Morphology:
     """Draw the shape of all beats for the findings ``codes`` (complete, see `findings.complete`)."""
-    beat, leads = _conducted(codes, patient)
-    if beat.spike is not None:
-        beat = Beat(beat.qrs, beat.duration, beat.net, beat.qtc, beat.after, _padded(beat.spike))
+    beat, leads, atrial_leads = _conducted(codes, patient)
     own = np.random.default_rng([patient.seed, 98])
     p, p_duration = p_waves(codes, patient, own)
     # An escape from the ventricle would hide findings of the conducted beat: only where there are none.
     ventricular = "3AVB" in codes and patient.variant < 0.5 and set(codes) <= _ESCAPES
     ectopic = _ectopic(patient) if ventricular or {"PVC", "BIGU", "TRIGU", "COUP"} & set(codes) else None
-    p_spike = _padded(_spike(own)) if {"APACE", "DPACE"} & set(codes) else None
-    return Morphology(leads, p, p_duration, ectopic_p(p, codes, own), beat, ectopic, ventricular, p_spike)
+    p_spike = _spike(own) if {"APACE", "DPACE"} & set(codes) else None
+    return Morphology(leads, atrial_leads, p, p_duration, ectopic_p(p, codes, own), beat, ectopic, ventricular, p_spike)

@@ -14,6 +14,8 @@ from deri.simulate.leadfield import FROM_ELECTRODES
 Noise32 = NDArray[np.float32]
 
 _ELECTRODES = FROM_ELECTRODES.shape[1]
+_SPREAD = np.array([0.6, 0.8, 0.6, 0.45])  # of muscle, wander, contact, mains between electrodes, in logarithms
+_ROOT_MEAN_SQUARE = np.array([1.36, 1.69, 1.36, 1.20])  # of the factors so drawn
 _BANK = 1 << 19  # samples
 
 
@@ -45,28 +47,28 @@ class Noise:
         """
         kind = rng.random()
         u = rng.uniform(-1, 1, 5)
-        spread = [math.exp(1.1 * value) for value in u]
+        spread = [math.exp(0.9 * value) for value in u]
         if u[4] < -0.6:
             mains_hz = 110.0 - mains_hz
         if kind < 0.6:
-            return cls(0.016 * spread[0], 0.0035 * spread[1], 0.0008 * spread[2], mains_hz, contact=0.0025 * spread[3])
+            return cls(0.028 * spread[0], 0.0085 * spread[1], 0.0012 * spread[2], mains_hz, contact=0.0095 * spread[3])
         if kind < 0.85:
             return cls(
-                0.045 * spread[0], 0.008 * spread[1], 0.003 * spread[2], mains_hz, quality="light",
-                contact=0.008 * spread[3],
+                0.060 * spread[0], 0.014 * spread[1], 0.003 * spread[2], mains_hz, quality="light",
+                contact=0.014 * spread[3],
             )  # fmt: skip
         dominant = str(rng.choice(["wander", "muscle", "mains", "motion"]))
         strong = 0.7 + 0.9 * rng.random()
         return cls(
             wander=0.17 * strong if dominant == "wander" else 0.045 * spread[0],
-            muscle=0.026 * strong if dominant == "muscle" else 0.008 * spread[1],
+            muscle=0.028 * strong if dominant == "muscle" else 0.010 * spread[1],
             mains=0.022 * strong if dominant == "mains" else 0.003 * spread[2],
             mains_hz=mains_hz,
             motion=0.5 * strong if dominant == "motion" else 0.0,
             motion_events=int(rng.integers(1, 5)) if dominant == "motion" else 0,
             bursts=dominant == "muscle" and strong > 1.0,
             quality=dominant,
-            contact=(0.02 if dominant == "motion" else 0.008) * spread[3],
+            contact=(0.025 if dominant == "motion" else 0.010) * spread[3],
         )
 
 
@@ -97,7 +99,7 @@ def _mains(samples: int, fs: float, hz: float) -> Noise32:
 
 def electrode_noise(noise: Noise, samples: int, fs: float, rng: np.random.Generator) -> Noise32:
     """Potentials (9, samples) in mV of RA, LA, LL, C1 ... C6."""
-    strength = np.exp(0.45 * rng.standard_normal((_ELECTRODES, 4)).clip(-2, 2)) / 1.1
+    strength = np.exp(_SPREAD * rng.standard_normal((_ELECTRODES, 4)).clip(-2, 2)) / _ROOT_MEAN_SQUARE
     potential = np.zeros((_ELECTRODES, samples), dtype=np.float32)
     levels = {"muscle": noise.muscle, "wander": noise.wander, "contact": noise.contact}
     starts = rng.integers(0, _BANK - samples, (len(levels), _ELECTRODES)).tolist()

@@ -111,8 +111,8 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
         "Nonspecific IVCD, wide QRS",
     ),
     "LPFB": ("Left posterior fascicular block", "LPFB", "Left posterior hemiblock"),
-    "LAD": ("Left axis deviation", "Marked left axis deviation", "QRS axis deviated to the left"),
-    "RAD": ("Right axis deviation", "Abnormal right axis deviation", "QRS axis deviated to the right"),
+    "LAD": ("Left axis deviation", "Marked left axis deviation", "Abnormal left axis deviation"),
+    "RAD": ("Right axis deviation", "Abnormal right axis deviation", "Marked right axis deviation"),
     "LVHST": (
         "Left ventricular hypertrophy with strain",
         "LVH with secondary repolarization abnormality",
@@ -144,7 +144,7 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
         "Nonspecific ST-T changes",
         "Nonspecific T wave abnormality",
         "Diffuse nonspecific ST-T abnormality",
-        "Low T waves, nonspecific",
+        "Nonspecific T wave changes",
     ),
     "ERP": ("Early repolarization", "ST elevation, probable early repolarization", "Early repolarization pattern"),
     "PERIC": (

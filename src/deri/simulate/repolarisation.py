@@ -10,16 +10,16 @@ import numpy as np
 from deri.simulate.beats import Array
 from deri.simulate.leadfield import rotate_frontal
 from deri.simulate.patient import Patient
-from deri.simulate.ventricles import RIGHT_LATE
+from deri.simulate.ventricles import DIMENSIONS, RIGHT_LATE
 from deri.simulate.waves import TAIL, Waves
 
-_T_NORMAL = np.array([0.29, 0.20, -0.16])
+_T_NORMAL = np.array([0.40, 0.15, -0.29])
 _ZERO: Array = np.zeros(3)
 
 
 @dataclass(frozen=True)
 class Repolarisation:
-    """Vectors (4,) in mV of the early and late ST segment, T, a wave before T (biphasic T waves) and U; widths of T.
+    """Vectors (DIMENSIONS,) in mV of the early and late ST segment, T, a wave before T (biphasic T waves) and U; widths of T.
 
     T ends at QT (where 5 % of its peak is left); ``rise`` and ``fall`` are shares of QT.
     """
@@ -31,7 +31,7 @@ class Repolarisation:
     u: Array
     rise: float = 0.13
     fall: float = 0.085
-    j_wave: Array | None = None  # (4,) a notch at the end of the QRS
+    j_wave: Array | None = None  # (DIMENSIONS,) a notch at the end of the QRS
 
     def waves(self, qt: Array, duration: float) -> Waves:
         """The waves of beats with QT intervals ``qt`` (m,) in s, relative to the QRS onset, beat by beat.
@@ -47,8 +47,8 @@ class Repolarisation:
         centre = np.stack([duration + 0.13 * room, duration + 0.32 * room, peak, peak - 0.18 * qt, u_at], axis=1)
         rise = np.stack([0.09 * room, 0.09 * room, self.rise * qt, 0.09 * qt, 0.07 * qt], axis=1)
         after = np.stack([0.09 * room, 0.13 * room, fall, 0.07 * qt, 0.07 * qt], axis=1)
-        full = np.broadcast_to(vector[used], (len(qt), len(used), 4))
-        return Waves(centre[:, used].ravel(), rise[:, used].ravel(), after[:, used].ravel(), full.reshape(-1, 4))
+        full = np.broadcast_to(vector[used], (len(qt), len(used), DIMENSIONS))
+        return Waves(centre[:, used].ravel(), rise[:, used].ravel(), after[:, used].ravel(), full.reshape(-1, DIMENSIONS))
 
 
 _SECONDARY = frozenset({"CLBBB", "PACE", "DPACE"})
@@ -74,9 +74,9 @@ def draw_repolarisation(
     gain = patient.t_gain * (0.55 + 0.45 * min(size / 0.036, 1.6))
     t = _T_NORMAL * gain + 0.05 * amount * z[:3] * min(gain, 1.2)
     young = patient.sex == "male" and patient.age < 45
-    st = np.array([0.010, 0.010, -0.022]) * gain * (1.6 if young else 0.8) * 2 * u[0]
-    late, before, wave_u, j_wave = st, _ZERO, _ZERO, None
-    rise, fall = 0.105 + 0.05 * u[1], 0.074 + 0.024 * u[2]
+    st = np.array([0.034, 0.008, -0.066]) * gain * (1.3 if young else 0.85) * (0.1 + 1.8 * u[0])
+    late, before, wave_u, j_wave = 0.9 * st, (0.04 + 0.17 * u[5]) * t, _ZERO, None
+    rise, fall = 0.096 + 0.045 * u[1], 0.080 + 0.032 * u[2]
     severity = 0.75 + 0.9 * u[3] ** 1.5
     local = np.zeros(5)
     local[:3] = np.array([0.012, 0.018, 0.055]) * z[3:6] * amount * min(gain, 1.0)
@@ -136,7 +136,7 @@ def draw_repolarisation(
         st = np.array([0.095, 0.09, -0.10]) * severity
         late = 1.15 * st
         t = _T_NORMAL * max(gain, 1.0) * np.array([1.1, 1.1, 1.3])
-        j_wave = np.append(np.array([0.13, 0.12, -0.02]) * severity, 0.0)
+        j_wave = np.array([0.13, 0.12, -0.02, 0.0, 0.0, 0.0]) * severity
     elif "DIG" in codes:
         st = np.array([-0.06, -0.06, 0.02]) * severity
         late = 2.4 * st
@@ -165,12 +165,19 @@ def draw_repolarisation(
     if RIGHT_LATE & set(codes) and "CRBBB" not in codes:
         t = t + np.array([0.0, 0.0, 0.05])
 
-    def full(vector: Array, near: float = 0.0) -> Array:
-        return np.append(vector, near)
+    if _OWN_T & set(codes) and not ("INVT" in codes and u[4] < 0.3):
+        before = _ZERO  # the foot of a normal T, which rises slowly out of the ST segment
+    # Dower's matrix, made for the QRS, shows a normal T of the right size in the limb leads half as large again as
+    # measured in V3-V5, which lie near the ventricle that beats first.
+    near_t = -max(0.0, float(t @ _T_NORMAL) / float(_T_NORMAL @ _T_NORMAL)) if not _OWN_T & set(codes) else 0.0
+
+    def full(vector: Array, near: float = 0.0, left: float = 0.0) -> Array:
+        return np.array([*vector, near, 0.5 * amount * z[7] * abs(near), left])
 
     found = Repolarisation(
-        full(st, local[0]), full(late, local[1]), full(t, local[2]), full(before), full(wave_u), rise, fall, j_wave
-    )
+        full(st, local[0]), full(late, local[1]), full(t, local[2], near_t), full(before), full(wave_u), rise, fall,
+        j_wave,
+    )  # fmt: skip
     if not _OWN_T & set(codes):
         found = replace(
             found, t=rotate_frontal(found.t, 0.5 * angle), st=rotate_frontal(found.st, 0.5 * angle),

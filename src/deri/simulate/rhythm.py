@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -47,9 +48,21 @@ def draw_rhythm(
     if "2AVB" in codes:  # room for the longest PR
         rr = max(rr, 0.72)
     # Respiratory arrhythmia wanes with age; a swing beyond 0.12-0.16 s is called sinus arrhythmia.
-    calm = clamp(0.035 - 0.0004 * (patient.age - 30), 0.006, 0.035) * float(rng.uniform(0.3, 1.1)) * min(1.0, 0.8 / rr)
-    rsa = float(rng.uniform(0.14, 0.24)) if name == "SARRH" else calm
-    p = sinus_times(rng, rr, patient, seconds, rsa=rsa, slow=float(rng.uniform(0.002, 0.012)))
+    # Both it and the slower waves differ between people by a factor of ten (standard deviation of RR in ten seconds
+    # 5-60 ms: Nunan et al., Pacing Clin Electrophysiol 2010;33:1407-1417, and O'Neal et al., 2016).
+    calm = clamp(0.045 - 0.0005 * (patient.age - 30), 0.010, 0.045) * math.exp(0.7 * rng.standard_normal())
+    arrhythmia = name == "SARRH"
+    quiet = 0.4 if name == "STACH" else 1.0
+    p = sinus_times(
+        rng,
+        rr,
+        patient,
+        seconds,
+        rsa=float(rng.uniform(0.14, 0.24)) if arrhythmia else quiet * calm,
+        slow=quiet * 0.011 * math.exp(0.7 * rng.standard_normal()),
+        jitter=0.004 if arrhythmia else quiet * 0.006 * math.exp(0.6 * rng.standard_normal()),
+        most=np.inf if arrhythmia else 0.11,
+    )
     pr = _pr(codes, patient, rng, name, rr)
     if "2AVB" in codes:
         return ectopy.wenckebach(rng, p)

@@ -17,6 +17,7 @@ from deri.simulate.morphology import Beat, Morphology, draw_morphology
 from deri.simulate.noise import Noise, electrode_noise
 from deri.simulate.patient import Patient
 from deri.simulate.rhythm import CONDUCTED, Rhythm, draw_rhythm
+from deri.simulate.ventricles import DIMENSIONS
 from deri.simulate.waves import Waves, render
 
 Array = NDArray[np.float64]
@@ -54,8 +55,11 @@ _FROM_INDEPENDENT = FROM_INDEPENDENT.astype(np.float32)
 _FROM_ELECTRODES = FROM_ELECTRODES[_INDEPENDENT].astype(np.float32)
 
 
-def _beats(beat: Beat, times: Array, rr: Array, scale: Array) -> list[Waves]:
-    """QRS, ST, T (and spikes) of one kind of beat with onsets ``times`` (m,) s after intervals ``rr`` (m,) s."""
+def _beats(beat: Beat, times: Array, rr: Array, scale: Array, t_scale: Array) -> list[Waves]:
+    """QRS, ST, T (and spikes) of one kind of beat with onsets ``times`` (m,) s after intervals ``rr`` (m,) s.
+
+    ``scale`` (m, d) and ``t_scale`` (m,) are gains of the QRS and of what follows it.
+    """
     if not len(times):
         return []
     shape = beat.after.waves(beat.qtc * np.sqrt(rr), beat.duration)
@@ -66,7 +70,7 @@ def _beats(beat: Beat, times: Array, rr: Array, scale: Array) -> list[Waves]:
             shape.centre + np.repeat(times, per_beat),
             shape.rise,
             shape.fall,
-            shape.vector * np.repeat(scale, per_beat)[:, None],
+            shape.vector * np.repeat(t_scale, per_beat)[:, None],
         ),
     ]
     if beat.spike is not None:
@@ -115,19 +119,26 @@ def draw_tracing(
     # Repolarisation follows the rate slowly: QT hardly answers to a single early beat.
     rr_for_qt = (0.8 * rhythm.mean_rr(seconds) + 0.2 * rr).clip(0.3, 1.6)
     breath = 2 * np.pi * patient.respiration * rhythm.qrs_times
-    scale = 1 + float(rng.uniform(0.005, 0.06)) * np.sin(breath + rng.uniform(0, 2 * np.pi))
+    # Breathing moves the heart, so that the components of the dipole swing each for itself; T differs from beat to beat
+    # more than the QRS does.
+    depth, phase = 0.035 * rng.exponential(1.0, DIMENSIONS).clip(0.1, 2.5), rng.uniform(0, 2 * np.pi, DIMENSIONS)
+    scale = 1 + depth * np.sin(breath[:, None] + phase)
+    t_scale = 1 + 0.03 * np.sin(breath + phase[0]) + rng.uniform(0.005, 0.05) * rng.standard_normal(len(rr)).clip(-2, 2)
     conducted = rhythm.qrs_kind == CONDUCTED
-    waves = _beats(shape.conducted, rhythm.qrs_times[conducted], rr_for_qt[conducted], scale[conducted])
+    waves = _beats(shape.conducted, rhythm.qrs_times[conducted], rr_for_qt[conducted], scale[conducted], t_scale[conducted])
     if shape.ectopic is not None:
-        waves += _beats(shape.ectopic, rhythm.qrs_times[~conducted], rr_for_qt[~conducted], scale[~conducted])
-    if len(rhythm.p_times):
-        waves += [shape.p.at(rhythm.p_times[~rhythm.p_ectopic]), shape.p_ectopic.at(rhythm.p_times[rhythm.p_ectopic])]
+        other = ~conducted
+        waves += _beats(shape.ectopic, rhythm.qrs_times[other], rr_for_qt[other], scale[other], t_scale[other])
     if shape.p_spike is not None:
         waves.append(shape.p_spike.at(rhythm.p_spikes))
-    dipole = render(Waves.join(*waves), samples, fs)
-    if rhythm.atrial is not None:
-        dipole[:3] += atrial_waves(rhythm, samples, fs, rng)
-    leads = shape.leads[_INDEPENDENT].astype(np.float32) @ dipole.astype(np.float32)
+    ventricles = render(Waves.join(*waves), samples, fs)
+    leads = shape.leads[_INDEPENDENT].astype(np.float32) @ ventricles.astype(np.float32)
+    atria = atrial_waves(rhythm, samples, fs, rng) if rhythm.atrial is not None else None
+    if len(rhythm.p_times):
+        p = [shape.p.at(rhythm.p_times[~rhythm.p_ectopic]), shape.p_ectopic.at(rhythm.p_times[rhythm.p_ectopic])]
+        atria = render(Waves.join(*p), samples, fs)
+    if atria is not None:
+        leads += shape.atrial_leads[_INDEPENDENT].astype(np.float32) @ atria.astype(np.float32)
     if noise is not None:
         leads += _FROM_ELECTRODES @ electrode_noise(noise, samples, fs, rng)
     if device is not None:

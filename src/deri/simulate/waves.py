@@ -51,11 +51,11 @@ class Waves:
         return len(self.centre)
 
     def at(self, times: Array, scale: Array | None = None) -> Waves:
-        """One copy of the waves for each of ``times`` (m,) in s, its amplitudes times ``scale`` (m,)."""
+        """One copy of the waves for each of ``times`` (m,) in s, its amplitudes times ``scale`` (m,) or (m, d)."""
         m = len(times)
         vector = np.broadcast_to(self.vector, (m, *self.vector.shape))
         if scale is not None:
-            vector = vector * scale[:, None, None]
+            vector = vector * scale.reshape(m, 1, -1)
         return Waves(
             (times[:, None] + self.centre).ravel(),
             np.tile(self.rise, m),
