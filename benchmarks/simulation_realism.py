@@ -8,9 +8,9 @@ them) and optionally ``source``. The judge is neurokit2: it finds the R peaks an
 leads II and V5. All else is measured on the median beat of each lead and on what is left after taking that beat out.
 
 For each measurement: the 10th, 25th, 50th, 75th and 90th percentile of both, and the Kolmogorov-Smirnov distance
-between them (0: same distribution, 1: disjoint), largest first. Two groups: recordings in sinus rhythm whose labels name
-no change of QRS or repolarisation, and all. ``tell_apart``: cross-validated AUROC of boosted trees that tell real from
-simulated by these measurements, with all of them and without those of noise and filters; 0.5 would be a perfect
+between them (0: same distribution, 1: disjoint), largest first. Two groups: recordings in sinus rhythm whose labels
+name no change of QRS or repolarisation, and all. ``tell_apart``: cross-validated AUROC of boosted trees that tell real
+from simulated by these measurements, with all of them and without those of noise and filters; 0.5 would be a perfect
 simulation. Records whose file states wrong gains (LUDB) are left out of what depends on voltage.
 """
 
@@ -267,7 +267,11 @@ def tell_apart(names: list[str], real: np.ndarray, simulated: np.ndarray, keep: 
         ).mean()
         for s in range(3)
     ]  # fmt: skip
-    return {"auroc": round(float(np.mean(scores)), 3), "sd": round(float(np.std(scores)), 3), "n_real": int(whole.sum())}
+    return {
+        "auroc": round(float(np.mean(scores)), 3),
+        "sd": round(float(np.std(scores)), 3),
+        "n_real": int(whole.sum()),
+    }
 
 
 def main() -> None:

@@ -11,10 +11,9 @@ from deri.simulate.leadfield import DOWER, rotate_frontal, rotation_to_axis
 from deri.simulate.patient import Patient
 from deri.simulate.waves import TAIL, Waves
 
-
 ATRIAL_GAIN: Array = np.array([0.65, 0.6, 0.42, 0.36, 0.36, 0.42])
-"""Strength of the atria in V1 ... V6 beside what Dower's matrix gives: made for the ventricles, it puts the atria, which
-lie behind them, too near V3-V6. Brings P in the chest leads to the size it has beside that in the limb leads."""
+"""Strength of the atria in V1 ... V6 beside what Dower's matrix gives: made for the ventricles, it puts the atria,
+which lie behind them, too near V3-V6. Brings P in the chest leads to the size it has beside that in the limb leads."""
 
 
 def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) -> tuple[Waves, float]:
@@ -30,7 +29,7 @@ def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) 
     duration, apart, gain = patient.p_duration, 0.27 + 0.04 * z[6], patient.p_gain
     if "LAO/LAE" in codes:
         right = np.array([0.05, 0.105 + 0.015 * z[1], -0.03])
-        left = np.array([0.10, 0.105 + 0.015 * z[4], 0.15 + 0.02 * z[5]])
+        left = np.array([0.10, 0.105 + 0.015 * z[4], 0.31 + 0.03 * z[5]])
         duration, apart, gain = 0.126 + 0.25 * (patient.p_duration - 0.076), 0.40 + 0.02 * z[6], max(gain, 0.95)
     elif "RAO/RAE" in codes:
         right, left = np.array([0.05, 0.27, -0.06]), 0.7 * left

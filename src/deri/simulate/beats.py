@@ -59,8 +59,8 @@ def sinus_times(
 ) -> Array:
     """P onsets of the sinus node: mean interval ``rr`` s, modulated by respiration, a 0.1 Hz wave and chance.
 
-    ``rsa``, ``slow`` and ``jitter`` are the relative depths of the three; the intervals differ by at most ``most`` s. The first two bands are HF and LF of the Task
-    Force on heart rate variability, Circulation 1996.
+    ``rsa``, ``slow`` and ``jitter`` are the relative depths of the three; the intervals differ by at most ``most`` s.
+    The first two bands are HF and LF of the Task Force on heart rate variability, Circulation 1996.
     """
     count = int(np.ceil((seconds + LEAD_IN + LEAD_OUT) / (rr * (1 - rsa - slow - 3 * jitter)))) + 2
     nominal = rr * np.arange(count)

@@ -58,11 +58,12 @@ FROM_ELECTRODES[6:, 3:] = np.eye(6)
 def lead_matrix(
     chest_gain: Array | None = None, shift: float = 0.0, lift: float = 0.0, local: Array | None = None
 ) -> Array:
-    """(12, 3 + k) from dipole and local sources to leads, canonical order; V1 ... V6 times ``chest_gain`` (6,) where given.
+    """(12, 3 + k) from dipole and local sources to leads, canonical order.
 
-    ``shift`` moves the chest electrodes along their row by so many electrode distances to the left, ``lift`` moves
-    them up: that share of a lead's strength is then taken from its view of what points to the feet. ``local`` (8, k)
-    adds k columns: what sources near the electrodes add to I, II, V1 ... V6, which no dipole can show.
+    V1 ... V6 are taken times ``chest_gain`` (6,) where given. ``shift`` moves the chest electrodes along their row by
+    so many electrode distances to the left, ``lift`` moves them up: that share of a lead's strength is then taken from
+    its view of what points to the feet. ``local`` (8, k) adds k columns: what sources near the electrodes add to I, II,
+    V1 ... V6, which no dipole can show.
     """
     chest = DOWER[2:]
     if shift or lift:

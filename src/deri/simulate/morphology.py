@@ -59,10 +59,10 @@ _TRIES = (1.0, 1.0, 0.85, 0.7, 0.5, 0.3, 0.12, 0.0)
 
 
 def _leads(codes: Collection[str], patient: Patient, own: np.random.Generator, amount: float) -> tuple[Array, Array]:
-    """The patient's leads, of ventricles and atria: electrodes out of place by ``amount`` of 1, and three local sources.
+    """The patient's leads, of ventricles and atria, the electrodes out of place by ``amount`` of 1.
 
-    The first lies beneath the chest wall where the findings have their territory, the second anywhere, the third
-    before the left ventricle.
+    Of three local sources the first lies beneath the chest wall where the findings have their territory, the second
+    anywhere, the third before the left ventricle.
     """
     u, z = own.random(4), own.standard_normal(2)
     centre = next((place for code, place in _TERRITORY.items() if code in codes), 0.4 + 4.6 * u[0])
@@ -112,8 +112,8 @@ def _conducted(codes: Collection[str], patient: Patient) -> tuple[Beat, Array, A
             break
     assert best is not None
     leads, atrial_leads, qrs, duration, angle, q, own, amount = best
-    for part in (1.0, 1.0, 0.7, 0.4, 0.2, 0.0):
-        after = draw_repolarisation(codes, patient, own, qrs, angle, part * amount)
+    for part, boost in ((1.0, 1.0), (1.0, 1.0), (0.7, 1.15), (0.4, 1.3), (0.2, 1.5), (0.0, 1.8)):
+        after = draw_repolarisation(codes, patient, own, qrs, angle, part * amount, boost)
         if signs.repolarisation_shows(codes, after, leads, q):
             break
     net = axis_part(qrs, codes).net()[:3]

@@ -75,7 +75,9 @@ class Patient:
             t_gain=clamp((1.05 if sex == "male" else 0.88) * math.exp(0.36 * z[2]), 0.5, 2.2),
             p_gain=clamp(1.2 * math.exp(0.3 * z[3]), 0.55, 1.9),
             p_axis=clamp(50 + 18 * z[4], 5, 80),
-            chest_gain=_CHEST * np.exp(0.16 * rng.standard_normal(6)).clip(0.6, 1.6) * clamp(math.exp(0.12 * z[5]), 0.7, 1.4),
+            chest_gain=_CHEST
+            * np.exp(0.16 * rng.standard_normal(6)).clip(0.6, 1.6)
+            * clamp(math.exp(0.12 * z[5]), 0.7, 1.4),
             shift=clamp(0.35 * z[6], -0.8, 0.8),
             lift=clamp(0.12 * z[7], -0.3, 0.3),
             qrs_width=clamp((1.0 if sex == "male" else 0.95) + 0.075 * z[8], 0.80, 1.15),

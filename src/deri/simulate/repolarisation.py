@@ -19,7 +19,7 @@ _ZERO: Array = np.zeros(3)
 
 @dataclass(frozen=True)
 class Repolarisation:
-    """Vectors (DIMENSIONS,) in mV of the early and late ST segment, T, a wave before T (biphasic T waves) and U; widths of T.
+    """Vectors (DIMENSIONS,) in mV of early and late ST segment, T, a wave before T (its foot, or a biphasic T) and U.
 
     T ends at QT (where 5 % of its peak is left); ``rise`` and ``fall`` are shares of QT.
     """
@@ -48,7 +48,9 @@ class Repolarisation:
         rise = np.stack([0.09 * room, 0.09 * room, self.rise * qt, 0.09 * qt, 0.07 * qt], axis=1)
         after = np.stack([0.09 * room, 0.13 * room, fall, 0.07 * qt, 0.07 * qt], axis=1)
         full = np.broadcast_to(vector[used], (len(qt), len(used), DIMENSIONS))
-        return Waves(centre[:, used].ravel(), rise[:, used].ravel(), after[:, used].ravel(), full.reshape(-1, DIMENSIONS))
+        return Waves(
+            centre[:, used].ravel(), rise[:, used].ravel(), after[:, used].ravel(), full.reshape(-1, DIMENSIONS)
+        )
 
 
 _SECONDARY = frozenset({"CLBBB", "PACE", "DPACE"})
@@ -62,16 +64,20 @@ _OWN_T = _SECONDARY | frozenset(
 
 
 def draw_repolarisation(
-    codes: Collection[str], patient: Patient, own: np.random.Generator, qrs: Waves, angle: float, amount: float
-) -> Repolarisation:
-    """Draw ST, T and U for a ``qrs`` of final size. Secondary changes point away from the QRS area (AHA IV)."""
+    codes: Collection[str], patient: Patient, own: np.random.Generator, qrs: Waves, angle: float, amount: float,
+    boost: float = 1.0,
+) -> Repolarisation:  # fmt: skip
+    """Draw ST, T and U for a ``qrs`` of final size, T ``boost`` times as large as usual.
+
+    Secondary changes point away from the QRS area (AHA IV).
+    """
     z = own.standard_normal(12).clip(-2.2, 2.2)
     u = own.random(6)
     net = qrs.net()[:3]
     size = float(np.linalg.norm(net))
     direction = net / size
     # T grows with the QRS, though less: an area of 0.04 mV s is typical.
-    gain = patient.t_gain * (0.55 + 0.45 * min(size / 0.036, 1.6))
+    gain = boost * patient.t_gain * (0.55 + 0.45 * min(size / 0.036, 1.6))
     t = _T_NORMAL * gain + 0.05 * amount * z[:3] * min(gain, 1.2)
     young = patient.sex == "male" and patient.age < 45
     st = np.array([0.034, 0.008, -0.066]) * gain * (1.3 if young else 0.85) * (0.1 + 1.8 * u[0])
@@ -84,7 +90,7 @@ def draw_repolarisation(
         t, st = -0.42 * direction * min(gain, 1.3), -0.12 * direction * severity
         late = st * 1.2
     elif "CRBBB" in codes:
-        t = t + np.array([0.06, 0.02, 0.30])
+        t = np.array([t[0] + 0.06, t[1] + 0.02, 0.02 + 0.16 * u[4]])
         st = late = np.array([0.02, 0.0, 0.03])
     elif "WPW" in codes:
         t = 0.55 * t - 0.16 * direction
@@ -110,8 +116,8 @@ def draw_repolarisation(
         late = (0.9 + 0.6 * u[5]) * st
     elif "STD_" in codes:
         t = 0.75 * t + np.array([0.06, 0.04, 0.0])
-        st = np.array([-0.10, -0.065, 0.02]) * severity
-        late = (0.6 + 0.6 * u[5]) * st
+        st = np.array([-0.13, -0.08, 0.02]) * severity
+        late = (0.75 + 0.6 * u[5]) * st
     elif "INVT" in codes:
         wide = u[5]  # from anterior only to all of the chest leads
         t = np.array([-0.06 - 0.2 * wide, abs(t[1]) * 0.3, 0.24]) * severity
@@ -190,7 +196,7 @@ def qtc_of(codes: Collection[str], patient: Patient, own: np.random.Generator, d
     """QTc in s (Bazett). Long beyond 480 ms (AHA IV), short below 345 ms (ESC 2022); digitalis shortens it (Chou)."""
     spread = own.random()
     if "LNGQT" in codes:
-        return 0.486 + 0.08 * spread**1.5
+        return 0.493 + 0.08 * spread**1.5
     if "SHQT" in codes:
         return 0.318 + 0.026 * spread
     if "DIG" in codes:

@@ -73,9 +73,13 @@ def qrs_shows(codes: Collection[str], q: Array, duration: float) -> bool:
         return False
     if "IMI" in codes and not (_pathological(q[III]) and _pathological(q[AVF])):
         return False
-    if "LMI" in codes and not (_pathological(q[I]) and _pathological(q[AVL]) and q_wave(q[V6])[1] > 0.06):
+    if "LMI" in codes and not (_pathological(q[I]) and _pathological(q[AVL]) and q_wave(q[V6])[1] > 0.05):
         return False
-    if "ASMI" in codes and not (max(first[V1].max(), first[V2].max()) < 0.08 and max(low[V1], low[V2]) < -0.5 * scale):
+    if "ASMI" in codes and not (
+        max(first[V1].max(), first[V2].max()) < 0.08
+        and max(low[V1], low[V2]) < -0.5 * scale
+        and max(high[V1], high[V2]) < 0.16
+    ):
         return False
     if "AMI" in codes and not (_pathological(q[V3]) and (_pathological(q[V4]) or high[V4] < 0.2)):
         return False
@@ -93,10 +97,10 @@ def qrs_shows(codes: Collection[str], q: Array, duration: float) -> bool:
         return False
     if not {"LMI", "RAD", "LPFB"} & codes and (_pathological(q[I]) or q_wave(q[V6])[0] > 0.034):
         return False
-    if not {"ASMI", "AMI", "ILBBB"} & codes:
+    if not {"ASMI", "AMI", "LMI", "ILBBB"} & codes:
         if max(first[V2].max(), first[V3].max()) < 0.18 * scale or first[V4].max() < 0.25 * scale:
             return False
-        if any(_pathological(q[lead]) for lead in (V2, V3, *(() if "LMI" in codes else (V4, V5)))):
+        if any(_pathological(q[lead]) for lead in (V2, V3, V4, V5)):
             return False
     return True
 

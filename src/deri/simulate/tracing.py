@@ -125,7 +125,9 @@ def draw_tracing(
     scale = 1 + depth * np.sin(breath[:, None] + phase)
     t_scale = 1 + 0.03 * np.sin(breath + phase[0]) + rng.uniform(0.005, 0.05) * rng.standard_normal(len(rr)).clip(-2, 2)
     conducted = rhythm.qrs_kind == CONDUCTED
-    waves = _beats(shape.conducted, rhythm.qrs_times[conducted], rr_for_qt[conducted], scale[conducted], t_scale[conducted])
+    waves = _beats(
+        shape.conducted, rhythm.qrs_times[conducted], rr_for_qt[conducted], scale[conducted], t_scale[conducted]
+    )
     if shape.ectopic is not None:
         other = ~conducted
         waves += _beats(shape.ectopic, rhythm.qrs_times[other], rr_for_qt[other], scale[other], t_scale[other])

@@ -140,7 +140,7 @@ def _table(codes: Collection[str], patient: Patient, own: np.random.Generator) -
 
 def _infarct(table: list[Row], codes: Collection[str], own: np.random.Generator) -> list[Row]:
     """Dead myocardium no longer pulls the early vector its way: it points away (UDMI: Q waves by territory)."""
-    depth = own.uniform(0.85, 1.3)
+    depth = own.uniform(0.95, 1.5)
     if "IMI" in codes:
         early: list[Row] = [(-27, 8, 9, -0.10, -0.44 * depth, -0.12), (-13, 9, 9, 0.36, -0.36 * depth, -0.26)]
         t, rise, fall, x, y, z = table[2]
@@ -153,9 +153,10 @@ def _infarct(table: list[Row], codes: Collection[str], own: np.random.Generator)
         t, rise, fall, x, y, z = table[2]
         table = [*early, (t, rise, fall, x, y, z + 0.36), *table[3:]]
     if "LMI" in codes:
-        early = [(-27, 8, 9, -0.40 * depth, 0.10, -0.30), (-13, 9, 9, -0.42 * depth, 0.24, -0.36)]
+        early = [(-27, 8, 9, -0.52 * depth, 0.04, -0.18), (-12, 9, 9, -0.54 * depth, 0.16, -0.20)]
         t, rise, fall, x, y, z = table[2]
-        table = [*early, (t + 3, rise, fall, 0.80 * x, y, z), *table[3:]]
+        late = [(t + 8, rise, fall, x, y, z) for t, rise, fall, x, y, z in table[3:]]
+        table = [*early, (t + 9, rise, fall, 0.72 * x, y, z), *late]
     if "PMI" in codes:  # nothing pulls back: the middle and end of the QRS point to the front
         table = [
             (t, rise, fall, x, y, z - (0.62 if k >= 2 else 0.16) * depth)
@@ -241,12 +242,13 @@ def _details(own: np.random.Generator, count: int) -> Array:
     return vector
 
 
-def _sharpened(waves: Waves, own: np.random.Generator, amount: float) -> Waves:
+def _sharpened(waves: Waves, own: np.random.Generator, amount: float, since: float = 0.0) -> Waves:
     """With the fine structure that a few smooth waves lack.
 
     A real QRS has a hundred times the power of single Gaussians of its width above 40 Hz: its peaks are pointed, and
     the front that runs through the Purkinje net leaves small fast waves (Golden et al., Am J Cardiol 1973: contents to
-    beyond 100 Hz). So each wave is a broad and a narrow one, and a few narrow ones of any direction are added.
+    beyond 100 Hz). So each wave is a broad and a narrow one, and a few narrow ones of any direction are added, none in
+    the share ``since`` of the QRS at its start.
     """
     k, size = len(waves), np.sqrt((waves.vector[:, :3] ** 2).sum(axis=1)).max()
     strength = np.sqrt((waves.vector[:, :3] ** 2).sum(axis=1))[:, None] / size
@@ -255,7 +257,7 @@ def _sharpened(waves: Waves, own: np.random.Generator, amount: float) -> Waves:
     width = 0.44 + 0.18 * own.random(k)
     count = 5
     u = own.random((2, count))
-    at = waves.centre[0] + (waves.centre[-1] - waves.centre[0]) * u[0]
+    at = waves.centre[0] + (waves.centre[-1] - waves.centre[0]) * (since + (1 - since) * u[0])
     fine = 0.0030 * 2.0 ** u[1] * (waves.rise.mean() / 0.0085) ** 0.5
     vector = (0.006 + 0.022 * amount) * size * _details(own, count)
     return Waves(
@@ -271,7 +273,8 @@ def conducted_qrs(codes: Collection[str], patient: Patient, own: np.random.Gener
 ]:  # fmt: skip
     """The QRS at no particular voltage, beginning at 0 s; its duration in s; its rotation in the frontal plane."""
     duration = duration_of(codes, patient, own)
-    waves = _sharpened(_varied(_infarct(_table(codes, patient, own), codes, own), own, amount), own, amount)
+    waves = _varied(_infarct(_table(codes, patient, own), codes, own), own, amount)
+    waves = _sharpened(waves, own, amount, 0.45 if (_INFARCTS | {"CLBBB", "ILBBB", "WPW"}) & set(codes) else 0.0)
     first, last = extent(waves)
     factor = duration / (last - first)
     vector = waves.vector
@@ -280,10 +283,12 @@ def conducted_qrs(codes: Collection[str], patient: Patient, own: np.random.Gener
         vector[0, 2] *= 0.6
     if {"LVH", "LVHST"} & set(codes):  # the larger left ventricle pulls left and back
         vector[:, 2] += 0.17 * vector[:, 0].clip(0)
-    if not {"RVH", "ASMI", "PMI", "AMI"} & set(codes) and not _LEFT & set(codes):
+    if not {"RVH", "ASMI", "PMI", "AMI", "LMI"} & set(codes) and not _LEFT & set(codes):
         vector = rotate_horizontal(vector, patient.turn * (0.4 + 0.6 * amount))
     qrs = Waves((waves.centre - first) * factor, waves.rise * factor, waves.fall * factor, vector)
     angle = rotation_to_axis(axis_part(qrs, codes).net()[:3], axis_of(codes, patient, own))
+    if "LMI" in codes:  # the lost forces set the axis, and turned far they would not be lateral ones
+        angle = clamp(angle, -12, 12)
     return Waves(qrs.centre, qrs.rise, qrs.fall, rotate_frontal(vector, angle)), duration, angle
 
 
