@@ -126,7 +126,7 @@ def test_premature_atrial_complex_is_narrow_and_resets_the_sinus_node(seed: int)
 
 @pytest.mark.parametrize("seed", PATIENTS)
 def test_bigeminy_alternates(seed: int) -> None:
-    beats = qrs_complexes(record("BIGU", seed=seed), trigger=0.3)
+    beats = qrs_complexes(record("BIGU", seed=seed), trigger=0.2)
     width = np.array([b - a for a, b in beats]) * 1000 / FS
     rr = np.diff([a for a, _ in beats])
     wide = width >= 118
@@ -220,15 +220,15 @@ def test_left_bundle_branch_block(seed: int) -> None:
 @pytest.mark.parametrize("seed", PATIENTS)
 def test_pre_excitation_starts_slowly(seed: int) -> None:
     def start(signal: np.ndarray) -> float:
-        """Share of the QRS that has passed when its slope first reaches half of its maximum."""
+        """Time (ms) from the onset until the slope first reaches half of its maximum."""
         slope = speed(signal)
         return float(
             np.median(
-                [np.argmax(slope[a : b + 1] > 0.5 * slope[a : b + 1].max()) / (b - a) for a, b in qrs_complexes(signal)]
+                [np.argmax(slope[a : b + 1] > 0.5 * slope[a : b + 1].max()) * 2 for a, b in qrs_complexes(signal)]
             )
         )
 
-    assert start(record("WPW", seed=seed)) > start(record("SR", seed=seed)) + 0.03
+    assert start(record("WPW", seed=seed)) > max(24, start(record("SR", seed=seed)) + 6)
 
 
 @pytest.mark.parametrize("seed", PATIENTS)

@@ -106,7 +106,7 @@ def test_atrial_and_dual_pacing(seed: int) -> None:
 # --- ectopy, atrioventricular conduction ------------------------------------------------------------------
 
 
-def early_and_wide(code: str, seed: int, trigger: float = 0.3) -> np.ndarray:
+def early_and_wide(code: str, seed: int, trigger: float = 0.2) -> np.ndarray:
     beats = qrs_complexes(record(code, seed=seed), trigger=trigger)
     return np.array([(b - a) * 1000 / FS >= 118 for a, b in beats])
 

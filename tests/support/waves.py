@@ -35,7 +35,7 @@ def qrs_complexes(signal: np.ndarray, *, trigger: float = 0.45, floor: float = 0
     while i < len(slope):
         if high[i]:
             peak = i + int(np.argmax(slope[i : i + 60]))
-            low = min(floor * slope[peak], 4.5)  # mV/s: a pointed R wave does not hide a slow start or end
+            low = min(floor * slope[peak], 6.0)  # mV/s: a pointed R wave does not hide a slow start or end
             first = last = peak
             # A notch or a plateau up to 24 ms long does not end the complex.
             while first > 0 and slope[max(first - 12, 0) : first].max() > low:

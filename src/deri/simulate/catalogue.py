@@ -280,7 +280,7 @@ ALL = [
         1,
         "axis 95 to 140 degrees, rS in I and aVL, qR in III",
         "AHA III",
-        f"{_VENTRICLE} IVCD ILBBB RVH",
+        f"{_VENTRICLE} IVCD ILBBB RVH LVH LVHST",
     ),
     _make(
         "LAD",

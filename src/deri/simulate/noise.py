@@ -23,8 +23,8 @@ _BANK = 1 << 19  # samples
 class Noise:
     """How disturbed a recording is.
 
-    In mV per electrode: ``wander``, ``muscle``, ``mains`` and ``contact`` root mean square, ``motion`` the height of
-    an artefact.
+    In mV per electrode: ``wander``, ``muscle``, ``mains`` and ``contact`` root mean square, ``motion`` and ``drift``
+    the height of an artefact.
     """
 
     wander: float = 0.02
@@ -35,6 +35,7 @@ class Noise:
     motion_events: int = 0
     bursts: bool = False  # muscle noise comes and goes
     quality: str = "clean"
+    drift: float = 0.0  # height of slow changes at single electrodes
     contact: float = 0.0  # slow noise of 1-10 Hz, from an electrode's contact with the skin
 
     @classmethod
@@ -46,15 +47,23 @@ class Noise:
         of the other mains frequency, so that real recorders fall within what is drawn.
         """
         kind = rng.random()
+        drift = 0.15 * rng.exponential() if rng.random() < 0.35 else 0.0
         u = rng.uniform(-1, 1, 5)
         spread = [math.exp(0.9 * value) for value in u]
         if u[4] < -0.6:
             mains_hz = 110.0 - mains_hz
         if kind < 0.6:
-            return cls(0.028 * spread[0], 0.0085 * spread[1], 0.0012 * spread[2], mains_hz, contact=0.0095 * spread[3])
+            return cls(
+                0.028 * spread[0],
+                0.0085 * spread[1],
+                0.0008 * spread[2],
+                mains_hz,
+                drift=0.4 * drift,
+                contact=0.0095 * spread[3],
+            )
         if kind < 0.85:
             return cls(
-                0.060 * spread[0], 0.014 * spread[1], 0.003 * spread[2], mains_hz, quality="light",
+                0.060 * spread[0], 0.013 * spread[1], 0.002 * spread[2], mains_hz, quality="light", drift=drift,
                 contact=0.014 * spread[3],
             )  # fmt: skip
         dominant = str(rng.choice(["wander", "muscle", "mains", "motion"]))
@@ -68,6 +77,7 @@ class Noise:
             motion_events=int(rng.integers(1, 5)) if dominant == "motion" else 0,
             bursts=dominant == "muscle" and strong > 1.0,
             quality=dominant,
+            drift=drift,
             contact=(0.025 if dominant == "motion" else 0.010) * spread[3],
         )
 
@@ -81,7 +91,7 @@ def _bank(kind: str, fs: float) -> Noise32:
     """
     rng = np.random.default_rng([7, len(kind), round(fs * 1000)])
     frequency = np.fft.rfftfreq(_BANK, 1 / fs)
-    low, high, slope = {"wander": (0.03, 0.8, 1.0), "contact": (0.8, 12.0, 1.0), "muscle": (22.0, 165.0, 0.25)}[kind]
+    low, high, slope = {"wander": (0.03, 0.8, 1.0), "contact": (0.8, 12.0, 1.0), "muscle": (22.0, 150.0, 0.6)}[kind]
     with np.errstate(divide="ignore"):
         shape = np.where(frequency > 0, frequency, np.inf) ** -slope
     shape /= np.sqrt(1 + (low / np.maximum(frequency, 1e-9)) ** 8) * np.sqrt(1 + (frequency / high) ** 12)
@@ -120,6 +130,14 @@ def electrode_noise(noise: Noise, samples: int, fs: float, rng: np.random.Genera
         weight = noise.mains * np.sqrt(2) * strength[:, 3:] * rng.uniform(-1.2, 1.2, (_ELECTRODES, 1))
         wave = (phase / np.linalg.norm(phase)) @ _mains(samples, fs, noise.mains_hz)
         potential += (weight * wave).astype(np.float32)
+    if noise.drift:
+        # Electrodes settle after the leads are switched on, or drift as the skin is stretched, each for itself.
+        time = np.arange(samples, dtype=np.float32) / np.float32(fs)
+        for electrode in rng.integers(_ELECTRODES, size=int(rng.integers(1, 5))):
+            settle = np.exp(-time / np.float32(rng.uniform(0.3, 3.0)))
+            bump = np.exp(-0.5 * ((time - rng.uniform(0, samples / fs)) / rng.uniform(0.3, 1.2)) ** 2)
+            height = noise.drift * rng.standard_normal(2)
+            potential[electrode] += (height[0] * settle + height[1] * bump).astype(np.float32)
     for _ in range(noise.motion_events):
         _add_motion(potential, noise.motion, fs, rng)
     return potential

@@ -72,7 +72,7 @@ class Patient:
             axis=axis,
             turn=clamp(13 * z[0], -28, 28),
             gain=clamp(typical * math.exp(0.23 * z[1]), 0.5, 1.7),
-            t_gain=clamp((1.05 if sex == "male" else 0.88) * math.exp(0.36 * z[2]), 0.5, 2.2),
+            t_gain=clamp((1.0 if sex == "male" else 0.85) * math.exp(0.36 * z[2] - 0.009 * (age - 50)), 0.45, 2.2),
             p_gain=clamp(1.2 * math.exp(0.3 * z[3]), 0.55, 1.9),
             p_axis=clamp(50 + 18 * z[4], 5, 80),
             chest_gain=_CHEST

@@ -78,10 +78,14 @@ def draw_repolarisation(
     direction = net / size
     # T grows with the QRS, though less: an area of 0.04 mV s is typical.
     gain = boost * patient.t_gain * (0.55 + 0.45 * min(size / 0.036, 1.6))
+    if "NORM" not in codes:  # a sick heart's T is lower
+        gain *= 0.55 + 0.45 * u[2]
+    if "LVH" in codes:
+        gain *= 0.3 + 0.6 * u[5]
     t = _T_NORMAL * gain + 0.05 * amount * z[:3] * min(gain, 1.2)
     young = patient.sex == "male" and patient.age < 45
-    st = np.array([0.034, 0.008, -0.066]) * gain * (1.3 if young else 0.85) * (0.1 + 1.8 * u[0])
-    late, before, wave_u, j_wave = 0.9 * st, (0.04 + 0.17 * u[5]) * t, _ZERO, None
+    st = 0.9 * np.array([0.034, 0.008, -0.066]) * gain * (1.3 if young else 0.85) * (0.1 + 1.6 * u[0])
+    late, before, wave_u, j_wave = 1.1 * st, (0.04 + 0.17 * u[5]) * t, _ZERO, None
     rise, fall = 0.096 + 0.045 * u[1], 0.080 + 0.032 * u[2]
     severity = 0.75 + 0.9 * u[3] ** 1.5
     local = np.zeros(5)

@@ -149,10 +149,10 @@ def repolarisation_shows(codes: Collection[str], r: Repolarisation, leads: Array
         return True
     scale = 0.4 if "LVOLT" in codes else 1.0
     upright = (
-        t[II] > (0.02 if "LAD" in codes else 0.07 * scale)
+        t[II] > (0.01 if {"LAD", "LVH"} & codes else 0.05 * scale)
         and t[V3] > 0.07 * scale
-        and t[V5] > max(0.14 * scale, 0.1 * high[V5])
-        and t[V6] > 0.09 * scale
-        and (t[I] > 0.04 * scale or {"RAD", "LAD", "LAFB"} & codes)
+        and t[V5] > (max(0.14, 0.1 * high[V5]) if "NORM" in codes else max(0.07, 0.06 * high[V5])) * scale
+        and t[V6] > 0.05 * scale
+        and (t[I] > 0.03 * scale or {"RAD", "LAD", "LAFB"} & codes)
     )
     return bool(upright or {"ISTEMI", "ASTEMI", "LSTEMI"} & codes)

@@ -55,7 +55,7 @@ _FROM_INDEPENDENT = FROM_INDEPENDENT.astype(np.float32)
 _FROM_ELECTRODES = FROM_ELECTRODES[_INDEPENDENT].astype(np.float32)
 
 
-def _beats(beat: Beat, times: Array, rr: Array, scale: Array, t_scale: Array) -> list[Waves]:
+def _beats(beat: Beat, times: Array, rr: Array, scale: Array, t_scale: Array, spikes: bool) -> list[Waves]:
     """QRS, ST, T (and spikes) of one kind of beat with onsets ``times`` (m,) s after intervals ``rr`` (m,) s.
 
     ``scale`` (m, d) and ``t_scale`` (m,) are gains of the QRS and of what follows it.
@@ -73,7 +73,7 @@ def _beats(beat: Beat, times: Array, rr: Array, scale: Array, t_scale: Array) ->
             shape.vector * np.repeat(t_scale, per_beat)[:, None],
         ),
     ]
-    if beat.spike is not None:
+    if beat.spike is not None and spikes:
         waves.append(beat.spike.at(times))
     return waves
 
@@ -124,14 +124,14 @@ def draw_tracing(
     depth, phase = 0.035 * rng.exponential(1.0, DIMENSIONS).clip(0.1, 2.5), rng.uniform(0, 2 * np.pi, DIMENSIONS)
     scale = 1 + depth * np.sin(breath[:, None] + phase)
     t_scale = 1 + 0.03 * np.sin(breath + phase[0]) + rng.uniform(0.005, 0.05) * rng.standard_normal(len(rr)).clip(-2, 2)
-    conducted = rhythm.qrs_kind == CONDUCTED
+    conducted, spikes = rhythm.qrs_kind == CONDUCTED, device is None or not device.despiked
     waves = _beats(
-        shape.conducted, rhythm.qrs_times[conducted], rr_for_qt[conducted], scale[conducted], t_scale[conducted]
+        shape.conducted, *(part[conducted] for part in (rhythm.qrs_times, rr_for_qt, scale, t_scale)), spikes
     )
     if shape.ectopic is not None:
         other = ~conducted
-        waves += _beats(shape.ectopic, rhythm.qrs_times[other], rr_for_qt[other], scale[other], t_scale[other])
-    if shape.p_spike is not None:
+        waves += _beats(shape.ectopic, *(part[other] for part in (rhythm.qrs_times, rr_for_qt, scale, t_scale)), spikes)
+    if shape.p_spike is not None and spikes:
         waves.append(shape.p_spike.at(rhythm.p_spikes))
     ventricles = render(Waves.join(*waves), samples, fs)
     leads = shape.leads[_INDEPENDENT].astype(np.float32) @ ventricles.astype(np.float32)

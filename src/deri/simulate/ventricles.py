@@ -32,15 +32,20 @@ _NORMAL: list[Row] = [
     (25, 8, 9, -0.14, 0.06, 0.40),
 ]
 # The right ventricle, excited late through the myocardium, points right and front (AHA III).
-_CRBBB: list[Row] = [*_NORMAL[:3], (14, 9, 9, 0.22, 0.08, 0.42), (46, 14, 16, -0.58, -0.12, -0.62)]
+_CRBBB: list[Row] = [
+    *_NORMAL[:3],
+    (13, 8, 8, 0.18, 0.14, 0.50),
+    (41, 12, 13, -0.34, -0.04, -0.56),
+    (65, 12, 15, -0.26, -0.05, -0.26),
+]
 _IRBBB: list[Row] = [*_NORMAL[:3], (14, 8.5, 9, 0.26, 0.10, 0.46), (36, 8, 9, -0.30, -0.06, -0.42)]
 # Right to left through the septum, then slowly the free wall: no septal q, notched plateau to the left and
 # back (AHA III).
 _CLBBB: list[Row] = [
-    (-34, 13, 13, 0.30, 0.16, 0.16),
-    (-8, 15, 16, 0.72, 0.42, 0.62),
-    (28, 16, 17, 0.66, 0.24, 0.74),
-    (56, 14, 15, 0.26, -0.02, 0.42),
+    (-34, 13, 13, 0.26, 0.14, 0.20),
+    (-8, 15, 16, 0.70, 0.42, 0.86),
+    (26, 16, 17, 0.66, 0.24, 1.02),
+    (56, 14, 15, 0.26, -0.02, 0.46),
 ]
 _ILBBB: list[Row] = [
     (-26, 8, 8, 0.16, 0.06, 0.02),
@@ -132,7 +137,9 @@ def _table(codes: Collection[str], patient: Patient, own: np.random.Generator) -
     table = list(_LAFB if "LAFB" in codes else _LPFB if "LPFB" in codes else _STEEP if "RAD" in codes else _NORMAL)
     if RIGHT_LATE & set(codes):
         late = _CRBBB if "CRBBB" in codes else _IRBBB
-        table = [*table[:3], late[3] if not {"LAFB", "LPFB"} & set(codes) else table[3], late[4]]
+        size = (0.65 if "CRBBB" in codes else 0.5) * 2.3 ** own.random()  # R' and S are of any size
+        end = [(t, rise, fall, size * x, size * y, size * z) for t, rise, fall, x, y, z in late[4:]]
+        table = [*table[:3], late[3] if not {"LAFB", "LPFB"} & set(codes) else table[3], *end]
     if "WPW" in codes:
         table = [*(_DELTA_A if patient.variant < 0.5 else _DELTA_B), *table[1:]]
     return table
@@ -204,6 +211,8 @@ def axis_of(codes: Collection[str], patient: Patient, own: np.random.Generator) 
         return -88 + 55 * spread if patient.variant < 0.8 else 20 + 70 * spread
     if "CLBBB" in codes:
         return clamp(patient.axis - 65 + 50 * spread, -40, 65)
+    if {"LVH", "LVHST"} & set(codes):
+        return clamp(patient.axis - 25 * spread, -29, 88)
     if "IMI" in codes:  # inferior forces are lost
         return clamp(patient.axis - 25, -27, 20)
     if "LMI" in codes:
@@ -253,13 +262,15 @@ def _sharpened(waves: Waves, own: np.random.Generator, amount: float, since: flo
     k, size = len(waves), np.sqrt((waves.vector[:, :3] ** 2).sum(axis=1)).max()
     strength = np.sqrt((waves.vector[:, :3] ** 2).sum(axis=1))[:, None] / size
     part = (0.12 + 0.36 * strength**2 + 0.10 * own.standard_normal((k, 1))).clip(0.05, 0.7)
+    part *= np.minimum(1.0, 0.0072 / waves.rise)[:, None] ** 1.6  # what goes slowly is not pointed
     near = waves.centre + 0.0018 * own.standard_normal(k).clip(-2, 2)
     width = 0.44 + 0.18 * own.random(k)
     count = 5
     u = own.random((2, count))
     at = waves.centre[0] + (waves.centre[-1] - waves.centre[0]) * (since + (1 - since) * u[0])
-    fine = 0.0030 * 2.0 ** u[1] * (waves.rise.mean() / 0.0085) ** 0.5
-    vector = (0.006 + 0.022 * amount) * size * _details(own, count)
+    slow = max(1.0, waves.rise.mean() / 0.008)
+    fine = 0.0030 * 2.0 ** u[1] * slow
+    vector = (0.006 + 0.022 * amount) * size / slow * _details(own, count)
     return Waves(
         np.concatenate([waves.centre, near, at]),
         np.concatenate([waves.rise, width * waves.rise, fine]),
@@ -307,7 +318,7 @@ def ectopic_qrs(patient: Patient, own: np.random.Generator) -> tuple[Waves, floa
     up = -1.0 + 1.1 * u[0] if u[1] < 0.45 else 0.2 + 0.9 * u[0]
     side = np.array([0.7, 0.0, 0.8]) if right else np.array([-0.55, 0.0, -0.9])
     main = side + np.array([0.0, up, 0.0])
-    main = main * (1.25 + 0.8 * u[2]) / np.linalg.norm(main)
+    main = main * (1.1 * 2.2 ** u[2]) / np.linalg.norm(main)
     turn = 0.35 * own.standard_normal((3, 3)).clip(-1.5, 1.5)
     vector = np.zeros((3, DIMENSIONS))
     vector[:, :3] = np.array([[0.4], [1.0], [0.6]]) * (main + turn * np.array([[1.0], [0.3], [1.0]]))
@@ -316,7 +327,7 @@ def ectopic_qrs(patient: Patient, own: np.random.Generator) -> tuple[Waves, floa
     waves = Waves(
         np.array([-0.034, 0.0, 0.044]), np.array([0.015, 0.019, 0.017]), np.array([0.016, 0.02, 0.018]), vector
     )
-    waves = _sharpened(waves, own, 1.0)
+    waves = _sharpened(waves, own, 0.7)
     first, last = extent(waves)
     factor = duration / (last - first)
     qrs = Waves((waves.centre - first) * factor, waves.rise * factor, waves.fall * factor, waves.vector)
