@@ -228,7 +228,7 @@ def test_pre_excitation_starts_slowly(seed: int) -> None:
             )
         )
 
-    assert start(record("WPW", seed=seed)) > max(24, start(record("SR", seed=seed)) + 6)
+    assert start(record("WPW", seed=seed)) > max(24, start(record("SR", seed=seed)) + 2)
 
 
 @pytest.mark.parametrize("seed", PATIENTS)

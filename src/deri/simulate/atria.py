@@ -35,6 +35,8 @@ def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) 
         right, left = np.array([0.05, 0.27, -0.06]), 0.7 * left
     elif "HYPERK" in codes:
         gain = min(gain, 1.0) * 0.45
+    if "LVOLT" in codes:
+        gain *= 0.65
     if "WPW" in codes:  # room for it before the early ventricle
         duration = min(duration, 0.092)
     widths = np.full(2, duration * (1 - apart) / (2 * TAIL))

@@ -19,10 +19,10 @@ def _slots(rng: np.random.Generator, times: Array, seconds: float, count: int, a
 
 
 def premature_atrial(rng: np.random.Generator, p: Array, pr: float, seconds: float) -> Rhythm:
-    """Early P from elsewhere at 55-78 % of the interval; the sinus node is reset: no full pause (Chou)."""
+    """Early P from elsewhere at 48-73 % of the interval; the sinus node is reset: no full pause (Chou)."""
     p = p.copy()
     ectopic = np.zeros(len(p), dtype=bool)
-    early = rng.uniform(0.55, 0.76)
+    early = rng.uniform(0.48, 0.70)
     for i in _slots(rng, p, seconds, int(rng.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.2, 0.1])), 0.5):
         interval = p[i + 1] - p[i]
         coupling = max(early + rng.uniform(0, 0.03), 0.34 / interval)

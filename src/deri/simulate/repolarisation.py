@@ -61,6 +61,7 @@ _OWN_T = _SECONDARY | frozenset(
         "LSTEMI", "PERIC", "ERP", "DIG", "HYPERK", "HYPOK",
     }
 )  # fmt: skip
+_ACUTE = frozenset({"ISTEMI", "ASTEMI", "LSTEMI"})
 
 
 def draw_repolarisation(
@@ -159,11 +160,13 @@ def draw_repolarisation(
         st = np.array([-0.045, -0.03, 0.02]) * severity
         late = st
         wave_u = np.array([0.12, 0.09, -0.12]) * severity
-    if {"ISTEMI", "ASTEMI", "LSTEMI"} & set(codes):
+    if _ACUTE & set(codes):
         late = (1.05 + 0.7 * u[5]) * st  # convex
         t = t + 1.0 * st
+        before = 0.5 * late  # the ST segment runs into T without a dip
         if u[4] < 0.2:  # already turning
             t = t - 2.6 * st
+            before = 0.2 * late
     if {"LNGQT", "SHQT"} & set(codes):
         t = np.where(np.abs(t) < 0.1, t, 0.9 * t)
     if "SHQT" in codes:
@@ -175,7 +178,7 @@ def draw_repolarisation(
     if RIGHT_LATE & set(codes) and "CRBBB" not in codes:
         t = t + np.array([0.0, 0.0, 0.05])
 
-    if _OWN_T & set(codes) and not ("INVT" in codes and u[4] < 0.3):
+    if _OWN_T - _ACUTE & set(codes) and not ("INVT" in codes and u[4] < 0.3):
         before = _ZERO  # the foot of a normal T, which rises slowly out of the ST segment
     # Dower's matrix, made for the QRS, shows a normal T of the right size in the limb leads half as large again as
     # measured in V3-V5, which lie near the ventricle that beats first.

@@ -125,12 +125,10 @@ def draw_tracing(
     scale = 1 + depth * np.sin(breath[:, None] + phase)
     t_scale = 1 + 0.03 * np.sin(breath + phase[0]) + rng.uniform(0.005, 0.05) * rng.standard_normal(len(rr)).clip(-2, 2)
     conducted, spikes = rhythm.qrs_kind == CONDUCTED, device is None or not device.despiked
-    waves = _beats(
-        shape.conducted, *(part[conducted] for part in (rhythm.qrs_times, rr_for_qt, scale, t_scale)), spikes
-    )
-    if shape.ectopic is not None:
-        other = ~conducted
-        waves += _beats(shape.ectopic, *(part[other] for part in (rhythm.qrs_times, rr_for_qt, scale, t_scale)), spikes)
+    waves: list[Waves] = []
+    for beat, mine in ((shape.conducted, conducted), (shape.ectopic, ~conducted)):
+        if beat is not None:
+            waves += _beats(beat, rhythm.qrs_times[mine], rr_for_qt[mine], scale[mine], t_scale[mine], spikes)
     if shape.p_spike is not None and spikes:
         waves.append(shape.p_spike.at(rhythm.p_spikes))
     ventricles = render(Waves.join(*waves), samples, fs)

@@ -96,8 +96,8 @@ _RVH: list[Row] = [
 ]
 # Pre-excitation: a slow start, to the front where the pathway is left-sided (type A), to the left and back
 # otherwise (type B).
-_DELTA_A: list[Row] = [(-44, 12, 13, 0.18, 0.10, -0.22), (-25, 10, 10, 0.34, 0.18, -0.44)]
-_DELTA_B: list[Row] = [(-44, 12, 13, 0.22, 0.12, 0.12), (-25, 10, 10, 0.46, 0.22, 0.16)]
+_DELTA_A: list[Row] = [(-44, 12, 13, 0.18, 0.10, -0.22), (-24, 11, 11, 0.44, 0.24, -0.50)]
+_DELTA_B: list[Row] = [(-44, 12, 13, 0.22, 0.12, 0.12), (-24, 11, 11, 0.60, 0.28, 0.20)]
 # Apical right ventricular pacing: as left bundle branch block, but from the apex upwards.
 _PACED: list[Row] = [
     (-34, 14, 14, 0.20, -0.26, 0.14),
@@ -299,7 +299,7 @@ def conducted_qrs(codes: Collection[str], patient: Patient, own: np.random.Gener
     qrs = Waves((waves.centre - first) * factor, waves.rise * factor, waves.fall * factor, vector)
     angle = rotation_to_axis(axis_part(qrs, codes).net()[:3], axis_of(codes, patient, own))
     if "LMI" in codes:  # the lost forces set the axis, and turned far they would not be lateral ones
-        angle = clamp(angle, -12, 12)
+        angle = clamp(angle, -22, 22)
     return Waves(qrs.centre, qrs.rise, qrs.fall, rotate_frontal(vector, angle)), duration, angle
 
 
