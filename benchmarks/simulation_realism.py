@@ -1,7 +1,7 @@
 """How simulated ECGs differ from real ones, as distributions. Prints one JSON object.
 
     pip install neurokit2
-    python benchmarks/simulation_realism.py --real FOLDER [--records 300] [--plots DIR]
+    python benchmarks/simulation_realism.py --real FOLDER [--records 300] [--plot FILE.png]
 
 FOLDER holds recordings of any supported format and an ``index.csv`` of columns ``file``, ``labels`` (``;`` between
 them) and optionally ``source``. The judge is neurokit2: it finds the R peaks and, with wavelets, the P, QRS and T of
@@ -274,6 +274,31 @@ def tell_apart(names: list[str], real: np.ndarray, simulated: np.ndarray, keep: 
     }
 
 
+def plot(names: list[str], real: np.ndarray, simulated: np.ndarray, path: Path) -> None:
+    """Amplitudes by lead, 10th to 90th percentile and median, of both."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 5.5), layout="constrained")
+    titles = {"r": "R", "s": "S", "t": "T", "p": "P"}
+    for axis, (kind, title) in zip(axes.ravel(), titles.items(), strict=True):
+        columns = [names.index(f"{kind}_{lead}") for lead in LEADS]
+        for values, label, shift in ((real, "real", -0.12), (simulated, "simulated", 0.12)):
+            low, quarter, middle, three, high = np.nanpercentile(values[:, columns], [10, 25, 50, 75, 90], axis=0)
+            at = np.arange(12) + shift
+            line = axis.vlines(at, low, high, lw=1.2, color="C0" if label == "real" else "C3", label=label)
+            axis.vlines(at, quarter, three, lw=4, color=line.get_color())
+            axis.plot(at, middle, "o", ms=3, mfc="w", mec=line.get_color())
+        axis.set_xticks(range(12), LEADS, fontsize=7)
+        axis.set_title(f"{title} (mV)", fontsize=9)
+        axis.axhline(0, color="0.8", lw=0.6)
+        axis.tick_params(labelsize=7)
+    axes[0, 0].legend(fontsize=7)
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", required=True, type=Path)
@@ -281,6 +306,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="of real recordings")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--cache", type=Path, help="keep the measurements of the real recordings here")
+    parser.add_argument("--plot", type=Path, help="write a PNG of the amplitudes of plain recordings by lead here")
     options = parser.parse_args()
     if options.cache and options.cache.exists():
         real = [(values, bool(plain)) for values, plain in json.loads(options.cache.read_text())]
@@ -296,6 +322,8 @@ def main() -> None:
         shared = [name for name in names if name in other]
         a, b = a[:, [names.index(n) for n in shared]], b[:, [other.index(n) for n in shared]]
         result[group] = compare(shared, a, b)
+        if options.plot and group == "plain":
+            plot(shared, a, b, options.plot)
         result[group]["tell_apart"] = {
             "all": tell_apart(shared, a, b, list(range(len(shared)))),
             "without_noise_and_filters": tell_apart(

@@ -86,19 +86,19 @@ _COMPANY: dict[str, tuple[tuple[str, float], ...]] = {
     "APACE": (("CRBBB", 0.08), ("LAFB", 0.06)),
 }  # fmt: skip
 _BACKGROUND = (
-    ("LAFB", 0.025),
-    ("1AVB", 0.03),
-    ("LVH", 0.025),
-    ("IRBBB", 0.02),
-    ("IMI", 0.02),
-    ("LAO/LAE", 0.03),
-    ("LAD", 0.03),
-    ("NST_", 0.04),
-    ("CRBBB", 0.02),
-    ("LVOLT", 0.015),
+    ("LAFB", 0.04),
+    ("1AVB", 0.05),
+    ("LVH", 0.06),
+    ("IRBBB", 0.04),
+    ("IMI", 0.03),
+    ("LAO/LAE", 0.06),
+    ("LAD", 0.05),
+    ("NST_", 0.10),
+    ("CRBBB", 0.03),
+    ("LVOLT", 0.02),
 )
 _TRANSIENT = (
-    ("PVC", 0.025), ("PAC", 0.03), ("STACH", 0.05), ("SBRAD", 0.07), ("INVT", 0.01), ("STD_", 0.01), ("NST_", 0.01),
+    ("PVC", 0.04), ("PAC", 0.05), ("STACH", 0.06), ("SBRAD", 0.10), ("INVT", 0.01), ("STD_", 0.01), ("NST_", 0.01),
 )  # fmt: skip
 
 

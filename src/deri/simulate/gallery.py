@@ -79,10 +79,10 @@ def page() -> str:
     """The text of ``findings.md``."""
     parts = [
         "# Findings of the simulator\n\n"
-        f"{len(FINDINGS)} findings, each with its sign, the source of its limits (in full in `catalogue.py`) and a\n"
-        "simulated recording of little noise with its true measurements. The sign of each is measured in the noise-free\n"
-        "signal by `tests/simulate/test_findings.py` and `test_more_findings.py`. Of a section at most one is present.\n"
-        "Made by `python -m deri.simulate.gallery`. See also [simulated studies](simulate.md).\n"
+        f"{len(FINDINGS)} findings, each with its sign, the source of its limits (in full in `catalogue.py`)\n"
+        "and a simulated recording of little noise with its true measurements. The sign of each is measured in\n"
+        "the noise-free signal by `tests/simulate/test_findings.py` and `test_more_findings.py`. Of a section at\n"
+        "most one is present. Made by `python -m deri.simulate.gallery`. See also [simulated studies](simulate.md).\n"
     ]
     for group, title in _GROUPS.items():
         parts.append(f"\n## {title}\n")

@@ -111,6 +111,7 @@ def electrode_noise(noise: Noise, samples: int, fs: float, rng: np.random.Genera
     """Potentials (9, samples) in mV of RA, LA, LL, C1 ... C6."""
     strength = np.exp(_SPREAD * rng.standard_normal((_ELECTRODES, 4)).clip(-2, 2)) / _ROOT_MEAN_SQUARE
     potential = np.zeros((_ELECTRODES, samples), dtype=np.float32)
+    piece = np.empty(samples, dtype=np.float32)
     levels = {"muscle": noise.muscle, "wander": noise.wander, "contact": noise.contact}
     starts = rng.integers(0, _BANK - samples, (len(levels), _ELECTRODES)).tolist()
     for k, (kind, level) in enumerate(levels.items()):
@@ -118,7 +119,8 @@ def electrode_noise(noise: Noise, samples: int, fs: float, rng: np.random.Genera
             continue
         bank, gain = _bank(kind, fs), (level * strength[:, k]).astype(np.float32)
         for electrode, start in enumerate(starts[k]):
-            potential[electrode] += gain[electrode] * bank[start : start + samples]
+            np.multiply(bank[start : start + samples], gain[electrode], out=piece)
+            potential[electrode] += piece
         if kind == "muscle" and noise.bursts:
             time = np.arange(samples) / fs
             centre, width = rng.uniform(0, samples / fs, 3), rng.uniform(0.4, 1.2, 3)

@@ -95,5 +95,8 @@ def render(waves: Waves, samples: int, fs: float) -> Array:
     offset = index / fs - waves.centre[wave]
     width = np.where(offset < 0, waves.rise[wave], waves.fall[wave])
     value = np.exp(-0.5 * (offset / width) ** 2)
-    axes = np.ascontiguousarray(waves.vector.T)
-    return np.stack([np.bincount(index, weights=value * axis[wave], minlength=samples) for axis in axes])
+    signal = np.zeros((waves.vector.shape[1], samples))
+    for row, axis in zip(signal, np.ascontiguousarray(waves.vector.T), strict=True):
+        if axis.any():
+            row[:] = np.bincount(index, weights=value * axis[wave], minlength=samples)
+    return signal
