@@ -130,7 +130,7 @@ def test_rates_of_simulated_findings(tmp_path_factory: pytest.TempPathFactory) -
     from deri.datasets import open_dataset
 
     folder = tmp_path_factory.mktemp("classical")
-    simulate("ptb-xl", 120, folder / "source", seed=8)
+    simulate("ptb-xl", 170, folder / "source", seed=8)
     prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
     store = Store.open(folder / "store")
     rows = store.task_rows("labels")

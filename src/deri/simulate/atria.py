@@ -11,7 +11,7 @@ from deri.simulate.leadfield import DOWER, rotate_frontal, rotation_to_axis
 from deri.simulate.patient import Patient
 from deri.simulate.waves import TAIL, Waves
 
-ATRIAL_GAIN: Array = np.array([0.65, 0.6, 0.42, 0.36, 0.36, 0.42])
+ATRIAL_GAIN: Array = np.array([0.85, 0.38, 0.30, 0.30, 0.36, 0.44])
 """Strength of the atria in V1 ... V6 beside what Dower's matrix gives: made for the ventricles, it puts the atria,
 which lie behind them, too near V3-V6. Brings P in the chest leads to the size it has beside that in the limb leads."""
 
@@ -24,12 +24,12 @@ def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) 
     (ESC 2015).
     """
     z = own.standard_normal(8).clip(-2, 2)
-    right = np.array([0.055 + 0.015 * z[0], 0.085 + 0.02 * z[1], -0.05 + 0.025 * z[2]])
-    left = np.array([0.070 + 0.015 * z[3], 0.055 + 0.02 * z[4], 0.028 + 0.028 * z[5]])
+    right = np.array([0.055 + 0.015 * z[0], 0.085 + 0.02 * z[1], -0.085 + 0.035 * z[2]])
+    left = np.array([0.070 + 0.015 * z[3], 0.055 + 0.02 * z[4], 0.022 + 0.028 * z[5]])
     duration, apart, gain = patient.p_duration, 0.27 + 0.04 * z[6], patient.p_gain
     if "LAO/LAE" in codes:
         right = np.array([0.05, 0.105 + 0.015 * z[1], -0.03])
-        left = np.array([0.10, 0.105 + 0.015 * z[4], 0.31 + 0.03 * z[5]])
+        left = np.array([0.10, 0.105 + 0.015 * z[4], 0.24 + 0.03 * z[5]])
         duration, apart, gain = 0.126 + 0.25 * (patient.p_duration - 0.076), 0.40 + 0.02 * z[6], max(gain, 0.95)
     elif "RAO/RAE" in codes:
         right, left = np.array([0.05, 0.27, -0.06]), 0.7 * left
@@ -39,7 +39,7 @@ def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) 
         gain *= 0.65
     if "WPW" in codes:  # room for it before the early ventricle
         duration = min(duration, 0.092)
-    widths = np.full(2, duration * (1 - apart) / (2 * TAIL))
+    widths = np.full(2, duration * (1 - apart) / (2 * 2.3))
     vector = np.stack([right, left])
     vector = rotate_frontal(vector, rotation_to_axis(vector.sum(axis=0), patient.p_axis))
     vector = gain * vector

@@ -37,7 +37,7 @@ class Device:
         """Draw it, so widely that a real recorder looks like one more. Mistakes are rare: one recording in fifty."""
         u = rng.random(11)
         high = (0.05, 0.05, 0.05, 0.15, 0.3, 0.5, 0.5, 0.67, 0.0, 0.0)[int(10 * u[0])]
-        low = (0.0, 0.0, 0.0, 150.0, 150.0, 100.0, 75.0, 47.0, 40.0, 35.0)[int(10 * u[1])]
+        low = (0.0, 0.0, 0.0, 0.0, 150.0, 150.0, 100.0, 100.0, 75.0, 38.0)[int(10 * u[1])]
         resolution = (0.0, 0.0, 0.001, 0.001, 0.00244, 0.00488, 0.005, 0.005, 0.01, 0.0)[int(10 * u[2])]
         swapped = int(5 * u[6] / 0.006) if u[6] < 0.006 else None
         flat: tuple[int, ...] = (int(6 * u[8]),) if u[7] < 0.010 else ()

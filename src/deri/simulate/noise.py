@@ -14,8 +14,8 @@ from deri.simulate.leadfield import FROM_ELECTRODES
 Noise32 = NDArray[np.float32]
 
 _ELECTRODES = FROM_ELECTRODES.shape[1]
-_SPREAD = np.array([0.6, 0.8, 0.6, 0.45])  # of muscle, wander, contact, mains between electrodes, in logarithms
-_ROOT_MEAN_SQUARE = np.array([1.36, 1.69, 1.36, 1.20])  # of the factors so drawn
+_SPREAD = np.array([0.65, 1.0, 0.55, 0.45])  # of muscle, wander, contact, mains between electrodes, in logarithms
+_ROOT_MEAN_SQUARE = np.array([1.43, 2.18, 1.30, 1.20])  # of the factors so drawn
 _BANK = 1 << 19  # samples
 
 
@@ -55,11 +55,11 @@ class Noise:
         if kind < 0.6:
             return cls(
                 0.028 * spread[0],
-                0.0085 * spread[1],
-                0.0008 * spread[2],
+                0.0075 * spread[1],
+                0.0006 * spread[2],
                 mains_hz,
                 drift=0.4 * drift,
-                contact=0.0095 * spread[3],
+                contact=0.011 * spread[3],
             )
         if kind < 0.85:
             return cls(

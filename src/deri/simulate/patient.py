@@ -17,7 +17,7 @@ def clamp(value: float, low: float, high: float) -> float:
 
 
 # Dower's matrix shows V1 a little too large and V2 too small beside measured amplitudes.
-_CHEST: Array = np.array([0.85, 1.2, 1.1, 1.05, 1.05, 1.05])
+_CHEST: Array = np.array([0.78, 1.2, 1.1, 1.05, 1.05, 1.05])
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Patient:
             shift=clamp(0.35 * z[6], -0.8, 0.8),
             lift=clamp(0.12 * z[7], -0.3, 0.3),
             qrs_width=clamp((1.0 if sex == "male" else 0.95) + 0.075 * z[8], 0.80, 1.15),
-            p_duration=clamp(0.108 + 0.009 * z[9], 0.082, 0.1175),
+            p_duration=clamp(0.110 + 0.009 * z[9], 0.084, 0.1165),
             pr=clamp(0.154 + 0.0003 * (age - 50) + 0.02 * z[10], 0.118, 0.198),
             qtc=clamp((0.405 if sex == "male" else 0.415) + 0.018 * z[11], 0.362, 0.445),
             rate=clamp(rng.normal(70, 11), 61, 97),

@@ -85,9 +85,9 @@ def draw_repolarisation(
         gain *= 0.3 + 0.6 * u[5]
     t = _T_NORMAL * gain + 0.05 * amount * z[:3] * min(gain, 1.2)
     young = patient.sex == "male" and patient.age < 45
-    st = 0.9 * np.array([0.034, 0.008, -0.066]) * gain * (1.3 if young else 0.85) * (0.1 + 1.6 * u[0])
-    late, before, wave_u, j_wave = 1.1 * st, (0.04 + 0.17 * u[5]) * t, _ZERO, None
-    rise, fall = 0.096 + 0.045 * u[1], 0.080 + 0.032 * u[2]
+    st = 0.9 * np.array([0.034, 0.008, -0.066]) * gain * (1.3 if young else 0.85) * (0.15 + 1.8 * u[0])
+    late, before, wave_u, j_wave = 1.25 * st, (0.03 + 0.13 * u[5]) * t, _ZERO, None
+    rise, fall = 0.088 + 0.045 * u[1], 0.080 + 0.032 * u[2]
     severity = 0.75 + 0.9 * u[3] ** 1.5
     local = np.zeros(5)
     local[:3] = np.array([0.012, 0.018, 0.055]) * z[3:6] * amount * min(gain, 1.0)
