@@ -58,8 +58,8 @@ _BIG = frozenset({"LVH", "LVHST"})
 _TRIES = (1.0, 1.0, 0.85, 0.7, 0.5, 0.3, 0.12, 0.0)
 
 
-def _leads(codes: Collection[str], patient: Patient, own: np.random.Generator, amount: float) -> tuple[Array, Array]:
-    """The patient's leads, of ventricles and atria, the electrodes out of place by ``amount`` of 1.
+def _leads(codes: Collection[str], patient: Patient, own: np.random.Generator, amount: float) -> Array:
+    """The patient's leads of the ventricles, the electrodes out of place by ``amount`` of 1.
 
     Of three local sources the first lies beneath the chest wall where the findings have their territory, the second
     anywhere, the third before the left ventricle.
@@ -71,9 +71,12 @@ def _leads(codes: Collection[str], patient: Patient, own: np.random.Generator, a
     local[2:, 1] = np.exp(-0.5 * ((_PLACE - 5 * u[2]) / (0.5 + 0.6 * u[3])) ** 2)
     local[:2, 1] = 0.25 * z
     local[2:, 2] = _LEFT_FRONT
-    gain = 1 + (patient.chest_gain - 1) * (0.3 + 0.7 * amount)
-    place = amount * patient.shift, amount * patient.lift
-    return lead_matrix(gain, *place, local), lead_matrix(gain * ATRIAL_GAIN, *place)
+    return lead_matrix(_chest_gain(patient, amount), amount * patient.shift, amount * patient.lift, local)
+
+
+def _chest_gain(patient: Patient, amount: float) -> Array:
+    gain: Array = 1 + (patient.chest_gain - 1) * (0.3 + 0.7 * amount)
+    return gain
 
 
 def _voltage(q: Array, codes: Collection[str], patient: Patient, own: np.random.Generator) -> float:
@@ -102,16 +105,19 @@ def _conducted(codes: Collection[str], patient: Patient) -> tuple[Beat, Array, A
     attempt, best = 0, None
     for attempt, amount in enumerate(_TRIES):
         own = np.random.default_rng([patient.seed, attempt])
-        leads, atrial_leads = _leads(codes, patient, own, amount)
+        leads = _leads(codes, patient, own, amount)
         qrs, duration, angle = conducted_qrs(codes, patient, own, amount)
         q = signs.sample_qrs(qrs, leads, duration)
         gain = _voltage(q, codes, patient, own)
         qrs, q = qrs.scaled(gain), q * gain
-        best = (leads, atrial_leads, qrs, duration, angle, q, own, amount)
+        best = (leads, qrs, duration, angle, q, own, amount)
         if signs.qrs_shows(codes, q, duration):
             break
     assert best is not None
-    leads, atrial_leads, qrs, duration, angle, q, own, amount = best
+    leads, qrs, duration, angle, q, own, amount = best
+    atrial_leads = lead_matrix(
+        _chest_gain(patient, amount) * ATRIAL_GAIN, amount * patient.shift, amount * patient.lift
+    )
     for part, boost in ((1.0, 1.0), (1.0, 1.0), (0.7, 1.15), (0.4, 1.3), (0.2, 1.5), (0.0, 1.8)):
         after = draw_repolarisation(codes, patient, own, qrs, angle, part * amount, boost)
         if signs.repolarisation_shows(codes, after, leads, q):

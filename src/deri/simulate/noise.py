@@ -59,7 +59,7 @@ class Noise:
                 0.0006 * spread[2],
                 mains_hz,
                 drift=0.4 * drift,
-                contact=0.011 * spread[3],
+                contact=0.0095 * spread[3],
             )
         if kind < 0.85:
             return cls(
