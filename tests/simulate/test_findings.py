@@ -411,7 +411,7 @@ def test_any_consistent_set_gives_a_plausible_signal(codes: set[str], seed: int)
     span = np.ptp(signal, axis=1)
     if not np.allclose(span[span > 0], 1, atol=1e-3):  # an archive that brings every lead to 1 mV
         np.testing.assert_allclose(signal[2], signal[1] - signal[0], atol=2e-5)
-    np.testing.assert_allclose(signal[3], -(signal[0] + signal[1]) / 2, atol=2e-5)
+        np.testing.assert_allclose(signal[3], -(signal[0] + signal[1]) / 2, atol=2e-5)
 
 
 def test_other_rates_and_lengths() -> None:

@@ -54,7 +54,7 @@ class Noise:
             mains_hz = 110.0 - mains_hz
         if kind < 0.6:
             return cls(
-                0.028 * spread[0],
+                0.034 * spread[0],
                 0.0075 * spread[1],
                 0.0006 * spread[2],
                 mains_hz,

@@ -61,7 +61,7 @@ class Patient:
         height = float(round(rng.normal(164 if sex == "female" else 177, 7)))
         bmi = clamp(rng.normal(27, 4.5), 17, 45)
         weight = float(round(bmi * (height / 100) ** 2))
-        axis = clamp(rng.normal(40 - 0.45 * (age - 50) - 0.8 * (bmi - 27), 24), -24, 86)
+        axis = clamp(rng.normal(45 - 0.45 * (age - 50) - 0.8 * (bmi - 27), 24), -24, 86)
         typical = 1.18 - 0.003 * (age - 50) - 0.012 * (bmi - 27) - (0.06 if sex == "female" else 0.0)
         z = rng.standard_normal(12)
         return cls(
@@ -73,7 +73,7 @@ class Patient:
             turn=clamp(13 * z[0], -28, 28),
             gain=clamp(typical * math.exp(0.23 * z[1]), 0.5, 1.7),
             t_gain=clamp((1.0 if sex == "male" else 0.85) * math.exp(0.36 * z[2] - 0.009 * (age - 50)), 0.45, 2.2),
-            p_gain=clamp(1.2 * math.exp(0.3 * z[3]), 0.55, 1.9),
+            p_gain=clamp(1.28 * math.exp(0.3 * z[3]), 0.6, 2.0),
             p_axis=clamp(50 + 18 * z[4], 5, 80),
             chest_gain=_CHEST
             * np.exp(0.16 * rng.standard_normal(6)).clip(0.6, 1.6)

@@ -13,7 +13,7 @@ from deri.simulate.patient import Patient
 from deri.simulate.ventricles import DIMENSIONS, RIGHT_LATE
 from deri.simulate.waves import TAIL, Waves
 
-_T_NORMAL = np.array([0.40, 0.15, -0.29])
+_T_NORMAL = np.array([0.39, 0.20, -0.29])
 _ZERO: Array = np.zeros(3)
 
 

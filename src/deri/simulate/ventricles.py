@@ -264,7 +264,7 @@ def _sharpened(waves: Waves, own: np.random.Generator, amount: float, since: flo
     part = (0.12 + 0.36 * strength**2 + 0.10 * own.standard_normal((k, 1))).clip(0.05, 0.7)
     part *= np.minimum(1.0, 0.0072 / waves.rise)[:, None] ** 1.6  # what goes slowly is not pointed
     near = waves.centre + 0.0018 * own.standard_normal(k).clip(-2, 2)
-    width = 0.44 + 0.18 * own.random(k)
+    width = 0.44 + 0.20 * own.random(k)
     count = 5
     u = own.random((2, count))
     at = waves.centre[0] + (waves.centre[-1] - waves.centre[0]) * (since + (1 - since) * u[0])
