@@ -105,7 +105,7 @@ def test_csn_opens_with_its_labels(csn_root: Path, csn_studies: list[Study]) -> 
     assert len(data.examples) == N_CSN
     assert data.rejects.empty
     counts = Counter(finding for study in csn_studies for finding in study.tracing.findings)
-    known = {"SR": "SR", "STACH": "ST", "AFIB": "AFIB", "PAC": "APB", "PVC": "VPB", "CRBBB": "RBBB", "LVH": "LVH"}
+    known = {"SR": "SR", "STACH": "ST", "AFIB": "AFIB", "PAC": "APB", "PVC": "VPB", "CRBBB": "RBBB", "1AVB": "1AVB"}
     for finding, acronym in known.items():
         assert (acronym in data.tasks["csn"]) == (counts[finding] >= 10), finding
     for study, found in zip(csn_studies, data.examples["csn"], strict=True):
@@ -130,7 +130,8 @@ def test_cpsc_tree_and_reference(cpsc_root: Path, cpsc_studies: list[Study]) -> 
     table = pd.read_csv(cpsc_root / "REFERENCE.csv")
     assert list(table) == ["Recording", "First_label", "Second_label", "Third_label"]
     names = ["NORM", "AFIB", "1AVB", "CLBBB", "CRBBB", "PAC", "VPC", "STD", "STE"]
-    like = {"PVC": "VPC", "BIGU": "VPC", "STD_": "STD", "ISC_": "STD"}
+    like = dict.fromkeys(("PVC", "BIGU", "TRIGU", "COUP"), "VPC") | {"STD_": "STD", "ISC_": "STD"}
+    like |= dict.fromkeys(("ISTEMI", "ASTEMI", "LSTEMI", "PERIC"), "STE")
     data = open_dataset("cpsc2018", cpsc_root)
     assert list(data.examples["record_id"]) == list(table["Recording"])
     for study, found in zip(cpsc_studies, data.examples["cpsc2018"], strict=True):

@@ -23,6 +23,7 @@ from deri.datasets import open_dataset
 from deri.ecg import LEADS, read_ecg
 from deri.errors import DeriError
 from deri.simulate import FINDINGS, LAYOUTS, simulate
+from deri.simulate.catalogue import OWN
 from deri.simulate.layouts import mimic, ptbxl
 from deri.simulate.layouts.wfdb16 import digitise, write_record
 from deri.simulate.studies import Study, draw_studies
@@ -225,7 +226,7 @@ def test_ptbxl_rows_describe_their_studies(ptbxl_root: Path) -> None:
     table = pd.read_csv(ptbxl_root / "ptbxl_database.csv")
     for row, study in zip(table.itertuples(), studies_of(ptbxl.STREAM, 0.2, 50.0), strict=True):
         codes = ast.literal_eval(row.scp_codes)
-        assert set(study.tracing.findings) <= set(codes)
+        assert set(study.tracing.findings) - OWN <= set(codes)
         assert all(0 <= likelihood <= 100 for likelihood in codes.values())
         assert row.patient_id == ptbxl.patient_id(study.patient_index)
         assert row.sex == (study.patient.sex == "female")
@@ -262,9 +263,9 @@ def population() -> dict[str, list[tuple[int, int, str, tuple[str, ...]]]]:
 def test_enough_positives_of_most_findings(layout: str, population: dict) -> None:
     counts = Counter(code for *_, findings in population[layout] for code in findings)
     assert set(counts) == set(FINDINGS)
-    assert sum(count >= 20 for count in counts.values()) >= 20
-    assert min(counts.values()) >= 8
-    assert 0.15 < counts["NORM"] / 800 < 0.35
+    assert sum(count >= 12 for count in counts.values()) >= 20
+    assert min(counts.values()) >= 3
+    assert 0.12 < counts["NORM"] / 800 < 0.35
     # Exactly one rhythm each.
     rhythms = [code for code, finding in FINDINGS.items() if finding.group == "rhythm"]
     assert all(sum(code in rhythms for code in findings) == 1 for *_, findings in population[layout])
@@ -332,8 +333,8 @@ def test_layouts_share_no_patient(mimic_root: Path, ptbxl_root: Path) -> None:
     ids = set(pd.read_csv(mimic_root / "record_list.csv")["subject_id"])
     assert not ids & set(pd.read_csv(ptbxl_root / "ptbxl_database.csv")["patient_id"].astype(int))
     one, two = studies_of(mimic.STREAM, 0.5, 60.0, 20), studies_of(ptbxl.STREAM, 0.5, 60.0, 20)
-    axes = {s.patient.axis for s in one}
-    assert not axes & {s.patient.axis for s in two}
+    axes = {s.patient.seed for s in one}
+    assert not axes & {s.patient.seed for s in two}
 
 
 def test_ids_stay_unique_and_in_range() -> None:
@@ -354,7 +355,7 @@ def test_summary_and_progress(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "x/ptbxl_database.csv")
     assert summary.patients == table["patient_id"].nunique()
     counted = Counter(code for codes in table["scp_codes"] for code in ast.literal_eval(codes) if code in FINDINGS)
-    assert all(counted[code] >= count for code, count in summary.findings.items())
+    assert all(counted[code] >= count for code, count in summary.findings.items() if code not in OWN)
     assert "7 simulated records" in summary.text()
 
 

@@ -55,15 +55,30 @@ FROM_ELECTRODES[6:, :3] = -1 / 3
 FROM_ELECTRODES[6:, 3:] = np.eye(6)
 
 
-def lead_matrix(chest_gain: Array | None = None) -> Array:
-    """The (12, 3) matrix from dipole to leads in canonical order; ``chest_gain`` (6,) scales V1 ... V6.
+def lead_matrix(
+    chest_gain: Array | None = None, shift: float = 0.0, lift: float = 0.0, local: Array | None = None
+) -> Array:
+    """(12, 3 + k) from dipole and local sources to leads, canonical order.
 
-    The gains stand for habitus and electrode placement, which a dipole in a standard torso knows nothing of.
+    V1 ... V6 are taken times ``chest_gain`` (6,) where given. ``shift`` moves the chest electrodes along their row by
+    so many electrode distances to the left, ``lift`` moves them up: that share of a lead's strength is then taken from
+    its view of what points to the feet. ``local`` (8, k) adds k columns: what sources near the electrodes add to I, II,
+    V1 ... V6, which no dipole can show.
     """
-    independent = DOWER.copy()
+    chest = DOWER[2:]
+    if shift or lift:
+        place = np.arange(6) + shift
+        left = np.floor(place).clip(0, 4).astype(np.intp)
+        part = (place - left).clip(-0.5, 1.3)[:, None]
+        chest = (1 - part) * chest[left] + part * chest[left + 1]
+        chest[:, 1] -= lift * np.sqrt((chest**2).sum(axis=1))
     if chest_gain is not None:
-        independent[2:] *= np.asarray(chest_gain)[:, None]
-    return FROM_INDEPENDENT @ independent
+        chest = chest * chest_gain[:, None]
+    independent = np.concatenate([DOWER[:2], chest])
+    if local is not None:
+        independent = np.concatenate([independent, local], axis=1)
+    leads: Array = FROM_INDEPENDENT @ independent
+    return leads
 
 
 def frontal_axis(vector: Array) -> float:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from deri.simulate import phrases
-from deri.simulate.findings import FINDINGS
+from deri.simulate.findings import FINDINGS, clash
 from deri.simulate.tracing import Tracing
 
 T = TypeVar("T")
@@ -16,7 +16,9 @@ T = TypeVar("T")
 COLUMNS = 18  # report_0 ... report_17
 HEDGED = 0.3  # share of the statements about which a cart can hedge that it does hedge about
 
-_BORDERLINE = frozenset({"1AVB", "IRBBB", "LAFB", "LAO/LAE", "RAO/RAE", "PAC", "STACH", "LVOLT", "STD_"})
+_BORDERLINE = frozenset(
+    {"1AVB", "IRBBB", "LAFB", "LAO/LAE", "RAO/RAE", "PAC", "STACH", "LVOLT", "STD_", "LAD", "RAD", "NST_", "ERP"}
+)
 _NORMAL = frozenset({"NORM", "SR", "SBRAD", "SARRH"})
 # Statements in the order in which a cart prints them: rhythm, ectopy, conduction, then the rest.
 _GROUPS = (
@@ -26,6 +28,7 @@ _GROUPS = (
     "atrial",
     "conduction",
     "fascicle",
+    "axis",
     "hypertrophy",
     "infarct",
     "repolarisation",
@@ -50,27 +53,62 @@ def draw_certainty(codes: Sequence[str], rng: np.random.Generator) -> dict[str, 
     return {code: not (code in phrases.NOUNS and rng.random() < HEDGED) for code in codes}
 
 
-def _statement(code: str, sure: bool, rng: np.random.Generator) -> str:
-    if sure:
-        return pick(rng, phrases.STATEMENTS[code])
-    return pick(rng, phrases.HEDGES).format(pick(rng, phrases.NOUNS[code]))
+def reported(findings: Sequence[str], rng: np.random.Generator, label_noise: float) -> tuple[str, ...]:
+    """What a reader sees of ``findings``: with probability ``label_noise`` each is missed, and one not there is seen.
+
+    A missed rhythm is read as sinus rhythm.
+    """
+    if not label_noise:
+        return tuple(findings)
+    codes = set()
+    for code in findings:
+        if code == "NORM" or rng.random() >= label_noise:
+            codes.add(code)
+        elif FINDINGS[code].group == "rhythm":
+            codes.add("SR")
+    if rng.random() < label_noise:
+        wrong = pick(rng, [code for code in FINDINGS if FINDINGS[code].group not in ("rhythm", "summary")])
+        if not any(clash(wrong, code) for code in codes):
+            codes.add(wrong)
+    if "NORM" in codes and not codes <= _NORMAL:
+        codes.remove("NORM")
+    return tuple(code for code in FINDINGS if code in codes)
 
 
-def _company(tracing: Tracing, rng: np.random.Generator) -> list[str]:
+def _statement(code: str, sure: bool, rng: np.random.Generator, voice: str = "cart") -> str:
+    if voice == "verbose" and code != "SR":
+        text = pick(rng, phrases.VERBOSE if sure else phrases.VERBOSE_DOUBT).format(FINDINGS[code].name)
+        return text[0].upper() + text[1:].rstrip(".")
+    if not sure:
+        return pick(rng, phrases.HEDGES).format(pick(rng, phrases.NOUNS[code]))
+    return pick(rng, phrases.STATEMENTS[code])
+
+
+def _response(code: str, line: str, rr: float) -> str:
+    """Fibrillation and flutter with the ventricles' answer where it is fast or slow."""
+    if code not in ("AFIB", "AFLT") or "response" in line or "block" in line or "present" in line:
+        return line
+    return line + (phrases.RAPID if rr < 60_000 / 110 else phrases.SLOW if rr > 1000 else "")
+
+
+def _company(tracing: Tracing, codes: set[str], rng: np.random.Generator) -> list[str]:
     """Statements on the axis and on secondary changes, from the measurements."""
-    codes, axis, lines = set(tracing.findings), tracing.measurements.qrs_axis, []
-    if "PACE" in codes:
+    axis, lines = tracing.measurements.qrs_axis, []
+    if {"PACE", "DPACE"} & codes:
         return []
-    if axis < -30 and rng.random() < 0.8:
-        lines.append(pick(rng, phrases.AXIS_LEFT))
-    elif -30 <= axis < -10 and rng.random() < 0.4:
-        lines.append(pick(rng, phrases.AXIS_LEFTWARD))
-    elif axis > 95 and rng.random() < 0.8:
-        lines.append(pick(rng, phrases.AXIS_RIGHT))
-    if "LVH" in codes and abs(tracing.measurements.t_axis) > 100:
+    if not {"LAD", "RAD"} & codes:
+        if axis < -30 and rng.random() < 0.8:
+            lines.append(pick(rng, phrases.AXIS_LEFT))
+        elif -30 <= axis < -10 and rng.random() < 0.4:
+            lines.append(pick(rng, phrases.AXIS_LEFTWARD))
+        elif axis > 95 and rng.random() < 0.8:
+            lines.append(pick(rng, phrases.AXIS_RIGHT))
+    if "LVHST" in codes and rng.random() < 0.4:
         lines.append(pick(rng, phrases.STRAIN))
     if "CLBBB" in codes and rng.random() < 0.3:
         lines.append(pick(rng, phrases.BLOCK_REPOLARISATION))
+    if tracing.device is not None and tracing.device.arms_swapped and rng.random() < 0.7:
+        lines.append(pick(rng, phrases.ARMS_SWAPPED))
     return lines
 
 
@@ -84,23 +122,42 @@ def _summary(codes: set[str], rng: np.random.Generator) -> str:
     return text.replace("ECG", "EKG") if rng.random() < 0.08 else text
 
 
-def machine_report(tracing: Tracing, rng: np.random.Generator) -> list[str]:
+_VOICES = ("cart",) * 12 + ("verbose",) * 3 + ("terse",) * 3 + ("capitals",) * 2
+
+
+def _lines(tracing: Tracing, codes: tuple[str, ...], voice: str, rng: np.random.Generator) -> list[str]:
+    """The statements of a study but for the overall judgement, rhythm first."""
+    certainty = draw_certainty(codes, rng)
+    if voice == "terse":
+        short = [phrases.TERSE.get(code, FINDINGS[code].name) for code in in_report_order(codes)]
+        doubt = ["?" if not certainty[code] else "" for code in in_report_order(codes)]
+        short[0] += f" {60_000 / tracing.measurements.rr:.0f} bpm"
+        return [", ".join(f"{mark}{word}" for mark, word in zip(doubt, short, strict=True))]
+    lines = [
+        _response(code, _statement(code, certainty[code], rng, voice), tracing.measurements.rr)
+        for code in in_report_order(codes)
+    ]
+    company = _company(tracing, set(codes), rng)
+    lines[1:1] = company if rng.random() < 0.5 else []
+    return lines + [line for line in company if line not in lines]
+
+
+def machine_report(tracing: Tracing, rng: np.random.Generator, label_noise: float = 0.0) -> list[str]:
     """The 18 report columns of one study, empty strings between and after the statements.
 
     One statement a column, the rhythm first and the overall judgement last; gaps, asterisk and equals-sign
-    rulers and the spelling EKG occur as they do in archives, so that a cleaning step has something to do.
+    rulers and the spelling EKG occur as they do in archives, so that a cleaning step has something to do. Three in
+    five speak as carts do, the rest as physicians, at length or in shorthand, or in capitals. ``label_noise``: see
+    `reported`.
     """
-    certainty = draw_certainty(tracing.findings, rng)
-    lines = [_statement(code, certainty[code], rng) for code in in_report_order(tracing.findings)]
-    company = _company(tracing, rng)
-    lines[1:1] = company if rng.random() < 0.5 else []
-    lines += [line for line in company if line not in lines]
+    codes, voice = reported(tracing.findings, rng, label_noise), pick(rng, _VOICES)
+    lines = _lines(tracing, codes, voice, rng)
     if tracing.noise is not None and tracing.noise.quality not in ("clean", "light") and rng.random() < 0.5:
         remark = pick(rng, phrases.POOR_QUALITY)
         lines.insert(0, f"*** {remark} ***" if rng.random() < 0.5 else remark)
     if rng.random() < 0.03:
         lines.append(pick(rng, ["**************", "=============="]))
-    summary = _summary(set(tracing.findings), rng)
+    summary = _summary(set(codes), rng)
     if rng.random() < 0.03:
         summary = f"== {summary} =="
     columns, column = [""] * COLUMNS, 0
@@ -112,7 +169,7 @@ def machine_report(tracing: Tracing, rng: np.random.Generator) -> list[str]:
     for line in tail:
         columns[column] = line
         column += 1
-    return columns
+    return [line.upper() for line in columns] if voice == "capitals" else columns
 
 
 def heart_axis(degrees: float) -> str:
@@ -126,19 +183,22 @@ def heart_axis(degrees: float) -> str:
     return "RAD" if degrees <= 100 else "ARAD"
 
 
-def clinical_report(tracing: Tracing, certainty: dict[str, bool], rng: np.random.Generator) -> str:
+def clinical_report(
+    tracing: Tracing, certainty: dict[str, bool], rng: np.random.Generator, label_noise: float = 0.0
+) -> str:
     """A short lower-case report, three in five German and the rest English."""
+    codes = reported(tracing.findings, rng, label_noise)
     german = bool(rng.random() < 0.6)
     words = phrases.GERMAN if german else phrases.ENGLISH
     parts: list[str] = []
-    for code in in_report_order(tracing.findings):
+    for code in in_report_order(codes):
         text = pick(rng, words[code])
-        if not certainty[code]:
+        if not certainty.get(code, True):
             text = pick(rng, phrases.GERMAN_HEDGES).format(text) if german else f"possible {text}"
         parts.append(text)
-    if "NORM" in tracing.findings:
+    if "NORM" in codes:
         parts.append(pick(rng, words["NORM"]))
-    if german and "PACE" not in tracing.findings and rng.random() < 0.5:
+    if german and not {"PACE", "DPACE", "LAD", "RAD"} & set(codes) and rng.random() < 0.5:
         parts.insert(1, phrases.GERMAN_AXIS[heart_axis(tracing.measurements.qrs_axis)])
     text = " ".join(parts)
     if german and rng.random() < 0.2:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from deri.simulate.device import Device
 from deri.simulate.findings import DECK, FINDINGS, Condition, deck, draw_condition, draw_findings
 from deri.simulate.noise import Noise
 from deri.simulate.patient import Patient
@@ -24,7 +25,9 @@ _DECK, _PATIENT, _STUDY, _FOLD = range(4)
 # Mean age (years) by theme where it differs much from 58; rough clinical expectation.
 _MEAN_AGE = {
     "NORM": 46, "SARRH": 34, "WPW": 38, "AFIB": 72, "AFLT": 68, "PACE": 75, "3AVB": 74, "1AVB": 68, "CLBBB": 70,
-    "CRBBB": 68, "IMI": 66, "ASMI": 66, "LVH": 65, "ISC_": 66, "SBRAD": 52, "STACH": 50,
+    "CRBBB": 68, "IMI": 66, "ASMI": 66, "LVH": 62, "ISC_": 66, "SBRAD": 52, "STACH": 50, "LVHST": 68, "AMI": 66,
+    "LMI": 66, "PMI": 66, "LAFB": 66, "LPFB": 66, "ERP": 32, "PERIC": 38, "DIG": 74, "HYPERK": 66, "SVTAC": 45,
+    "APACE": 74, "DPACE": 75, "2AVB2": 72, "ISTEMI": 63, "ASTEMI": 62, "LSTEMI": 63, "IVCD": 64, "RAD": 40, "IRBBB": 45,
 }  # fmt: skip
 
 
@@ -126,5 +129,7 @@ def _study(
     if callable(seconds):
         seconds = seconds(rng)
     findings = draw_findings(condition, rng, first=number == 0)
-    tracing = draw_tracing(findings, patient.today(rng), rng, fs=fs, seconds=seconds, noise=Noise.draw(rng, mains_hz))
+    today, noise = patient.today(rng), Noise.draw(rng, mains_hz)
+    device = Device.draw(rng, noise.mains_hz)
+    tracing = draw_tracing(findings, today, rng, fs=fs, seconds=seconds, noise=noise, device=device)
     return Study(index, number, condition.theme, fold, patient, tracing, rng)

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deri.errors import DeriError
+from deri.simulate.atria import atrial_waves
+from deri.simulate.device import Device, record, stretch
 from deri.simulate.findings import complete
-from deri.simulate.leadfield import frontal_axis
+from deri.simulate.leadfield import FROM_ELECTRODES, FROM_INDEPENDENT, frontal_axis
 from deri.simulate.morphology import Beat, Morphology, draw_morphology
-from deri.simulate.noise import Noise, lead_noise
+from deri.simulate.noise import Noise, electrode_noise
 from deri.simulate.patient import Patient
 from deri.simulate.rhythm import CONDUCTED, Rhythm, draw_rhythm
+from deri.simulate.ventricles import DIMENSIONS
 from deri.simulate.waves import Waves, render
 
 Array = NDArray[np.float64]
@@ -44,14 +47,22 @@ class Tracing:
     measurements: Measurements
     rhythm: Rhythm
     noise: Noise | None
+    device: Device | None = None
 
 
-def _beats(beat: Beat, times: Array, rr: Array, scale: Array) -> list[Waves]:
-    """QRS, ST, T (and spikes) of one kind of beat with onsets ``times`` (m,) s after intervals ``rr`` (m,) s."""
+_INDEPENDENT = [0, 1, *range(6, 12)]
+_FROM_INDEPENDENT = FROM_INDEPENDENT.astype(np.float32)
+_FROM_ELECTRODES = FROM_ELECTRODES[_INDEPENDENT].astype(np.float32)
+
+
+def _beats(beat: Beat, times: Array, rr: Array, scale: Array, t_scale: Array, spikes: bool) -> list[Waves]:
+    """QRS, ST, T (and spikes) of one kind of beat with onsets ``times`` (m,) s after intervals ``rr`` (m,) s.
+
+    ``scale`` (m, d) and ``t_scale`` (m,) are gains of the QRS and of what follows it.
+    """
     if not len(times):
         return []
-    qt = beat.qtc * np.sqrt(rr)
-    shape = beat.repolarisation(qt)
+    shape = beat.after.waves(beat.qtc * np.sqrt(rr), beat.duration)
     per_beat = len(shape) // len(times)
     waves = [
         beat.qrs.at(times, scale),
@@ -59,50 +70,27 @@ def _beats(beat: Beat, times: Array, rr: Array, scale: Array) -> list[Waves]:
             shape.centre + np.repeat(times, per_beat),
             shape.rise,
             shape.fall,
-            shape.vector * np.repeat(scale, per_beat)[:, None],
+            shape.vector * np.repeat(t_scale, per_beat)[:, None],
         ),
     ]
-    if beat.spike is not None:
+    if beat.spike is not None and spikes:
         waves.append(beat.spike.at(times))
     return waves
-
-
-def _atrial_waves(rhythm: Rhythm, samples: int, fs: float, rng: np.random.Generator) -> Array:
-    """Dipole (3, samples) of fibrillation (largest in V1) or flutter (a sawtooth, falling slowly in II, III, aVF)."""
-    time = np.arange(samples) / fs
-    if rhythm.atrial == "flutter":
-        # The inferior sawtooth falls slowly and returns fast. Four harmonics with Lanczos' factors keep the
-        # corner and do not ring.
-        cycle = 2 * np.pi * (rhythm.atrial_rate * time + rhythm.atrial_phase)
-        harmonics = np.arange(1, 5)
-        saw = (0.75 * np.sinc(harmonics / 5) / harmonics) @ np.sin(harmonics[:, None] * cycle)
-        size = rng.uniform(0.13, 0.22)
-        bump = np.cos(cycle)
-        return size * (np.outer([-0.1, 0.85, 0.0], saw) + np.outer([0.0, 0.0, -0.35], bump))
-    # Stridh and Sornmo (IEEE Trans Biomed Eng 2001;48:105-111): a sawtooth-like wave, frequency and amplitude
-    # modulated.
-    size = rng.uniform(0.035, 0.09)
-    phase = rng.uniform(0, 2 * np.pi, 6)
-    wobble = 0.6 * np.sin(2 * np.pi * 0.35 * time + phase[0]) + 0.35 * np.sin(2 * np.pi * 0.9 * time + phase[1])
-    cycle = 2 * np.pi * rhythm.atrial_rate * time + wobble
-    swell = 1 + 0.4 * np.sin(2 * np.pi * 0.2 * time + phase[2])
-    right = swell * (np.sin(cycle) + 0.4 * np.sin(2 * cycle + phase[3]))
-    left = np.sin(1.13 * cycle + phase[4]) * (1 + 0.3 * np.sin(2 * np.pi * 0.31 * time + phase[5]))
-    return size * (np.outer([-0.1, 0.55, -0.85], right) + np.outer([0.15, 0.35, 0.15], left))
 
 
 def _measure(rhythm: Rhythm, shape: Morphology, beat: Beat, seconds: float) -> Measurements:
     rr = rhythm.mean_rr(seconds)
     has_p = len(rhythm.p_times) > 0
+    own_p = has_p and not bool(rhythm.p_ectopic.all())
     return Measurements(
         rr=1000 * rr,
         pr=1000 * rhythm.pr if rhythm.pr is not None and has_p else None,
         p_duration=1000 * shape.p_duration if has_p else None,
         qrs=1000 * beat.duration,
-        qt=1000 * beat.qtc * float(np.sqrt(np.clip(rr, 0.36, 1.5))),
-        p_axis=frontal_axis(shape.p.net()) if has_p else None,
+        qt=1000 * beat.qtc * float(np.sqrt(np.clip(rr, 0.3, 1.6))),
+        p_axis=frontal_axis((shape.p if own_p else shape.p_ectopic).net()[:3]) if has_p else None,
         qrs_axis=frontal_axis(beat.net),
-        t_axis=frontal_axis(beat.t),
+        t_axis=frontal_axis(beat.after.t[:3]),
     )
 
 
@@ -114,8 +102,9 @@ def draw_tracing(
     fs: float = 500.0,
     seconds: float = 10.0,
     noise: Noise | None = None,
+    device: Device | None = None,
 ) -> Tracing:
-    """Draw a recording of ``patient`` with ``findings``; without ``noise`` it is free of any.
+    """Draw a recording of ``patient`` with ``findings``; without ``noise`` and ``device`` it is free of any.
 
     Raises DeriError for unknown or contradictory findings, and for a recording too short to show a rhythm.
     """
@@ -128,22 +117,37 @@ def draw_tracing(
 
     rr = rhythm.rr()
     # Repolarisation follows the rate slowly: QT hardly answers to a single early beat.
-    rr_for_qt = (0.8 * rhythm.mean_rr(seconds) + 0.2 * rr).clip(0.36, 1.5)
+    rr_for_qt = (0.8 * rhythm.mean_rr(seconds) + 0.2 * rr).clip(0.3, 1.6)
     breath = 2 * np.pi * patient.respiration * rhythm.qrs_times
-    scale = 1 + 0.03 * np.sin(breath + rng.uniform(0, 2 * np.pi))
-    conducted = rhythm.qrs_kind == CONDUCTED
-    waves = _beats(shape.conducted, rhythm.qrs_times[conducted], rr_for_qt[conducted], scale[conducted])
-    if shape.ectopic is not None:
-        waves += _beats(shape.ectopic, rhythm.qrs_times[~conducted], rr_for_qt[~conducted], scale[~conducted])
-    waves += [shape.p.at(rhythm.p_times[~rhythm.p_ectopic]), shape.p_ectopic.at(rhythm.p_times[rhythm.p_ectopic])]
-    dipole = render(Waves.join(*waves), samples, fs)
-    if rhythm.atrial is not None:
-        dipole += _atrial_waves(rhythm, samples, fs, rng)
-    signal = shape.leads.astype(np.float32) @ dipole.astype(np.float32)
+    # Breathing moves the heart, so that the components of the dipole swing each for itself; T differs from beat to beat
+    # more than the QRS does.
+    depth, phase = 0.035 * rng.exponential(1.0, DIMENSIONS).clip(0.1, 2.5), rng.uniform(0, 2 * np.pi, DIMENSIONS)
+    scale = 1 + depth * np.sin(breath[:, None] + phase)
+    t_scale = 1 + 0.03 * np.sin(breath + phase[0]) + rng.uniform(0.005, 0.05) * rng.standard_normal(len(rr)).clip(-2, 2)
+    conducted, spikes = rhythm.qrs_kind == CONDUCTED, device is None or not device.despiked
+    waves: list[Waves] = []
+    for beat, mine in ((shape.conducted, conducted), (shape.ectopic, ~conducted)):
+        if beat is not None:
+            waves += _beats(beat, rhythm.qrs_times[mine], rr_for_qt[mine], scale[mine], t_scale[mine], spikes)
+    if shape.p_spike is not None and spikes:
+        waves.append(shape.p_spike.at(rhythm.p_spikes))
+    ventricles = render(Waves.join(*waves), samples, fs)
+    leads = shape.leads[_INDEPENDENT].astype(np.float32) @ ventricles.astype(np.float32)
+    atria = atrial_waves(rhythm, samples, fs, rng) if rhythm.atrial is not None else None
+    if len(rhythm.p_times):
+        p = [shape.p.at(rhythm.p_times[~rhythm.p_ectopic]), shape.p_ectopic.at(rhythm.p_times[rhythm.p_ectopic])]
+        atria = render(Waves.join(*p), samples, fs)
+    if atria is not None:
+        leads += shape.atrial_leads[_INDEPENDENT].astype(np.float32) @ atria.astype(np.float32)
     if noise is not None:
-        signal += lead_noise(noise, samples, fs, rng)
+        leads += _FROM_ELECTRODES @ electrode_noise(noise, samples, fs, rng)
+    if device is not None:
+        leads = record(device, leads, fs)
     beat = shape.ectopic if shape.ectopic is not None and shape.ventricular_escape else shape.conducted
-    return Tracing(signal, fs, codes, _measure(rhythm, shape, beat, seconds), rhythm, noise)
+    signal = _FROM_INDEPENDENT @ leads
+    if device is not None and device.stretched:
+        signal = stretch(signal)
+    return Tracing(signal, fs, codes, _measure(rhythm, shape, beat, seconds), rhythm, noise, device)
 
 
 def generate(
@@ -158,9 +162,11 @@ def generate(
     """Generate one 12-lead ECG with ``findings``: codes of `FINDINGS`; SR is added where no rhythm is among them.
 
     Returns float32 (12, round(seconds * fs)) in mV, leads in canonical order I, II, III, aVR, aVL, aVF, V1
-    ... V6. A patient is drawn unless given. ``noise``: True draws it, False leaves it out. Raises DeriError
+    ... V6. A patient is drawn unless given. ``noise``: True draws it and a
+    recorder, False leaves both out; a `Noise` comes without a recorder. Raises DeriError
     for unknown or contradictory findings.
     """
     drawn = Patient.draw(rng) if patient is None else patient
     kind = (Noise.draw(rng) if noise else None) if isinstance(noise, bool) else noise
-    return draw_tracing(findings, drawn, rng, fs=fs, seconds=seconds, noise=kind).signal
+    device = Device.draw(rng) if noise is True else None
+    return draw_tracing(findings, drawn, rng, fs=fs, seconds=seconds, noise=kind, device=device).signal

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 REACH = 3.6  # a Gaussian is cut where it has fallen to 0.15 % of its peak
+TAIL = 2.45  # widths at which it has fallen to 5 % of its peak: where a wave is taken to begin and end
 
 
 @dataclass(frozen=True)
 class Waves:
-    """k waves: ``centre``, ``rise`` and ``fall`` (k,) in s, the latter standard deviations; ``vector`` (k, 3) in mV."""
+    """k waves: ``centre``, ``rise`` and ``fall`` (k,) in s, the latter standard deviations; ``vector`` (k, d) in mV.
+
+    d is 3 for a dipole; further components are of sources near single leads.
+    """
 
     centre: Array
     rise: Array
@@ -47,16 +51,16 @@ class Waves:
         return len(self.centre)
 
     def at(self, times: Array, scale: Array | None = None) -> Waves:
-        """One copy of the waves for each of ``times`` (m,) in s, its amplitudes times ``scale`` (m,)."""
+        """One copy of the waves for each of ``times`` (m,) in s, its amplitudes times ``scale`` (m,) or (m, d)."""
         m = len(times)
-        vector = np.broadcast_to(self.vector, (m, len(self), 3))
+        vector = np.broadcast_to(self.vector, (m, *self.vector.shape))
         if scale is not None:
-            vector = vector * scale[:, None, None]
+            vector = vector * scale.reshape(m, 1, -1)
         return Waves(
             (times[:, None] + self.centre).ravel(),
             np.tile(self.rise, m),
             np.tile(self.fall, m),
-            vector.reshape(-1, 3),
+            vector.reshape(-1, self.vector.shape[1]),
         )
 
     def scaled(self, gain: float) -> Waves:
@@ -64,18 +68,18 @@ class Waves:
         return Waves(self.centre, self.rise, self.fall, self.vector * gain)
 
     def net(self) -> Array:
-        """Time integral of the dipole, (3,) in mV s: what an axis is measured from."""
+        """Time integral of the vector, (d,) in mV s: what an axis is measured from."""
         return np.sqrt(np.pi / 2) * ((self.rise + self.fall) @ self.vector)
 
     def values(self, times: Array) -> Array:
-        """The dipole (3, n) at ``times`` (n,) in s. For a few waves; `render` is for whole signals."""
+        """The vector (d, n) at ``times`` (n,) in s. For a few waves; `render` is for whole signals."""
         offset = times - self.centre[:, None]
         width = np.where(offset < 0, self.rise[:, None], self.fall[:, None])
         return self.vector.T @ np.exp(-0.5 * (offset / width) ** 2)
 
 
 def render(waves: Waves, samples: int, fs: float) -> Array:
-    """Sum ``waves`` into a dipole signal (3, samples) sampled at ``fs`` Hz from time 0.
+    """Sum ``waves`` into a signal of their vector (d, samples) sampled at ``fs`` Hz from time 0.
 
     Each wave is evaluated only within `REACH` widths of its centre: all windows lie end to end in one flat
     array, which `numpy.bincount` adds up, so that no Python loop runs over samples, beats or waves.
@@ -85,12 +89,14 @@ def render(waves: Waves, samples: int, fs: float) -> Array:
     length = np.maximum(last - first + 1, 0)
     total = int(length.sum())
     if total == 0:
-        return np.zeros((3, samples))
+        return np.zeros((waves.vector.shape[1], samples))
     wave = np.repeat(np.arange(len(waves)), length)
     index = np.arange(total) - np.repeat(np.cumsum(length) - length - first, length)
     offset = index / fs - waves.centre[wave]
     width = np.where(offset < 0, waves.rise[wave], waves.fall[wave])
     value = np.exp(-0.5 * (offset / width) ** 2)
-    return np.stack(
-        [np.bincount(index, weights=value * waves.vector[wave, axis], minlength=samples) for axis in range(3)]
-    )
+    signal = np.zeros((waves.vector.shape[1], samples))
+    for row, axis in zip(signal, np.ascontiguousarray(waves.vector.T), strict=True):
+        if axis.any():
+            row[:] = np.bincount(index, weights=value * axis[wave], minlength=samples)
+    return signal

@@ -14,7 +14,7 @@ from deri.errors import DeriError
 from deri.simulate.layouts import cpsc2018, csn, mimic, ptbxl
 from deri.simulate.studies import Study
 
-_WRITERS: dict[str, tuple[Callable[[Path, int, int], Iterator[Study]], int]] = {
+_WRITERS: dict[str, tuple[Callable[[Path, int, int, float], Iterator[Study]], int]] = {
     mimic.NAME: (mimic.write, mimic.MOST_RECORDS),
     ptbxl.NAME: (ptbxl.write, ptbxl.MOST_RECORDS),
     cpsc2018.NAME: (cpsc2018.write, cpsc2018.MOST_RECORDS),
@@ -46,13 +46,20 @@ class SimulationSummary:
 
 
 def simulate(
-    layout: str, records: int, out: str | Path, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    layout: str,
+    records: int,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    label_noise: float = 0.02,
+    progress: Callable[[int, int], None] | None = None,
 ) -> SimulationSummary:
     """Write ``records`` simulated studies to the new folder ``out`` in one of the `LAYOUTS`.
 
     The same ``seed`` gives the same bytes; a study does not depend on how many follow it. The layouts draw
     from streams of their own: with one seed, too, no patient of one occurs in another. ``progress(done,
-    total)`` is called after each record.
+    total)`` is called after each record. ``label_noise``: the share of findings that a report misses, and of reports
+    that name one too many; the labels of layouts that have labels stay true.
 
     Files are written to a hidden folder beside ``out`` that is renamed when complete, so that a killed run
     leaves nothing that looks finished. Raises DeriError for an unknown layout, a bad number or seed, or an
@@ -63,6 +70,8 @@ def simulate(
     write, most = _WRITERS[layout]
     if not 1 <= records <= most:
         raise DeriError(f"--records must be between 1 and {most:,} for {layout}, not {records:,}.")
+    if not 0 <= label_noise < 1:
+        raise DeriError(f"label_noise must be at least 0 and below 1, not {label_noise:g}.")
     if seed < 0:
         raise DeriError(f"--seed must be 0 or more, not {seed}.")
     out = Path(out)
@@ -77,7 +86,7 @@ def simulate(
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
-        for study in write(partial, records, seed):
+        for study in write(partial, records, seed, label_noise):
             done += 1
             patients += study.study_index == 0
             findings.update(study.tracing.findings)

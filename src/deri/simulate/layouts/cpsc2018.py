@@ -19,9 +19,10 @@ MOST_RECORDS = 9_999  # record names have four digits
 SHORTEST, LONGEST = 6.0, 60.0  # s
 
 _CLASS = {
-    "NORM": 1, "AFIB": 2, "1AVB": 3, "CLBBB": 4, "CRBBB": 5, "PAC": 6, "PVC": 7, "BIGU": 7, "STD_": 8, "ISC_": 8,
+    "NORM": 1, "AFIB": 2, "1AVB": 3, "CLBBB": 4, "CRBBB": 5, "PAC": 6, "PVC": 7, "BIGU": 7, "TRIGU": 7, "COUP": 7,
+    "STD_": 8, "ISC_": 8, "ISTEMI": 9, "ASTEMI": 9, "LSTEMI": 9, "PERIC": 9,
 }  # fmt: skip
-"""Class numbers of REFERENCE.csv; 9, ST elevation, is not among the simulated findings."""
+"""Class numbers of REFERENCE.csv."""
 
 _HEAD = b"MATLAB 5.0 MAT-file, Platform: PCWIN64, Created on: Tue Dec 19 17:25:13 2017".ljust(116)
 _LABELS = 3
@@ -53,7 +54,7 @@ def struct_bytes(signal: np.ndarray, sex: str, age: int) -> bytes:
     return _HEAD + whole[len(_HEAD) : 128] + struct.pack("<II", 15, len(packed)) + packed
 
 
-def write(root: Path, records: int, seed: int) -> Iterator[Study]:
+def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iterator[Study]:
     """Write ``records`` studies under ``root``, yielding each when it is on disk; ``REFERENCE.csv`` follows.
 
     One recording per patient, 6 to 60 s at 500 Hz. Every recording has one to three of the nine classes: drawn

@@ -23,12 +23,20 @@ _PER_FOLDER = 100
 
 _ACRONYMS: dict[str, tuple[str, ...]] = {
     "NORM": (), "SR": ("SR",), "SBRAD": ("SB",), "STACH": ("ST",), "SARRH": ("SA",), "AFIB": ("AFIB",), "AFLT": ("AF",),
-    "PAC": ("APB",), "PVC": ("VPB",), "BIGU": ("VB",), "1AVB": ("1AVB",), "2AVB": ("2AVB1",), "3AVB": ("3AVB",),
-    "CRBBB": ("RBBB",), "CLBBB": ("LBBB",), "WPW": ("WPW",), "LVH": ("LVH",), "RVH": ("RVH",), "IMI": ("MI", "AQW"),
-    "ASMI": ("MI", "AQW"), "ISC_": ("STTC",), "STD_": ("STDD",), "INVT": ("TWO",), "LNGQT": ("QTIE",),
+    "SVTAC": ("SVT",), "AT": ("AT",), "JR": ("JEB",), "PAC": ("APB",), "PVC": ("VPB",), "BIGU": ("VB",),
+    "TRIGU": ("VET",), "1AVB": ("1AVB",), "2AVB": ("2AVB1",), "2AVB2": ("2AVB2",), "3AVB": ("3AVB",),
+    "CRBBB": ("RBBB",), "CLBBB": ("LBBB",), "IVCD": ("IVB",), "WPW": ("WPW",), "LAD": ("ALS",), "RAD": ("ARS",),
+    "LVH": ("LVH",), "LVHST": ("LVH", "STTC"), "RVH": ("RVH",), "IMI": ("MI", "AQW"), "ASMI": ("MI", "AQW"),
+    "AMI": ("MI", "AQW"), "LMI": ("MI", "AQW"), "PMI": ("MI",), "ISTEMI": ("MI", "STE"), "ASTEMI": ("MI", "STE"),
+    "LSTEMI": ("MI", "STE"), "ISC_": ("STTC",), "STD_": ("STDD",), "INVT": ("TWO",), "NST_": ("STTC",),
+    "ERP": ("ERV",), "DIG": ("STDD",), "HYPERK": ("TWC",), "HYPOK": ("UW",), "LNGQT": ("QTIE",),
     "LVOLT": ("LVQRSAL",), "RAO/RAE": ("RAH",),
 }  # fmt: skip
-_UNLISTED = {"PACE": "10370003", "IRBBB": "713426002", "LAFB": "445118002", "LAO/LAE": "67741000119109"}
+_UNLISTED = {
+    "PACE": "10370003", "APACE": "251268003", "DPACE": "10370003", "IRBBB": "713426002", "ILBBB": "251120003",
+    "LAFB": "445118002", "LPFB": "445211001", "LAO/LAE": "67741000119109", "COUP": "251182009", "PERIC": "3238004",
+    "SHQT": "77867006",
+}  # fmt: skip
 """Findings whose SNOMED codes stand in headers, as some do in the real ones, but not in the condition table."""
 
 
@@ -65,7 +73,7 @@ def record_name(index: int) -> tuple[str, str]:
     return f"WFDBRecords/{folder // 10 + 1:02d}/{folder // 10 + 1:02d}{folder % 10}", f"JS{index + 1:05d}"
 
 
-def write(root: Path, records: int, seed: int) -> Iterator[Study]:
+def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iterator[Study]:
     """Write ``records`` studies under ``root``, yielding each when it is on disk; the tables follow after the last.
 
     One recording per patient, 10 s at 500 Hz, 1000 units per mV (MATLAB v4 matrix behind a 24-byte head).

@@ -77,7 +77,7 @@ def _measured(measurements: Measurements) -> list[int]:
     ]
 
 
-def write(root: Path, records: int, seed: int) -> Iterator[Study]:
+def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iterator[Study]:
     """Write ``records`` studies under ``root``, yielding each when it is on disk; the tables follow after the last.
 
     `record_list.csv` and `machine_measurements.csv` are sorted by subject and study as the published ones
@@ -100,7 +100,7 @@ def write(root: Path, records: int, seed: int) -> Iterator[Study]:
         write_record(
             f"{root}/{folder}", str(number), digital, MIMIC_LEADS, fs=500, gain=GAIN, start=when, comments=comments
         )
-        report = machine_report(study.tracing, rng)
+        report = machine_report(study.tracing, rng, label_noise)
         cart = int(rng.integers(6_000_000, 7_000_000))
         bandwidth = pick(rng, ("0.005-150 Hz",) * 4 + ("0.05-150 Hz",))
         filtering = pick(rng, ("60 Hz notch Baseline filter",) * 4 + ("60 Hz notch",))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deri.ecg.leads import LEADS as CANONICAL
+from deri.simulate.catalogue import OWN
 from deri.simulate.findings import implied
 from deri.simulate.layouts.wfdb16 import digitise, write_record
 from deri.simulate.noise import Noise
@@ -75,11 +76,12 @@ def patient_id(patient: int) -> int:
 def scp_codes(findings: tuple[str, ...], certainty: dict[str, bool], rng: np.random.Generator) -> dict[str, float]:
     """Statement -> likelihood in percent, as PTB-XL writes it.
 
-    A diagnostic statement has 100 or 80 where plain, 50, 35 or 15 where hedged; form and rhythm have 0 (unknown). The
-    statements that follow from others (a Q wave from an infarct, a long PR from a block) are added.
+    Findings that SCP has no statement for are left out. A diagnostic statement has 100 or 80 where plain, 50, 35 or
+    15 where hedged; form and rhythm have 0 (unknown). The statements that follow from others (a Q wave from an
+    infarct, a long PR from a block) are added.
     """
     diagnostic = _diagnostic()
-    codes = (*findings, *implied(findings))
+    codes = (*(code for code in findings if code not in OWN), *implied(findings))
     likelihoods: dict[str, float] = {}
     for code in sorted(codes, key=lambda code: code not in diagnostic):
         if code not in diagnostic:
@@ -132,16 +134,16 @@ def _quality_columns(noise: Noise | None, rng: np.random.Generator) -> dict[str,
     }
 
 
-def _row(study: Study, record: int, when: datetime, rng: np.random.Generator) -> dict[str, object]:
+def _row(study: Study, record: int, when: datetime, rng: np.random.Generator, label_noise: float) -> dict[str, object]:
     tracing, patient = study.tracing, study.patient
     findings = tracing.findings
     certainty = draw_certainty(findings, rng)
-    report = clinical_report(tracing, certainty, rng)
+    report = clinical_report(tracing, certainty, rng, label_noise)
     codes = scp_codes(findings, certainty, rng)
     site = pick(rng, (0, 0, 0, 0, 1, 1, 1, 2, 2, 2))
-    infarct = bool({"IMI", "ASMI"} & set(findings))
+    infarct = bool({"IMI", "ASMI", "AMI", "LMI", "PMI"} & set(findings))
     automatic = bool(rng.random() < 0.34)
-    ectopic = int((tracing.rhythm.qrs_kind == ECTOPIC).sum()) if {"PVC", "BIGU"} & set(findings) else 0
+    ectopic = int((tracing.rhythm.qrs_kind == ECTOPIC).sum()) if {"PVC", "BIGU", "TRIGU", "COUP"} & set(findings) else 0
     extra = f"{min(ectopic, 9)}ES" if ectopic else ("SVES" if "PAC" in findings else "")
     return {
         "ecg_id": record,
@@ -157,7 +159,7 @@ def _row(study: Study, record: int, when: datetime, rng: np.random.Generator) ->
         "report": report,
         "scp_codes": str(codes),
         "heart_axis": heart_axis(tracing.measurements.qrs_axis)
-        if "PACE" not in findings and rng.random() < 0.65
+        if not {"PACE", "DPACE"} & set(findings) and rng.random() < 0.65
         else "",
         "infarction_stadium1": ("unknown" if rng.random() < 0.6 else "Stadium III") if infarct else "",
         "infarction_stadium2": "",
@@ -167,12 +169,12 @@ def _row(study: Study, record: int, when: datetime, rng: np.random.Generator) ->
         "validated_by_human": not automatic or bool(rng.random() < 0.3),
         **_quality_columns(tracing.noise, rng),
         "extra_beats": extra,
-        "pacemaker": "ja, pacemaker" if "PACE" in findings else "",
+        "pacemaker": "ja, pacemaker" if {"PACE", "APACE", "DPACE"} & set(findings) else "",
         "strat_fold": study.fold,
     }
 
 
-def write(root: Path, records: int, seed: int) -> Iterator[Study]:
+def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iterator[Study]:
     """Write ``records`` studies under ``root``, yielding each when it is on disk; the tables follow after the last.
 
     The 500 Hz and 100 Hz versions hold one and the same recording. Folds (1-10) keep patients together and
@@ -195,7 +197,7 @@ def write(root: Path, records: int, seed: int) -> Iterator[Study]:
         write_record(f"{root}/{high}", f"{record:05d}_hr", digital, LEADS, fs=500, gain=GAIN)
         write_record(f"{root}/{low}", f"{record:05d}_lr", _low_rate(digital), LEADS, fs=100, gain=GAIN)
         names = {"filename_lr": f"{low}/{record:05d}_lr", "filename_hr": f"{high}/{record:05d}_hr"}
-        rows.append({**_row(study, record, when, rng), **names})
+        rows.append({**_row(study, record, when, rng, label_noise), **names})
         yield study
     with open(root / "ptbxl_database.csv", "w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")

@@ -1,0 +1,35 @@
+"""The page of findings in docs/ is the catalogue's, and each finding has a picture of its size on ECG paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deri.simulate import FINDINGS
+from deri.simulate.gallery import draw, file_name, page
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_page_is_up_to_date() -> None:
+    assert (DOCS / "findings.md").read_text() == page(), "run python -m deri.simulate.gallery"
+    assert page().count("![") == len(FINDINGS) >= 40
+
+
+def test_each_finding_has_a_small_picture() -> None:
+    pictures = {path.name: path.stat().st_size for path in (DOCS / "pictures").glob("*.png")}
+    assert pictures.keys() >= {file_name(code) for code in FINDINGS}
+    assert len({file_name(code) for code in FINDINGS}) == len(FINDINGS)
+    assert sum(pictures.values()) < 4_000_000
+
+
+def test_picture_shows_a_signal(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    draw("CRBBB", tmp_path / "a.png")
+    draw("CRBBB", tmp_path / "b.png", seed=6)
+    first, second = (np.asarray(image.open(tmp_path / name).convert("L"), dtype=float) for name in ("a.png", "b.png"))
+    assert first.shape == second.shape
+    assert (first < 100).mean() > 0.005  # ink
+    assert (np.abs(first - second) > 60).mean() > 0.005  # another patient
