@@ -45,6 +45,7 @@ from deri.simulate import simulate
 from deri.store import Store, prepare
 
 LAYOUT = "mimic-iv-ecg"
+EPOCHS = {"frozen": 16, "tuned": 8}  # within twenty minutes on two cores at the default size
 MEMORIES: tuple[MemoryKind, ...] = ("tokens", "mixed", "aligned")
 SPARE = 1.08  # patients are held out whole: ask for a little more than is needed
 
@@ -98,7 +99,11 @@ def train(options: argparse.Namespace, model: Any, store: Store, memory: MemoryK
     """Train one writer, or go on, or find that it is done; what is known of it."""
     run = options.out / "writers" / f"{memory}-{options.encoder}-{seed}"
     config = load_config(
-        options.set, memory=memory, encoder=options.encoder, seed=seed, cache=str(options.out / "memory")
+        [f"epochs={EPOCHS[options.encoder]}", *options.set],
+        memory=memory,
+        encoder=options.encoder,
+        seed=seed,
+        cache=str(options.out / "memory"),
     )
     done = run / "done.json"
     if not done.is_file():
