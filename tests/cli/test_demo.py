@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from deri.cli.demo_steps import run_demo
 from deri.errors import DeriError
-from deri.evaluation.demo import run_demo
 
 
 class Ids(HTMLParser):
@@ -39,6 +41,13 @@ def test_a_short_demo_learns_and_its_page_is_whole(tmp_path: Path) -> None:
     # A third of the data and fewer epochs than `make demo`, whose own figures are higher.
     assert demo["macro_auroc"] > demo["macro_auroc_random"] + 0.1
     assert json.loads((out / "demo.json").read_text())["macro_auroc"] == demo["macro_auroc"]
+    reports = demo["reports"]
+    assert set(reports) == {"writer", "frequent", "neighbour", "template"}
+    # How good a writer of this size is, is for benchmarks/report_writer.py to say: here it must have learnt something.
+    assert reports["writer"]["bleu_4"] > reports["template"]["bleu_4"]
+    assert reports["writer"]["finding_f1_micro"] > reports["frequent"]["finding_f1_micro"]
+    written = pd.read_parquet(out / "results" / "reports-writer.parquet")
+    assert demo["reports_n"] == len(written) > 30
     html = (out / "index.html").read_text()
     page = Ids()
     page.feed(html)
@@ -47,6 +56,9 @@ def test_a_short_demo_learns_and_its_page_is_whole(tmp_path: Path) -> None:
     assert set(page.links) <= set(page.ids)
     assert "script" not in page.tags
     assert not re.search(r'(src|href)="https?://', html)
+    shown = [text for text in written["reference"] if escape(text) in html]
+    assert len(shown) >= 3
+    assert html.count("<tr><td>report writer</td>") == 1
     assert "not a medical device" in html.lower()
 
     (tmp_path / "mine").mkdir()

@@ -12,6 +12,7 @@ import pytest
 from deri.cli.main import main
 from deri.errors import DeriError
 from deri.generation import evaluate_reports, finding_scores, pair_scores, read_pairs
+from deri.generation.evaluate import paired_difference
 
 REFERENCES = [
     "Sinus rhythm. Normal ECG",
@@ -114,6 +115,33 @@ def test_subjects_are_drawn_whole() -> None:
     alone = evaluate_reports(references[:3], generated[:3], ["a"] * 3)
     assert alone["metrics"]["bleu_1"]["ci"] is None
     assert alone["findings"]["macro"]["ci"] is None
+
+
+def test_the_difference_of_two_systems_is_drawn_in_pairs() -> None:
+    rng = np.random.default_rng(1)
+    choices = ["sinus rhythm. lvh.", "sinus rhythm.", "atrial fibrillation. lvh."]
+    references, first, second = (list(rng.choice(choices, size=200)) for _ in range(3))
+    second[:100] = first[:100]  # half of the records have the same text from both
+    subjects = [str(i // 4) for i in range(200)]
+    both = [evaluate_reports(references, texts, subjects, draws=0) for texts in (first, second)]
+    found = paired_difference(references, first, second, subjects, draws=2000)
+    bleu = [result["metrics"]["bleu_4"]["value"] for result in both]
+    f1 = [result["findings"]["macro"]["f1"] for result in both]
+    assert found["bleu_4"]["value"] == pytest.approx(bleu[0] - bleu[1])
+    assert found["finding_f1"]["value"] == pytest.approx(f1[0] - f1[1])
+    drawn = []
+    for _ in range(600):
+        rows = np.concatenate([np.arange(4 * i, 4 * i + 4) for i in rng.integers(0, 50, 50)])
+        macro = [
+            finding_scores([references[i] for i in rows], [texts[i] for i in rows])["macro"]["f1"]
+            for texts in (first, second)
+        ]
+        drawn.append(macro[0] - macro[1])
+    assert found["finding_f1"]["ci"] == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.025)
+    same = paired_difference(references, first, first, subjects, draws=50)
+    assert same["bleu_4"] == {"value": 0.0, "ci": [0.0, 0.0]}
+    assert same["finding_f1"]["ci"] == [0.0, 0.0]
+    assert paired_difference(references, first, second, subjects, draws=0)["finding_f1"]["ci"] is None
 
 
 def test_missing_packages_leave_metrics_out(monkeypatch: pytest.MonkeyPatch) -> None:

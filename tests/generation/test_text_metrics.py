@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -67,6 +68,25 @@ def test_rouge_equals_rouge_score() -> None:
     scorer = rouge_score.RougeScorer(["rougeL"], use_stemmer=True)
     for reference, generated in zip(REFERENCES, GENERATED, strict=True):
         assert rouge_l(reference, generated) == scorer.score(target=reference, prediction=generated)["rougeL"].fmeasure
+
+
+def test_rouge_against_a_restatement() -> None:
+    pytest.importorskip("rouge_score")
+    stem = pytest.importorskip("nltk.stem.porter").PorterStemmer().stem
+
+    def words(text: str) -> list[str]:
+        found = re.split(r"[^a-z0-9]+", text.lower())
+        return [stem(word) if len(word) > 3 else word for word in found if word]
+
+    for reference, generated in zip(REFERENCES[:200], GENERATED[:200], strict=True):
+        a, b = words(reference), words(generated)
+        length = np.zeros((len(a) + 1, len(b) + 1), int)
+        for i, x in enumerate(a):
+            for j, y in enumerate(b):
+                length[i + 1, j + 1] = length[i, j] + 1 if x == y else max(length[i, j + 1], length[i + 1, j])
+        common = length[-1, -1]
+        expected = 2 * common / (len(a) + len(b)) if common else 0.0
+        assert rouge_l(reference, generated) == pytest.approx(expected)
 
 
 def test_rouge_by_hand() -> None:

@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deri.reports import clean_report
-from deri.reports.labeller import asserted, codes_to_findings, find_mentions, known_findings, label_report
+from deri.reports.labeller import (
+    asserted,
+    codes_to_findings,
+    find_mentions,
+    known_findings,
+    label_report,
+    sentence_ends,
+)
 from deri.simulate.phrases import STATEMENTS
 
 SENTENCES = [
@@ -61,6 +68,16 @@ SENTENCES = [
     ("ventrikuläre Extrasystole(n)", {"PVC": "present"}),
     ("supraventrikuläre Extrasystole(n)", {"PAC": "present"}),
     ("vorhofflimmern/-flattern", {"AFIB": "present"}),
+    # Strain is a change of repolarisation, a test that is asked for is no finding.
+    ("st segments are depressed. this may be due to lv strain or ischaemia.", {"STD_": "present", "ISC": "uncertain"}),
+    ("t waves are low. suggest exclude hypokalaemia.", {"LOWT": "present"}),
+    (
+        "prolonged qt, this may be due to a drug effect or an electrolyte disturbance",
+        {"LNGQT": "present", "EL": "uncertain"},
+    ),
+    ("vollständiger schenkelblock, rechts", {"CRBBB": "present"}),
+    ("schenkelblock unvollstaendig links", {"ILBBB": "present"}),
+    ("ospecifikt skänkelblock qt förlängd", {"IVCD": "present", "LNGQT": "present"}),
 ]
 
 
@@ -100,6 +117,11 @@ def test_the_strongest_certainty_of_a_report_counts() -> None:
 def test_a_cue_stays_in_its_sentence() -> None:
     assert label_report("There is no artefact. Atrial fibrillation") == {"AFIB": "present"}
     assert label_report("no artefact\nAtrial fibrillation") == {"AFIB": "present"}
+
+
+def test_sentence_ends() -> None:
+    text = "V.a. Infarkt. Sinusrhythmus\nkein vhf"
+    assert [text[:end] for end in sentence_ends(text)] == ["V.a. Infarkt.", "V.a. Infarkt. Sinusrhythmus\n"]
 
 
 def test_empty_and_wrong_input() -> None:
@@ -167,12 +189,12 @@ def _macro_f1(pairs: list[tuple[frozenset[str], frozenset[str]]], codes: list[st
 
 
 def test_agreement_with_the_statements_of_ptbxl(held_out: list[tuple[str, frozenset[str]]]) -> None:
-    # The measured figures of docs/labeller.md (0.702, rhythm 0.968), less 0.01. Cardiologists revised the statements
+    # The measured figures of docs/labeller.md (0.703, rhythm 0.968), less 0.01. Cardiologists revised the statements
     # from the tracing, not from the text: see there what no reader of the text alone can know.
     counts = Counter(code for _, coded in held_out for code in coded)
     frequent = [code for code, count in counts.items() if count >= 50]
     pairs = [(asserted(report), coded) for report, coded in held_out]
     assert (len(held_out), len(frequent)) == (5336, 31)
-    assert _macro_f1(pairs, frequent) >= 0.692
+    assert _macro_f1(pairs, frequent) >= 0.693
     rhythm = [code for code in ("SR", "SBRAD", "STACH", "SARRH", "AFIB") if code in frequent]
     assert _macro_f1(pairs, rhythm) >= 0.958

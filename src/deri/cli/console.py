@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from deri.errors import DeriError
 
@@ -61,3 +62,15 @@ def progress(label: str, every: float = 10.0) -> Iterator[Show]:
             say(f"{label}: {done}/{total}")
 
     yield line
+
+
+def task_summary(result: dict[str, Any], out: Path) -> str:
+    """What people read of the result of a task: the macro AUROC with its interval, and the notes."""
+    macro = result["macro_auroc"]
+    ci = f" (95 % CI {macro['ci'][0]:.3f}–{macro['ci'][1]:.3f})" if macro["ci"] else ""
+    value = "null" if macro["value"] is None else f"{macro['value']:.3f}{ci}"
+    lines = [
+        f"{result['task']} {result['split']}: macro AUROC {value} over {result['n_classes_scored']} of "
+        f"{result['n_classes']} classes, {result['n']} records of {result['n_patients']} patients → {out}"
+    ]
+    return "\n".join([*lines, *(f"  {note}" for note in result["notes"])])

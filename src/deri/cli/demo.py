@@ -13,12 +13,12 @@ from deri.cli.console import progress, say
 def demo(
     out: Annotated[Path, typer.Option(help="a demo of before in it is replaced")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    train_records: Annotated[int, typer.Option(min=200)] = 2400,
+    train_records: Annotated[int, typer.Option(min=200)] = 2600,
     test_records: Annotated[int, typer.Option(min=200)] = 800,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=3")] = None,
 ) -> None:
-    """Simulate, prepare, pre-train and classify without labels; writes a page of results."""
-    from deri.evaluation.demo import run_demo
+    """Simulate, prepare, pre-train, classify without labels, probe and write reports; with a page of results."""
+    from deri.cli.demo_steps import run_demo
 
     with progress("demo") as show:
         result = run_demo(
@@ -30,8 +30,12 @@ def demo(
             say=say,
             show=show,
         )
+    scores = result["reports"]
     print(
         f"zero-shot macro AUROC {result['macro_auroc']:.3f} over {result['findings']} simulated findings "
-        f"(random encoder {result['macro_auroc_random']:.3f}) in {result['seconds']['total']:.0f} s\n"
-        f"page: {out / 'index.html'}"
+        f"(random encoder {result['macro_auroc_random']:.3f})\n"
+        f"reports of {result['reports_n']} unseen patients' ECGs: finding F1 {scores['writer']['finding_f1']:.3f} "
+        f"(best baseline {max(s['finding_f1'] for name, s in scores.items() if name != 'writer'):.3f}), "
+        f"BLEU-4 {scores['writer']['bleu_4']:.3f}\n"
+        f"{result['seconds']['total']:.0f} s; page: {out / 'index.html'}"
     )

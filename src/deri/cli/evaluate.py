@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from deri.cli.console import progress, say
+from deri.cli.console import progress, say, task_summary
 from deri.errors import DeriError
 
 
@@ -68,7 +68,7 @@ def zeroshot(
             show=show,
         )
     write_json(out, result)
-    print(_summary(result, out))
+    print(task_summary(result, out))
 
 
 def retrieval(
@@ -135,7 +135,7 @@ def probe(
                 show=show,
             )
         write_json(out, result)
-        print(_summary(result, out))
+        print(task_summary(result, out))
         return
     with progress("probe: embedding") as show:
         result = probe_task(
@@ -152,7 +152,7 @@ def probe(
         )
     write_json(out, result)
     for one in result["fractions"].values() if "fractions" in result else [result]:
-        print(_summary(result | one | {"split": f"{one['fraction']:g} % → test"}, out))
+        print(task_summary(result | one | {"split": f"{one['fraction']:g} % → test"}, out))
 
 
 def finetune(
@@ -193,7 +193,7 @@ def finetune(
     loaded = load_model(model, device=device)
     with progress("finetune") as show:
         result = run(loaded, store, task, out, model_name=model, config=config, say=say, show=show)
-    print(_summary(result, out))
+    print(task_summary(result, out))
 
 
 def _fractions(text: str) -> list[float]:
@@ -204,14 +204,3 @@ def _fractions(text: str) -> list[float]:
     if any(not 0 < value <= 100 for value in values) or len(set(values)) < len(values):
         raise DeriError(f"--fraction {text}: give different percentages above 0 and up to 100")
     return values
-
-
-def _summary(result: dict[str, Any], out: Path) -> str:
-    macro = result["macro_auroc"]
-    ci = f" (95 % CI {macro['ci'][0]:.3f}–{macro['ci'][1]:.3f})" if macro["ci"] else ""
-    value = "null" if macro["value"] is None else f"{macro['value']:.3f}{ci}"
-    lines = [
-        f"{result['task']} {result['split']}: macro AUROC {value} over {result['n_classes_scored']} of "
-        f"{result['n_classes']} classes, {result['n']} records of {result['n_patients']} patients → {out}"
-    ]
-    return "\n".join([*lines, *(f"  {note}" for note in result["notes"])])

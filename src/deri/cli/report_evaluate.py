@@ -153,7 +153,7 @@ def classify(
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Score generated reports as a multi-label classifier of a task."""
-    from deri.cli.evaluate import _summary
+    from deri.cli.console import task_summary
     from deri.files import write_json
     from deri.generation.classifier_table import classify_reports
     from deri.generation.pairs import read_pairs
@@ -170,7 +170,7 @@ def classify(
         loaded, store, task, *tables, model_name=model, by=by.value, prompts=prompts, seed=seed, draws=draws
     )
     write_json(out, result)
-    print(_summary(result, out))
+    print(task_summary(result, out))
     if result["macro_f1"] is not None:
         print(f"  macro F1 {result['macro_f1']:.3f}, accuracy {result['accuracy']:.3f}")
 

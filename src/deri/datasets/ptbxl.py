@@ -39,7 +39,7 @@ def open_ptbxl(root: Path, *, limit: int | None, splits: Path | None) -> Dataset
     columns = ["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_hr"]
     rows = read_table(root / DATABASE, _WHAT, columns)
     rows = rows.iloc[sort_keys(rows["ecg_id"]).sort_values(kind="stable").index].reset_index(drop=True)
-    classes_of = _read_statements(root / STATEMENTS)
+    classes_of = read_statements(root / STATEMENTS)
     verdicts = Verdicts(len(rows))
     refuse = verdicts.refuse
     refuse(rows["ecg_id"].isna(), "missing_record_id", f"{DATABASE} has a row without ecg_id")
@@ -87,7 +87,7 @@ def open_ptbxl(root: Path, *, limit: int | None, splits: Path | None) -> Dataset
     return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1, notes=notes)
 
 
-def _read_statements(path: Path) -> dict[str, dict[str, str | None]]:
+def read_statements(path: Path) -> dict[str, dict[str, str | None]]:
     """Statement code → task → its class in that task, or None. Codes in the order of the file."""
     table = read_table(path, _WHAT, [*_FLAGS, "diagnostic_class", "diagnostic_subclass"])
     # The code column has no name in the release; pandas calls it "Unnamed: 0".

@@ -140,10 +140,10 @@ def class_findings(task: str, classes: Sequence[str]) -> dict[str, set[str]]:
 
 @cache
 def _statement_classes() -> dict[str, dict[str, str | None]]:
-    from deri.datasets.ptbxl import _read_statements
+    from deri.datasets.ptbxl import read_statements
 
     with resources.as_file(resources.files("deri.datasets").joinpath("data/scp_statements.csv")) as path:
-        return _read_statements(path)
+        return read_statements(path)
 
 
 def _scorer(

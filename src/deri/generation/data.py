@@ -95,10 +95,10 @@ def sentences(text: str) -> list[dict[str, Any]]:
 
     Sentences and findings are those of :mod:`deri.reports.labeller`, which reads the whole text: a negation counts.
     """
-    from deri.reports.labeller import _rules, find_mentions
+    from deri.reports.labeller import find_mentions, sentence_ends
 
     mentions = [m for m in find_mentions(text) if m.certainty != "absent"]
-    ends = [match.end() for match in _rules().sentence.finditer(text)]
+    ends = sentence_ends(text)
     out = []
     for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
         part = text[start:end].strip()

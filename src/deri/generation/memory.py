@@ -23,7 +23,7 @@ from deri.models.layers import masked_mean
 from deri.models.vit import ViT1d
 from deri.store import Store
 
-VERSION = 1
+VERSION = 2
 _BATCH = 128
 Show = Callable[[int, int], None]
 
@@ -35,9 +35,10 @@ def memory_of(
 
     * ``aligned``: the aligned ECG embedding, one vector (MERL: its embedding at unit length).
     * ``mixed``: the inference embedding, one vector, not scaled to unit length (MERL has no other than its own).
-    * ``tokens``: the tokens that the inference embedding is made of, then that embedding as one vector more. The
-      decoder's reading of the whole recording is in no single token, and costs one vector. A MERL on a ViT has
-      patches of another width than its embedding; there the patches are all.
+    * ``tokens``: the tokens of the backbone, then the inference embedding as one vector more. The tokens are those
+      before token attention: that layer has no residual connection, so that behind it every token is an average over
+      the recording. The decoder's reading of the whole recording is in no single token, and costs one vector. A MERL
+      on a ViT has patches of another width than its embedding; there the patches are all.
 
     Args:
         model: the encoder, in the mode that is wanted.
@@ -49,11 +50,13 @@ def memory_of(
         (B, m, d) and a mask (B, m), True where a vector counts, or None where all do.
     """
     if isinstance(model, DERI):
-        tokens, mask = model.attended_tokens(ecg, valid)
+        mask = model.token_mask(valid, ecg.shape[-1])
+        tokens = model.ecg_tokens(ecg, mask)
+        attended = model.attend(tokens, mask)
         if kind == "aligned":
-            return masked_mean(F.normalize(tokens, dim=-1), mask).unsqueeze(1), None
+            return masked_mean(F.normalize(attended, dim=-1), mask).unsqueeze(1), None
         # model.ecg_embedding would run the backbone once more for the same sum.
-        mixed = (masked_mean(tokens, mask) + model.text_projection(model._decode_text(tokens, mask))).unsqueeze(1)
+        mixed = (masked_mean(attended, mask) + model.text_projection(model._decode_text(attended, mask))).unsqueeze(1)
         return (mixed, None) if kind == "mixed" else _and_one(tokens, mixed, mask)
     if isinstance(model, MERL) and kind == "tokens":
         mask = model.token_mask(valid, ecg.shape[-1])

@@ -12,7 +12,8 @@ from deri.errors import DeriError
 from deri.training.log import drop_lines
 from deri.training.state import Named, read_state, restore_moments, write_state
 
-VERSION = 1
+VERSION = 2
+"""2: the memory ``tokens`` holds the tokens before token attention."""
 
 
 @dataclass

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from deri.generation.confidence import Confidence, Reviewed
 
 FORMAT = "deri-report-writer"
-VERSION = 1
+VERSION = 2
+"""2: the memory ``tokens`` holds the tokens before token attention."""
 ENCODER_DIR = "encoder"
 CONFIDENCE_FILE = "confidence.json"
 Show = Callable[[int, int], None]

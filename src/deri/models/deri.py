@@ -141,10 +141,12 @@ class DERI(EcgTextModel):
     def attended_tokens(self, ecg: Tensor, valid_samples: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Tokens that the inference embedding is made of: (B, n_tokens, d), and their mask or None."""
         mask = self.token_mask(valid_samples, ecg.shape[-1])
-        tokens = self.token_attention(self.ecg_tokens(ecg, mask), mask)
-        if self.config.inference.normalise_tokens:
-            tokens = F.normalize(tokens, dim=-1)
-        return tokens, mask
+        return self.attend(self.ecg_tokens(ecg, mask), mask), mask
+
+    def attend(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What token attention makes of the ECG tokens (B, n_tokens, d), at inference."""
+        attended: Tensor = self.token_attention(tokens, mask)
+        return F.normalize(attended, dim=-1) if self.config.inference.normalise_tokens else attended
 
     def text_embedding(self, features: TextFeatures) -> Tensor:
         """Mixed (default) or aligned embedding of texts: (B, d)."""

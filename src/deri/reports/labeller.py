@@ -265,6 +265,14 @@ def find_mentions(text: str) -> list[Mention]:
     return list(_mentions(text))
 
 
+def sentence_ends(text: str) -> list[int]:
+    """Where the sentences of ``text`` end, their full stop included; what comes after the last one is a sentence too.
+
+    A full stop after a known abbreviation ends none; a line break does.
+    """
+    return [match.end() for match in _rules().sentence.finditer(text)]
+
+
 def label_report(text: str) -> dict[str, Certainty]:
     """The findings that ``text`` names, each with its strongest certainty, in the order of the table.
 

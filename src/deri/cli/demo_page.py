@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from deri._version import __version__
+from deri.cli.demo_reports import NAMES, DemoReports, flag_words
 from deri.ecg import plot_ecg
 from deri.files import write_text
 from deri.training.log import read_metrics
 
 _STYLE = """
-:root { --ink: #1c2430; --soft: #5b6675; --line: #dfe4ea; --good: #14756b; --plain: #9aa5b1; }
+:root { --ink: #1c2430; --soft: #5b6675; --line: #dfe4ea; --good: #14756b; --plain: #9aa5b1; --bad: #a33a2a; }
 * { box-sizing: border-box; }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); }
 body { margin: 0 auto; max-width: 1080px; padding: 2rem 1rem; }
@@ -29,7 +30,8 @@ p.soft, td.soft, figcaption { color: var(--soft); }
 figure { margin: 0 0 1.4rem; } figure svg { width: 100%; height: auto; display: block; }
 table { margin-bottom: 2rem; border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.n, th.n { text-align: right; white-space: nowrap; } td.hit { color: var(--good); font-weight: 600; }
+td.n, th.n { text-align: right; white-space: nowrap; } td.hit, span.true { color: var(--good); font-weight: 600; }
+span.false { color: var(--bad); } td small { color: var(--soft); display: block; }
 """
 
 
@@ -40,6 +42,7 @@ def write_page(
     probes: dict[str, dict[str, Any]],
     headline: dict[str, Any],
     examples: list[dict[str, Any]],
+    reports: DemoReports,
 ) -> None:
     """Write the demo's page.
 
@@ -48,8 +51,9 @@ def write_page(
         run: run directory, for its metrics.
         results: zero-shot results by ``MODEL/TASK`` with models ``deri`` and ``random``.
         probes: linear probes by ``MODEL/TASK``, then by percentage of the training records.
-        headline: what :func:`deri.evaluation.demo.run_demo` found.
+        headline: what :func:`deri.cli.demo_steps.run_demo` found.
         examples: recordings (``ecg``) with ``report``, ``truth`` and scored ``texts``.
+        reports: generated reports beside the true ones.
     """
     metrics = read_metrics(run)
     main, random = results["deri/labels"], results["random/labels"]
@@ -85,6 +89,7 @@ def write_page(
         "<h2>Three recordings and the texts that score highest</h2><p class=soft>The first recording of each of three "
         "findings. Bold: true of the recording. Scores are cosines; they rank, they are not probabilities.</p>",
         *(_example(example) for example in examples),
+        *_reports(reports),
     ]
     html = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>DERI demo</title>'
@@ -218,3 +223,50 @@ def _example(example: dict[str, Any]) -> str:
     )
     caption = f"Record {example['record']}. True findings: {', '.join(example['truth'])}. Report: {example['report']}"
     return f"{_figure(svg, caption)}<table>{rows}</table>"
+
+
+def _reports(reports: DemoReports) -> list[str]:
+    writer = reports.systems["writer"]
+    macro = writer["findings"]["macro"]
+    return [
+        "<h2>Generated reports</h2><p class=soft>A small writer, trained from scratch on "
+        f"{reports.trained} reports and the frozen encoder's tokens, wrote the reports of {reports.n} ECGs of patients "
+        "that neither it nor the encoder has seen. Findings are read by a rule-based labeller, independent of the "
+        f"model; F1 is the mean over the {macro['findings']} findings that at least {macro['min_count']} of the true "
+        "reports assert.</p>",
+        _system_table(reports),
+        "<p class=soft>The first test ECG of each of a few findings. Green: the true report asserts it too; red: it "
+        "does not. A flag marks a finding that the text asserts and the ECG model scores low: "
+        f"{escape(flag_words(writer['flags']))}. Drafts for research, no diagnosis.</p>",
+        _report_table(reports.examples),
+    ]
+
+
+def _system_table(reports: DemoReports) -> str:
+    rows = []
+    for name, result in reports.systems.items():
+        metrics, macro = result["metrics"], result["findings"]["macro"]
+        cells = [_score(metrics["bleu_4"]), _score(metrics["rouge_l"]) if "rouge_l" in metrics else "–"]
+        cells += [_score({"value": macro["f1"], "ci": macro["ci"]}), f"{result['findings']['micro']['f1']:.3f}"]
+        rows.append(f"<tr><td>{escape(NAMES[name])}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    heads = ("BLEU-4 (95 % CI)", "ROUGE-L (95 % CI)", "finding F1 (95 % CI)", "micro F1")
+    head = "".join(f"<th class=n>{text}</th>" for text in heads)
+    return f"<table><tr><th>system</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _score(entry: dict[str, Any]) -> str:
+    ci = f" ({entry['ci'][0]:.3f}–{entry['ci'][1]:.3f})" if entry["ci"] else ""
+    return f"{entry['value']:.3f}{ci}"
+
+
+def _report_table(examples: list[dict[str, Any]]) -> str:
+    rows = []
+    for example in examples:
+        text = " ".join(f"<span class={part['kind']}>{escape(part['text'])}</span>" for part in example["sentences"])
+        notes = [("flagged", example["flags"]), ("missed", example["missed"])]
+        text += "".join(f"<small>{what}: {escape(', '.join(items))}</small>" for what, items in notes if items)
+        rows.append(
+            f"<tr><td class=soft>{escape(str(example['record']))}</td><td>{escape(example['reference'])}</td>"
+            f"<td>{text or '(empty)'}</td></tr>"
+        )
+    return f"<table><tr><th>record</th><th>true report</th><th>generated report</th></tr>{''.join(rows)}</table>"

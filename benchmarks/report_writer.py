@@ -1,0 +1,265 @@
+"""Report writers against the baselines on simulated patients that no model has seen. Prints one JSON object.
+
+    python benchmarks/report_writer.py --model deri-sim --out DIR [--records 14000] [--test-records 2000]
+        [--memory tokens mixed aligned] [--seeds 1] [--encoder frozen] [--set KEY=VALUE …]
+
+Simulates the layout of MIMIC-IV-ECG, holds out patients for validation and for the test, trains a ``scratch`` writer
+for each memory and seed (KEY=VALUE as in ``deri report train``), and scores it beside the three baselines of
+``deri report baselines``: BLEU-4, ROUGE-L, findings by the rule-based labeller (macro over findings that at least
+``--min-count`` test reports assert), with 95 % intervals by patient, and paired differences in the same draws.
+``train_seconds`` is all that ``deri report train`` does, the encoding of the training records included, and counts
+every session of a run that was stopped and resumed. The length penalty of the beam search is chosen on the val split.
+
+What is done stays in DIR: run it again and it goes on where it was. Give the model other patients than it was trained
+on: ``--seed`` draws them (100; the built-in model was trained on those of seed 0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from deri.datasets import open_dataset
+from deri.evaluation.embed import Features
+from deri.files import write_json
+from deri.generation.baselines import KINDS, baseline_reports
+from deri.generation.config import MemoryKind, load_config
+from deri.generation.data import generated_table, rows_with_report, store_columns
+from deri.generation.evaluate import evaluate_reports, paired_difference
+from deri.generation.pairs import write_table
+from deri.generation.train import train_writer
+from deri.generation.writer import ReportWriter
+from deri.models import load_model
+from deri.simulate import simulate
+from deri.store import Store, prepare
+
+LAYOUT = "mimic-iv-ecg"
+EPOCHS = {"frozen": 16, "tuned": 8}  # within twenty minutes on two cores at the default size
+MEMORIES: tuple[MemoryKind, ...] = ("tokens", "mixed", "aligned")
+SPARE = 1.08  # patients are held out whole: ask for a little more than is needed
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def store_of(options: argparse.Namespace) -> Store:
+    """The simulated store, made unless it is there."""
+    place = options.out / f"{LAYOUT}-{options.records}-{options.test_records}-{options.seed}"
+    if not (place / "store" / "store.json").is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        simulate(LAYOUT, options.records, place / "source", seed=options.seed)
+        dataset = open_dataset(LAYOUT, place / "source")
+        dataset.test_fraction = min(0.5, SPARE * options.test_records / options.records)
+        dataset.val_fraction = 0.05
+        prepare(dataset, place / "store", workers=options.threads, seed=options.seed)
+        shutil.rmtree(place / "source")
+    return Store.open(place / "store")
+
+
+class Watch:
+    """Seconds of work in a file, so that a killed session counts too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+        self.started = self.saved = time.perf_counter()
+
+    def show(self, _done: int, _total: int) -> None:
+        if time.perf_counter() - self.saved > 5:
+            self.save()
+
+    def save(self) -> float:
+        self.saved = time.perf_counter()
+        seconds = self.before + self.saved - self.started
+        write_json(self.path, {"seconds": seconds})
+        return seconds
+
+
+def made(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table in ``path``; made and written unless it is there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(make(), path)
+    return pd.read_parquet(path)
+
+
+def train(options: argparse.Namespace, model: Any, store: Store, memory: MemoryKind, seed: int) -> dict[str, Any]:
+    """Train one writer, or go on, or find that it is done; what is known of it."""
+    run = options.out / "writers" / f"{memory}-{options.encoder}-{seed}"
+    config = load_config(
+        [f"epochs={EPOCHS[options.encoder]}", *options.set],
+        memory=memory,
+        encoder=options.encoder,
+        seed=seed,
+        cache=str(options.out / "memory"),
+    )
+    done = run / "done.json"
+    if not done.is_file():
+        run.mkdir(parents=True, exist_ok=True)
+        watch = Watch(run / "seconds.json")
+        train_writer(
+            model, store, run, config, model_name=options.model, resume=True, device="cpu", say=say, show=watch.show
+        )
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        val = [line for line in lines if line["split"] == "val"]
+        best = min(val, key=lambda line: line["loss"])
+        write_json(
+            done,
+            {
+                "train_seconds": round(watch.save(), 1),
+                "val_loss": best["loss"],
+                "best_epoch": best["epoch"],
+                "epochs": len(val),
+                "config": config.model_dump(exclude={"cache"}),
+            },
+        )
+    known: dict[str, Any] = json.loads(done.read_text())
+    if known["config"] != config.model_dump(mode="json", exclude={"cache"}):
+        sys.exit(f"{run} was trained with another configuration: name another --out, or remove it")
+    return known | {"run": str(run)}
+
+
+def choose_decoding(options: argparse.Namespace, store: Store, run: str) -> dict[str, Any]:
+    """The length penalty with the highest BLEU-4 + macro finding-F1 on the val split; tried once per writer."""
+    path = Path(run) / "decoding.json"
+    tried: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    rows, _ = rows_with_report(store, "val")
+    references = store_columns(store, rows)["reference"]
+    writer = None
+    for penalty in options.length_penalty if len(options.length_penalty) > 1 else ():
+        key = f"{options.beams} {penalty:g}"
+        if key not in tried:
+            writer = writer or ReportWriter.from_pretrained(run)
+            texts = writer.generate_store(store, rows, beams=options.beams, length_penalty=penalty).texts
+            found = evaluate_reports(references, texts, draws=0, min_count=5)
+            tried[key] = found["metrics"]["bleu_4"]["value"] + (found["findings"]["macro"]["f1"] or 0.0)
+            write_json(path, tried)
+            say(f"{Path(run).name}: beams and length penalty {key}: {tried[key]:.3f} on val")
+    best = max(options.length_penalty, key=lambda penalty: tried.get(f"{options.beams} {penalty:g}", 0.0))
+    return {"beams": options.beams, "length_penalty": best}
+
+
+def row(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the table, of all that is known of a system."""
+    findings = result["findings"]
+    return {
+        **{name: result["metrics"][name] for name in ("bleu_4", "rouge_l") if name in result["metrics"]},
+        "corpus_bleu": result["corpus_bleu"],
+        "finding_f1": {"value": findings["macro"]["f1"], "ci": findings["macro"]["ci"]},
+        "findings": findings["macro"]["findings"],
+        "finding_f1_micro": findings["micro"]["f1"],
+        "per_finding": {
+            code: {name: entry[name] for name in ("n", "precision", "recall", "f1")}
+            for code, entry in findings["per_finding"].items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the writers, e.g. epochs=12")
+    parser.add_argument("--model", required=True, help="ECG model: directory, run, built-in name, random:RECIPE")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--records", type=int, default=14_000)
+    parser.add_argument("--test-records", type=int, default=2_000)
+    parser.add_argument("--memory", nargs="+", choices=MEMORIES, default=list(MEMORIES))
+    parser.add_argument("--seeds", type=int, default=1, help="writers of each memory")
+    parser.add_argument("--encoder", choices=("frozen", "tuned"), default="frozen")
+    parser.add_argument("--beams", type=int, default=6)
+    parser.add_argument("--length-penalty", nargs="+", type=float, default=[1.0, 2.0, 3.0], help="chosen on val")
+    parser.add_argument("--min-count", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=100, help="of the simulated patients")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = store_of(options)
+    rows, _ = rows_with_report(store, "test")
+    if len(rows) < options.test_records:
+        sys.exit(f"only {len(rows)} test records have a report, {options.test_records} are wanted: raise --records")
+    columns = store_columns(store, rows)
+
+    def table(texts: list[str]) -> pd.DataFrame:
+        return generated_table(columns, texts)
+
+    model = load_model(options.model)
+    features = Features(model, store)
+    texts: dict[str, list[str]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        path = options.out / "generated" / f"{kind}.parquet"
+        found = made(
+            path, lambda kind=kind: table(baseline_reports(model, store, rows, (kind,), features=features)[kind])
+        )
+        texts[kind] = list(found["generated"])
+    for memory in options.memory:
+        for seed in range(options.seeds):
+            name = f"{memory}-{seed}"
+            # A tuned encoder is changed by its training: every run starts with the given one.
+            own = load_model(options.model) if options.encoder == "tuned" else model
+            about[name] = train(options, own, store, memory, seed)
+            chosen = choose_decoding(options, store, about[name]["run"])
+            about[name]["decoding"] = chosen
+            label = f"{name}-{options.encoder}-{chosen['beams']}-{chosen['length_penalty']:g}"
+            path = options.out / "generated" / f"{label}.parquet"
+            started = time.perf_counter()
+
+            def write(run: str = about[name]["run"], chosen: dict[str, Any] = chosen) -> pd.DataFrame:
+                writer = ReportWriter.from_pretrained(run)
+                beams, penalty = chosen["beams"], chosen["length_penalty"]
+                return table(writer.generate_store(store, rows, beams=beams, length_penalty=penalty).texts)
+
+            known = path.is_file()
+            texts[name] = list(made(path, write)["generated"])
+            if not known:
+                say(f"{name}: {len(rows)} reports written in {time.perf_counter() - started:.0f} s")
+    references, subjects = columns["reference"], columns["subject"]
+    scoring = {"min_count": options.min_count, "draws": options.draws}
+    systems = {
+        name: row(evaluate_reports(references, generated, subjects, **scoring)) | about.get(name, {})
+        for name, generated in texts.items()
+    }
+    names = [name for name in texts if name not in KINDS]
+    pairs = [(names[0], kind) for kind in KINDS] if names else []
+    pairs += [(f"{a}-{s}", f"{b}-{s}") for a, b in itertools.pairwise(options.memory) for s in range(options.seeds)]
+    result = {
+        "model": options.model,
+        "records": {split: len(rows_with_report(store, split)[0]) for split in ("train", "val", "test")},
+        "test_patients": len(set(subjects)),
+        "min_count": options.min_count,
+        "beams": options.beams,
+        "threads": options.threads,
+        "systems": systems,
+        "mean_of_seeds": {
+            memory: {
+                "bleu_4": float(np.mean([systems[f"{memory}-{s}"]["bleu_4"]["value"] for s in range(options.seeds)])),
+                "finding_f1": float(
+                    np.mean([systems[f"{memory}-{s}"]["finding_f1"]["value"] for s in range(options.seeds)])
+                ),
+                "val_loss": float(np.mean([systems[f"{memory}-{s}"]["val_loss"] for s in range(options.seeds)])),
+            }
+            for memory in options.memory
+        },
+        "differences": {
+            f"{a} − {b}": paired_difference(references, texts[a], texts[b], subjects, **scoring) for a, b in pairs
+        },
+    }
+    write_json(options.out / "table.json", result)
+    print(json.dumps(result, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
