@@ -112,10 +112,23 @@ def test_early_ptb_header_over_real_samples(ecg_real: Path, tmp_path: Path) -> N
     assert "2e+06/mV" in ecg.metadata["warnings"]["gain_corrected"]
 
 
-def test_ludb_gains_are_flagged(ecg_real: Path) -> None:
+def test_ludb_gains_are_flagged_and_made_one_by_standardising(ecg_real: Path) -> None:
     done = standardise(read_ecg(ecg_real / "ludb" / "1"))
-    assert "inconsistent_gains" in done.flags
+    assert {"inconsistent_gains", "common_gain"} <= set(done.flags)
+    digital = np.fromfile(ecg_real / "ludb" / "1.dat", "<i2").reshape(-1, 12)[:5000].T
+    baseline = [
+        int(line.split("(")[1].split(")")[0]) for line in (ecg_real / "ludb" / "1.hea").read_text().splitlines()[1:13]
+    ]
+    np.testing.assert_allclose(done.signal, (digital - np.array(baseline)[:, None]) / 1000, atol=2e-5)
     assert "Rhythm: Sinus bradycardia." in read_ecg(ecg_real / "ludb" / "1").metadata["dx"]
+
+
+def test_every_ludb_recording_obeys_einthoven_once_standardised(ecg_real: Path) -> None:
+    for path in sorted((ecg_real / "ludb").glob("*.hea")):
+        signal = standardise(read_ecg(path)).signal
+        signal = signal - signal.mean(axis=1, keepdims=True)
+        assert np.abs(signal[0] + signal[2] - signal[1]).max() < 0.01, path.name
+        assert np.abs(signal[3:6].sum(axis=0)).max() < 0.02, path.name
 
 
 def test_twins_at_100_and_500_hertz_agree(ecg_real: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from deri.ecg import LEADS, canonical_lead, read_ecg
 from deri.ecg.formats import wfdb as reader
+from deri.ecg.gains import with_common_gain
 from deri.errors import ReadError
 
 Write = Callable[..., Path]
@@ -148,8 +149,13 @@ def test_length_is_inferred_where_the_header_has_none(tmp_path: Path, write_reco
 
 def test_gains_that_break_einthoven_are_reported(tmp_path: Path, write_record: Write, digital: np.ndarray) -> None:
     each_on_its_own = [f"{np.ptp(digital[:, i])}/mV" for i in range(12)]
-    warnings = read_ecg(write_record(tmp_path, "r", digital, gain=each_on_its_own)).metadata["warnings"]
-    assert list(warnings) == ["inconsistent_gains"]
+    ecg = read_ecg(write_record(tmp_path, "r", digital, gain=each_on_its_own))
+    assert list(ecg.metadata["warnings"]) == ["inconsistent_gains"]
+    np.testing.assert_allclose(np.ptp(ecg.signal, axis=1), 1.0, rtol=1e-5)  # as the header says
+    once = with_common_gain(ecg)
+    np.testing.assert_allclose(once.signal, digital.T / 1000, rtol=1e-5, atol=1e-6)
+    assert list(once.metadata["warnings"]) == ["inconsistent_gains", "common_gain"]
+    assert with_common_gain(once) is once
     scaled = digital.copy()
     scaled[:, 1] //= 2  # really recorded with half the gain: consistent
     gains = ["1000/mV"] * 12

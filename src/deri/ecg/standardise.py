@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from deri.ecg.gains import with_common_gain
 from deri.ecg.leads import LEADS
 from deri.ecg.recording import ECG
 from deri.errors import DeriError, ReadError
@@ -69,7 +70,8 @@ def standardise(
 ) -> Standardised:
     """Repair gaps, resample, then crop or pad. Of a long recording this is the first window.
 
-    The rules, in order:
+    Gains that the samples refute are replaced by one for all leads before anything else (``common_gain``, see
+    :func:`deri.ecg.gains.with_common_gain`). The rules, in order:
 
     1. *Part used.* The first ``samples / fs`` seconds (plus the few samples the resampling filter looks ahead). What
        comes later is not looked at. A recording shorter than 2 s is refused (``too_short``), as is a sampling rate
@@ -99,7 +101,7 @@ def standardise(
         ReadError: with the reasons above.
         DeriError: an unknown ``repair``.
     """
-    _check(ecg, repair)
+    ecg = _checked(ecg, repair)
     return _window(ecg, 0, 0, fs, samples, repair, min_leads)
 
 
@@ -129,7 +131,7 @@ def standardise_windows(
         ReadError: no window can be used; the reason is the first one's.
         DeriError: an unknown ``repair``.
     """
-    _check(ecg, repair)
+    ecg = _checked(ecg, repair)
     seconds = samples / fs
     first: ReadError | None = None
     usable = False
@@ -165,7 +167,7 @@ def choose_windows(count: int, wanted: int | None) -> Sequence[int]:
     return [i * count // wanted for i in range(wanted)]
 
 
-def _check(ecg: ECG, repair: str) -> None:
+def _checked(ecg: ECG, repair: str) -> ECG:
     if repair not in ("lead", "published"):
         raise DeriError(f"unknown repair rule {repair!r}; choose lead or published")
     if not MIN_FS <= ecg.fs <= MAX_FS:
@@ -174,6 +176,7 @@ def _check(ecg: ECG, repair: str) -> None:
         raise ReadError(
             f"{_name(ecg)}: {ecg.duration:.2f} s are too short; at least {MIN_SECONDS:g} s are needed", "too_short"
         )
+    return with_common_gain(ecg)
 
 
 def _window(ecg: ECG, number: int, start: int, fs: float, samples: int, repair: str, min_leads: int) -> Standardised:

@@ -65,7 +65,8 @@ SUSPICIONS = {
     "unclosed_recording": "The recorder stated no length; complete data records were read.",
     "inconsistent_header": "The header contradicts itself about where the samples begin.",
     "decoder_note": "The decoder of the format remarked something.",
-    "inconsistent_gains": "The leads' gains contradict Einthoven's law: shapes are right, voltages are not.",
+    "inconsistent_gains": "The leads' gains in the header contradict Einthoven's law.",
+    "common_gain": "One gain for all leads, 1000 units per mV, stands in for the header's contradicting ones.",
 }
 """First part of a flag in the column ``quality`` → sentence: what may make a recording unfit."""
 

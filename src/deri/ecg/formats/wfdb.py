@@ -65,15 +65,21 @@ def read_wfdb(path: str) -> ECG:
             warnings["surplus_data"] = f"the signal files have {digital.surplus} samples more than the header describes"
     _verify_checksums(frames, columns, kept, warnings)
     present = _to_millivolt(frames, columns, no_sample, *scaling)
-    if plan.recorded[:3] == (0, 1, 2):
-        _check_einthoven(frames[:, columns[:3]], present[:3], kept, warnings)
+    proven_wrong: dict[str, Any] = {}
+    if plan.recorded[:3] == (0, 1, 2) and not _einthoven_holds(frames[:, columns[:3]], present[:3], kept):
+        warnings["inconsistent_gains"] = (
+            "the samples of I, II and III obey Einthoven's law (I + III = II) before the header's gains, not after: "
+            "the gains scale each lead on its own, so amplitudes cannot be compared between leads"
+        )
+        gains = scaling[0][:, 0].tolist()
+        proven_wrong = {"header_gains": {LEADS[row]: gain for row, gain in zip(plan.recorded, gains, strict=True)}}
     if len(plan.recorded) == len(LEADS):
         signal = present
     else:
         signal = np.empty((len(LEADS), present.shape[1]), dtype=np.float32)
         signal[list(plan.recorded)] = present
         complete(signal, plan)
-    return ECG(signal, fs, _metadata(path, header, plan, warnings))
+    return ECG(signal, fs, _metadata(path, header, plan, warnings) | proven_wrong)
 
 
 def _load_header(path: str) -> Header:
@@ -281,24 +287,19 @@ def _column_sums(frames: np.ndarray) -> list[int]:
     return [int(value) for value in total]
 
 
-def _check_einthoven(
-    frames: np.ndarray, millivolt: np.ndarray, kept: list[SignalLine], warnings: dict[str, str]
-) -> None:
-    """Warn where gains that differ between I, II and III break I + III = II, which the samples themselves keep.
+def _einthoven_holds(frames: np.ndarray, millivolt: np.ndarray, kept: list[SignalLine]) -> bool:
+    """False where gains that differ between I, II and III break I + III = II, which the samples themselves keep.
 
     Args:
         frames: digital samples (n, 3).
         millivolt: the same, (3, n) in mV.
+        kept: the header's lines of the leads.
     """
     if kept[0].gain == kept[1].gain == kept[2].gain:
-        return
+        return True
     counts = frames.T.astype(np.float32)
     digital_residual = np.ptp(counts[0] + counts[2] - counts[1])
-    if digital_residual <= 6 and np.ptp(millivolt[0] + millivolt[2] - millivolt[1]) > 0.05:
-        warnings["inconsistent_gains"] = (
-            "the samples of I, II and III obey Einthoven's law (I + III = II) before the header's gains, not after: "
-            "the gains scale each lead on its own, so amplitudes cannot be compared between leads"
-        )
+    return not (digital_residual <= 6 and np.ptp(millivolt[0] + millivolt[2] - millivolt[1]) > 0.05)
 
 
 def _read_segments(path: str, header: Header) -> ECG:
