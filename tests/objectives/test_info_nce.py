@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from deri.models import Output
 from deri.objectives import PairObjective, info_nce, pair_terms
+from deri.objectives.pairs import entailed
 from deri.recipes import Objective
 
 
@@ -113,3 +114,60 @@ def test_a_trained_temperature_starts_where_the_recipe_says_and_learns(loss: str
     assert float(grads["log_scales.alignment"]) != 0
     assert grads["log_scales.text_reconstruction"] is None
     assert any(name.startswith("biases.") for name in grads) == (loss == "sigmoid")
+
+
+def restated_pairs(a: np.ndarray, b: np.ndarray, temperature: float, same: np.ndarray, positive: bool) -> float:
+    """Both directions with loops; ``same[i, j]``: row i of ``a`` goes with row j of ``b``, too."""
+    a = a / np.linalg.norm(a, axis=1, keepdims=True)
+    b = b / np.linalg.norm(b, axis=1, keepdims=True)
+    n, total = len(a), 0.0
+    for x, y, go in ((a, b, same), (b, a, same.T)):
+        for i in range(n):
+            own = [j for j in range(n) if j == i or (positive and go[i, j])]
+            counted = [j for j in range(n) if j == i or positive or not go[i, j]]
+            log_sum = np.log(sum(np.exp(x[i] @ y[j] / temperature) for j in counted))
+            total += float(np.mean([log_sum - x[i] @ y[j] / temperature for j in own])) / n
+    return total
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(2, 7), seed=st.integers(0, 1000), positive=st.booleans())
+def test_pairs_that_go_together_one_way(n: int, seed: int, positive: bool) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, n, 3))
+    same = rng.random((n, n)) < 0.3
+    rule = "positive" if positive else "ignore"
+    actual = info_nce(torch.tensor(a), torch.tensor(b), 0.5, torch.tensor(same), same_group=rule)
+    assert float(actual) == pytest.approx(restated_pairs(a, b, 0.5, same, positive), rel=1e-4)
+
+
+SR, AFIB, LVH = 1, 2, 4
+
+
+def test_a_text_that_names_nothing_new_is_shared() -> None:
+    # text shown, whole report
+    pairs = [(SR, SR | LVH), (SR | LVH, SR | LVH), (AFIB, AFIB), (0, 0), (LVH, AFIB | LVH)]
+    assert entailed(torch.tensor(pairs)).int().tolist() == [
+        [1, 1, 0, 0, 1],
+        [1, 1, 0, 0, 1],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 1, 0, 1],
+    ]
+
+
+@pytest.mark.parametrize("rule", ["ignore", "positive"])
+def test_terms_with_findings_turn_the_pairs_with_the_text(rule: str) -> None:
+    out = output()
+    findings = torch.tensor([(SR, SR | LVH), (SR | LVH, SR | LVH), (AFIB, AFIB), (0, 0), (LVH, AFIB | LVH)])
+    terms = pair_terms(out, Objective(duplicates=rule, shared="findings"), torch.arange(5), findings=findings)
+    same = entailed(findings).numpy()
+    for name, partners in PARTNERS.items():
+        a, b = (getattr(out, n).detach().double().numpy() for n in partners)
+        expected = restated_pairs(a, b, 0.07, same.T if name == "text_reconstruction" else same, rule == "positive")
+        assert float(terms[name]) == pytest.approx(expected, rel=1e-4), name
+    views = [view.detach().double().numpy() for view in out.ecg_views]
+    assert float(terms["view_contrast"]) == pytest.approx(restated(*views, 0.07), rel=1e-4)
+    released = pair_terms(out, Objective(duplicates="negative", shared="findings"), torch.arange(5), findings=findings)
+    plain = pair_terms(out, Objective(duplicates="negative"))
+    assert {k: float(v) for k, v in released.items()} == {k: float(v) for k, v in plain.items()}

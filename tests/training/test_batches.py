@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deri.errors import DeriError
-from deri.recipes import Train
-from deri.training.batches import Order, prefetch
+from deri.recipes import Train, load_recipe
+from deri.reports.statements import split_statements
+from deri.store import Store, TextFeatures
+from deri.training.batches import Order, Pairs, SingleStatements, prefetch
+from support import tiny
 
 
 @settings(max_examples=40, deadline=None)
@@ -68,3 +73,42 @@ def test_prefetch_reads_no_further_than_it_may() -> None:
     time.sleep(0.1)
     assert max(made) <= 3
     iterator.close()  # type: ignore[attr-defined]
+
+
+def test_pairs_that_show_one_statement_have_its_features_and_findings(mimic_store: Path) -> None:
+    store, model = Store.open(mimic_store), tiny.model()
+    statements = split_statements(store.reports)
+    kind = {"dtype": "float32"}
+    cache = TextFeatures.build(store, model.text_encoder, **kind)
+    single = TextFeatures.build(store, model.text_encoder, texts=statements.texts, kind="statements", **kind)
+    pairs = Pairs(store, model, cache, SingleStatements(statements, single, 0.5))
+    rows = pairs.rows("train")[:12]
+    draws = np.random.default_rng(0).random((12, 2))
+    batch = pairs.batch(rows, draws)
+    ids = store.index["report_id"].to_numpy()[rows]
+    assert batch.text is not None
+    assert batch.findings is not None
+    assert 0 < (draws[:, 0] < 0.5).sum() < 12
+    for i, report in enumerate(ids):
+        own = statements.ids[statements.starts[report] : statements.starts[report + 1]]
+        text, bits = store.reports[report], statements.report_bits[report]
+        if draws[i, 0] < 0.5 and len(own):
+            chosen = own[int(draws[i, 1] * len(own))]
+            text, bits = statements.texts[chosen], statements.bits[chosen]
+        tokens, pooled = model.text_encoder.encode([text])[0]
+        np.testing.assert_allclose(batch.text.pooled[i].numpy(), pooled, atol=1e-5)
+        real = batch.text.mask[i]
+        np.testing.assert_allclose(batch.text.tokens[i][real].numpy(), tokens, atol=1e-5)
+        assert not batch.text.tokens[i][~real].any()
+        assert batch.findings[i].tolist() == [bits, statements.report_bits[report]]
+    whole = pairs.batch(rows)
+    assert whole.findings is not None
+    assert torch.equal(whole.findings[:, 0], whole.findings[:, 1])
+    np.testing.assert_array_equal(whole.text.pooled.numpy(), cache.pooled(ids))
+
+
+def test_statements_need_the_rule_that_lets_ecgs_share_them() -> None:
+    with pytest.raises(DeriError, match=r"objective\.shared=findings"):
+        load_recipe("deri", ["train.statements=0.5"])
+    with pytest.raises(DeriError, match="frozen"):
+        load_recipe("deri", ["train.statements=0.5", "objective.shared=findings", "model.text.train_layers=1"])

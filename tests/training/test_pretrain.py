@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,25 @@ def test_loss_falls_and_the_best_model_is_ready_for_use(mimic_store: Path, text_
     assert model.recipe_name == "deri"
     assert not list(out.rglob("*.tmp"))
     assert (out / "recipe.yaml").is_file()
+
+
+def test_a_run_that_shows_statements_repeats_them_when_resumed(
+    mimic_store: Path, text_dir: Path, tmp_path: Path
+) -> None:
+    content = recipe(text_dir, "train.epochs=2", "objective.shared=findings", "train.statements=0.6")
+    straight = weights(run(mimic_store, tmp_path / "a", content))
+    with pytest.raises(KeyboardInterrupt):
+        run(mimic_store, tmp_path / "b", content, show=_stop_at(4))
+    again = weights(run(mimic_store, tmp_path / "b", content, resume=True))
+    assert all(torch.equal(straight[name], again[name]) for name in straight)
+
+
+def _stop_at(step: int) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return show
 
 
 def test_same_seed_same_bits_and_another_seed_differs(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def info_nce(
         b: (B, d), the partner of each row of ``a``.
         temperature: τ; logits are cosines / τ.
         groups: (B,) integers; two rows of the same group (the same report) are not each other's negatives. A negative
-            group is a group of its own.
+            group is a group of its own. Or (B, B) bool: whether row i of ``a`` goes with row j of ``b``, too.
         same_group: ``ignore`` leaves them out of the denominators; ``positive`` makes them positives with equal weight.
 
     Returns:
@@ -41,14 +41,16 @@ def info_nce(
     if groups is not None:
         same = same_pairs(groups)
         if same_group == "positive":
-            same.fill_diagonal_(True)
-            weights = same.float() / same.sum(dim=1, keepdim=True)  # symmetric groups: the same for both directions
-            return F.cross_entropy(logits, weights) + F.cross_entropy(logits.T, weights)
+            same = same.float().fill_diagonal_(1.0)
+            forth, back = same / same.sum(dim=1, keepdim=True), same.T / same.T.sum(dim=1, keepdim=True)
+            return F.cross_entropy(logits, forth) + F.cross_entropy(logits.T, back)
         logits = logits.masked_fill(same, float("-inf"))
     return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
 
 
 def same_pairs(groups: Tensor) -> Tensor:
-    """(B, B) bool: different rows of the same group; the diagonal and negative groups are False."""
+    """(B, B) bool: different rows that go together; the diagonal and negative groups are False."""
+    if groups.dim() == 2:
+        return groups.clone().fill_diagonal_(False)
     same = (groups[:, None] == groups[None, :]) & (groups[:, None] >= 0)
     return same.fill_diagonal_(False)

@@ -22,14 +22,14 @@ MAX_LOG_SCALE = math.log(100.0)
 BIAS = -10.0
 """Where the bias of the sigmoid loss starts (Zhai et al. 2023)."""
 
-# term → the two embeddings it pulls together, and whether pairs with the same report must not repel each other in it
-# (the two views of RME are both of ECGs: different ECGs repel even where their reports agree).
-_TERMS: dict[str, tuple[str, str, bool]] = {
-    "alignment": ("ecg_aligned", "text_aligned", True),
-    "mixed_alignment": ("ecg_mixed", "text_mixed", True),
-    "view_contrast": ("ecg_views.0", "ecg_views.1", False),
-    "ecg_reconstruction": ("ecg_original", "ecg_decoded", True),
-    "text_reconstruction": ("text_original", "text_decoded", True),
+# term → the two embeddings it pulls together, and which of them is made from the text. The two views of RME are both of
+# ECGs: different ECGs repel even where their reports agree.
+_TERMS: dict[str, tuple[str, str, Literal["left", "right"] | None]] = {
+    "alignment": ("ecg_aligned", "text_aligned", "right"),
+    "mixed_alignment": ("ecg_mixed", "text_mixed", "right"),
+    "view_contrast": ("ecg_views.0", "ecg_views.1", None),
+    "ecg_reconstruction": ("ecg_original", "ecg_decoded", "right"),
+    "text_reconstruction": ("text_original", "text_decoded", "left"),
 }
 
 
@@ -38,6 +38,7 @@ def pair_terms(
     config: schema.Objective | None = None,
     report_ids: Tensor | None = None,
     *,
+    findings: Tensor | None = None,
     everywhere: bool = True,
     scales: Mapping[str, Tensor] | None = None,
     biases: Mapping[str, Tensor] | None = None,
@@ -48,20 +49,29 @@ def pair_terms(
         output: of a forward pass over the local batch.
         config: temperature and the rule for duplicates.
         report_ids: (B,) integers, equal for equal reports; needed to leave duplicates out.
+        findings: (B, 2) int64, bits of the findings that the text of a pair names and of all that its report names;
+            with them, a text that names nothing beyond another pair's report counts as shared by both.
         everywhere: gather the batches of all processes; False where one process computes alone.
         scales: trained logarithms of 1 / temperature by term, instead of ``config.temperature``.
         biases: trained biases by term, for the sigmoid loss.
     """
     collect: Callable[[Tensor], Tensor] = gather if everywhere else _local
     config = config or schema.Objective(duplicates="negative")
-    groups = collect(report_ids) if config.duplicates != "negative" and report_ids is not None else None
+    same = None
+    if config.duplicates != "negative":
+        if findings is not None:
+            same = entailed(collect(findings))
+        elif report_ids is not None:
+            same = collect(report_ids)
     same_group: Literal["ignore", "positive"] = "positive" if config.duplicates == "positive" else "ignore"
     terms: dict[str, Tensor] = {}
-    for name, (left, right, grouped) in _TERMS.items():
+    for name, (left, right, text) in _TERMS.items():
         a, b = _get(output, left), _get(output, right)
         if a is None or b is None:
             continue
-        here = groups if grouped else None
+        here = None if text is None else same
+        if here is not None and here.dim() == 2 and text == "left":
+            here = here.T
         temperature = torch.exp(-scales[name]) if scales else config.temperature
         if config.loss == "sigmoid":
             bias = biases[name] if biases else BIAS
@@ -69,6 +79,16 @@ def pair_terms(
         else:
             terms[name] = info_nce(collect(a), collect(b), temperature, here, same_group=same_group)
     return terms
+
+
+def entailed(findings: Tensor) -> Tensor:
+    """(B, B) bool: whether the text of pair j names findings, and none that the report of pair i does not name.
+
+    Args:
+        findings: (B, 2) int64 bits: of the text shown, and of the whole report.
+    """
+    stated, known = findings[:, 0], findings[:, 1]
+    return ((stated[None, :] & ~known[:, None]) == 0) & (stated != 0)[None, :]
 
 
 class PairObjective(nn.Module):
@@ -92,13 +112,24 @@ class PairObjective(nn.Module):
                     self.biases[name] = nn.Parameter(torch.tensor(BIAS), requires_grad=trained)
 
     def forward(
-        self, output: Output, report_ids: Tensor | None = None, *, everywhere: bool = True
+        self,
+        output: Output,
+        report_ids: Tensor | None = None,
+        *,
+        findings: Tensor | None = None,
+        everywhere: bool = True,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """``(losses, logged)``: weighted terms to be summed, and all terms unweighted and detached."""
         # A temperature below 0.01 (CLIP's bound) makes half-precision logits overflow and training unstable.
         scales = {name: scale.clamp(max=MAX_LOG_SCALE) for name, scale in self.log_scales.items()}
         terms = pair_terms(
-            output, self.config, report_ids, everywhere=everywhere, scales=scales, biases=dict(self.biases.items())
+            output,
+            self.config,
+            report_ids,
+            findings=findings,
+            everywhere=everywhere,
+            scales=scales,
+            biases=dict(self.biases.items()),
         )
         weights = {name: float(getattr(self.config, name)) for name in terms}
         losses = {name: weights[name] * term for name, term in terms.items() if weights[name] > 0}

@@ -30,7 +30,7 @@ def sigmoid_loss(
         b: (B, d), the partner of each row of ``a``.
         temperature: τ.
         bias: added to every logit; starts far below 0, because nearly all pairs do not match.
-        groups: (B,) integers; rows of the same group are not negatives, as in :func:`info_nce`.
+        groups: (B,) integers; rows of the same group are not negatives; or (B, B) bool, as in :func:`info_nce`.
         same_group: ``ignore`` leaves such pairs out; ``positive`` counts them as matching.
 
     Returns:

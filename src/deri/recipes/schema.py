@@ -136,6 +136,10 @@ class Objective(Section):
         "ignore",
         description="pairs that share their report: left out of the denominator, negatives (released), or positives",
     )
+    shared: Literal["text", "findings"] = Field(
+        "text",
+        description="which pairs share one: equal texts, or a text that names no finding beyond the other's report",
+    )
 
 
 class Augment(Section):
@@ -186,6 +190,9 @@ class Train(Section):
     log_steps: int = Field(20, ge=1)
     prefetch: int = Field(2, ge=0, description="batches read ahead in a thread")
     augment: Augment = Augment()
+    statements: float = Field(
+        0.0, ge=0, le=1, description="share of pairs whose text is one statement of the report, drawn anew each step"
+    )
 
 
 class Recipe(Section):
@@ -202,4 +209,9 @@ class Recipe(Section):
             raise ValueError("train.augment is in mV: it needs model.signal.normalise=millivolt")
         if self.objective.loss == "sigmoid" and not self.objective.train_temperature:
             raise ValueError("objective.loss=sigmoid needs objective.train_temperature=true (it learns its bias)")
+        if self.train.statements and (self.objective.shared != "findings" or not self.model.text.cacheable):
+            raise ValueError(
+                "train.statements needs objective.shared=findings (one statement holds for many ECGs) and a frozen "
+                "text encoder without dropout"
+            )
         return self

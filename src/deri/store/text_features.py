@@ -70,16 +70,22 @@ class TextFeatures:
         store: Store,
         encoder: TextEncoder,
         *,
+        texts: list[str] | None = None,
+        kind: str = "",
         dtype: str = "float16",
         progress: Callable[[int, int], None] | None = None,
     ) -> TextFeatures:
-        """Return the features of ``store.reports`` under ``encoder``; compute what is not on disk yet.
+        """Return the features of ``store.reports``, or other texts made of them, under ``encoder``.
+
+        What is not on disk yet is computed.
 
         Several processes may call this at once: one computes, the others wait for it. A killed build continues.
 
         Args:
             store: the store, whose folder must be writable the first time.
             encoder: see :class:`TextEncoder`.
+            texts: instead of the reports; an id is then a position in this list.
+            kind: names the list of ``texts``, as part of the folder's name.
             dtype: of the token features on disk, ``float16`` or ``float32``; pooled features are float32.
             progress: called with (texts done, texts).
 
@@ -90,7 +96,8 @@ class TextFeatures:
         """
         if dtype not in ("float16", "float32"):
             raise DeriError(f"cache_dtype {dtype!r}: choose float16 or float32")
-        if not store.reports:
+        texts = store.reports if texts is None else texts
+        if not texts:
             raise DeriError(f"the store {store.path} has no reports: pairs of ECG and report are needed")
         identity = {
             "format": FORMAT,
@@ -98,17 +105,19 @@ class TextFeatures:
             "encoder": encoder.fingerprint,
             "width": int(encoder.width),
             "dtype": dtype,
-            "n": len(store.reports),
+            "n": len(texts),
             "reports_sha256": store.meta["files"][REPORTS_FILE],
         }
-        path = store.path / FEATURES_DIR / features_key(encoder.fingerprint, dtype)
+        if kind:
+            identity["texts_sha256"] = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        path = store.path / FEATURES_DIR / (features_key(encoder.fingerprint, dtype) + (f"-{kind}" if kind else ""))
         if _complete(path, identity):
             return cls(path)
         try:
             path.parent.mkdir(exist_ok=True)
             with file_lock(path.with_suffix(".lock"), wait=True):
                 if not _complete(path, identity):
-                    _Builder(path, identity, store.reports, encoder, progress).run()
+                    _Builder(path, identity, texts, encoder, progress).run()
         except OSError as error:
             raise DeriError(
                 f"cannot write text features to {path}: {error}. Make room or the folder writable; what is done is kept"

@@ -14,17 +14,22 @@ from torch import Tensor
 from deri.errors import DeriError
 from deri.models import EcgTextModel, TextFeatures
 from deri.recipes import schema
+from deri.reports.statements import Statements
 from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
 
 
 @dataclass
 class Batch:
-    """B pairs: ``ecg`` (B, 12, n), ``report_ids`` (B,), ``valid_samples`` (B,) or None, and ``text`` or token ids."""
+    """B pairs: ``ecg`` (B, 12, n), ``report_ids`` (B,), ``valid_samples`` (B,) or None, and ``text`` or token ids.
+
+    ``findings`` (B, 2): bits of the findings that the text shown and the whole report name, where the objective asks.
+    """
 
     ecg: Tensor
     report_ids: Tensor
     valid_samples: Tensor | None = None
+    findings: Tensor | None = None
     text: TextFeatures | None = None
     input_ids: Tensor | None = None
     attention_mask: Tensor | None = None
@@ -44,13 +49,36 @@ class Batch:
         return replace(self, **moved, text=text)
 
 
-class Pairs:
-    """Turns rows of a store into a :class:`Batch` as a model needs it."""
+@dataclass(frozen=True)
+class SingleStatements:
+    """What :class:`Pairs` needs to show one statement in place of a report: to the ``share`` of the pairs."""
 
-    def __init__(self, store: Store, model: EcgTextModel, cache: TextFeatureCache | None) -> None:
+    statements: Statements
+    features: TextFeatureCache | None
+    share: float
+
+
+class Pairs:
+    """Turns rows of a store into a :class:`Batch` as a model needs it.
+
+    Args:
+        store: of the pairs.
+        model: whose input is made.
+        cache: features of the store's reports, where the text encoder is frozen.
+        single: where pairs share texts by what these say, see :class:`deri.recipes.schema.Objective`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        model: EcgTextModel,
+        cache: TextFeatureCache | None,
+        single: SingleStatements | None = None,
+    ) -> None:
         self.store = store
         self.model = model
         self.cache = cache
+        self.single = single
         self._report_ids = store.index["report_id"].to_numpy(np.int64)
         self._valid = store.index["valid_samples"].to_numpy(np.int64)
 
@@ -59,8 +87,8 @@ class Pairs:
         rows = self.store.rows(split, windows=True)
         return rows[self._report_ids[rows] >= 0]
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """Read ``rows`` (B,) into memory."""
+    def batch(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Batch:
+        """Read ``rows`` (B,) into memory; ``draws`` (B, 2) in [0, 1) choose who shows one statement, and which."""
         valid = self._valid[rows]
         full = bool((valid >= self.store.meta["samples"]).all())
         ecg, valid_here = self.model.preprocess(
@@ -71,15 +99,33 @@ class Pairs:
         )
         ids = self._report_ids[rows]
         batch = Batch(ecg, torch.from_numpy(ids), valid_here)
+        shown = np.full(len(ids), -1, np.int64)
+        if self.single is not None:
+            statements = self.single.statements
+            known = statements.report_bits[ids]
+            if draws is not None and self.single.features is not None:
+                shown = np.where(draws[:, 0] < self.single.share, statements.draw(ids, draws[:, 1]), -1)
+            stated = np.where(shown >= 0, statements.bits[shown], known) if len(statements.bits) else known
+            batch.findings = torch.from_numpy(np.stack([stated, known], axis=1))
         if self.cache is not None:
-            tokens, mask = self.cache.tokens(ids)
-            batch.text = TextFeatures(
-                torch.from_numpy(self.cache.pooled(ids)), torch.from_numpy(tokens), torch.from_numpy(mask)
-            )
+            batch.text = self._features(self.cache, ids, shown)
         else:
             texts = [self.store.reports[i] for i in ids]
             batch.input_ids, batch.attention_mask = self.model.text_encoder.tokenize(texts)
         return batch
+
+    def _features(self, cache: TextFeatureCache, ids: np.ndarray, shown: np.ndarray) -> TextFeatures:
+        """Of the reports ``ids`` (B,), or of the statements ``shown`` (B,) where one is (-1: none)."""
+        pooled, (tokens, mask) = cache.pooled(ids), cache.tokens(ids)
+        rows = np.flatnonzero(shown >= 0)
+        if len(rows) and self.single is not None and self.single.features is not None:
+            pooled[rows] = self.single.features.pooled(shown[rows])
+            short, real = self.single.features.tokens(shown[rows])
+            missing = max(0, short.shape[1] - tokens.shape[1])  # a full stop may have been added
+            tokens, mask = np.pad(tokens, ((0, 0), (0, missing), (0, 0))), np.pad(mask, ((0, 0), (0, missing)))
+            tokens[rows], mask[rows] = 0.0, False
+            tokens[rows, : short.shape[1]], mask[rows, : real.shape[1]] = short, real
+        return TextFeatures(torch.from_numpy(pooled), torch.from_numpy(tokens), torch.from_numpy(mask))
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,28 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import write_json, write_text
 from deri.models import build_model, build_text_encoder
 from deri.models.directory import model_card
+from deri.models.text import TextEncoder
 from deri.objectives import PairObjective
 from deri.recipes import Recipe
+from deri.reports.statements import split_statements
 from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
 from deri.training.augment import augment
-from deri.training.batches import Batch, Order, Pairs, prefetch
+from deri.training.batches import Batch, Order, Pairs, SingleStatements, prefetch
 from deri.training.distributed import (
     Process,
     average_gradients,
@@ -111,18 +115,12 @@ def _setup(data: Path, out: Path, recipe: Recipe, resume: bool, process: Process
         raise DeriError(f"{out} exists and is not empty; continue it with --resume, or name another --out")
     store = Store.open(data)
     text_encoder = build_text_encoder(recipe.model.text).to(process.device)
-    cache = None
-    if recipe.model.text.cacheable:
-        # One process computes the features of all reports; the others find them done.
-        for turn in range(2):
-            if (turn == 0) == process.main:
-                cache = TextFeatureCache.build(store, text_encoder, dtype=recipe.model.text.cache_dtype)
-            process.barrier()
+    cache = _cached(store, text_encoder, recipe, process) if recipe.model.text.cacheable else None
     model = build_model(recipe.model, seed=train.seed, text_encoder=text_encoder).to(process.device)
     model.recipe_name = recipe.name
     if train.sync_batchnorm and process.world > 1:
         synchronise_batchnorm(model)
-    pairs = Pairs(store, model, cache)
+    pairs = Pairs(store, model, cache, _single_statements(store, text_encoder, recipe, process))
     order = Order.make(pairs.rows("train"), train, process.rank, process.world)
     objective = PairObjective(recipe.objective).to(process.device)
     optimizer = _optimizer(trained_parameters(model, objective), recipe, process)
@@ -149,6 +147,30 @@ def _setup(data: Path, out: Path, recipe: Recipe, resume: bool, process: Process
     return _Run(out, recipe, process, task, pairs, order, optimizer, scaler, precision, progress, run_id, log)
 
 
+def _cached(
+    store: Store, encoder: TextEncoder, recipe: Recipe, process: Process, texts: list[str] | None = None, kind: str = ""
+) -> TextFeatureCache:
+    """Features of the reports, or ``texts``: one process computes them, the others find them done."""
+    dtype = recipe.model.text.cache_dtype
+    if process.main:
+        cache = TextFeatureCache.build(store, encoder, texts=texts, kind=kind, dtype=dtype)
+    process.barrier()
+    if not process.main:
+        cache = TextFeatureCache.build(store, encoder, texts=texts, kind=kind, dtype=dtype)
+    return cache
+
+
+def _single_statements(store: Store, encoder: TextEncoder, recipe: Recipe, process: Process) -> SingleStatements | None:
+    if recipe.objective.shared != "findings":
+        return None
+    statements = split_statements(store.reports)
+    share = recipe.train.statements
+    features = None
+    if share and statements.texts:
+        features = _cached(store, encoder, recipe, process, statements.texts, "statements")
+    return SingleStatements(statements, features, share)
+
+
 def _fit(run: _Run, say: Say, show: Show | None) -> None:
     train = run.recipe.train
     model = run.task.model.train()
@@ -157,9 +179,7 @@ def _fit(run: _Run, say: Say, show: Show | None) -> None:
         say("warning: no held-out pairs (split val): the last weights are kept, not the best")
     steps = range(run.progress.step, run.total)
     seconds, seen = time.perf_counter(), 0
-    for step, batch in zip(
-        steps, prefetch(lambda s: run.pairs.batch(run.order.step_rows(s)), steps, train.prefetch), strict=True
-    ):
+    for step, batch in zip(steps, prefetch(lambda s: _batch(run, s), steps, train.prefetch), strict=True):
         loss, terms, lr = _step(run, step, batch.to(run.process.device))
         done = step + 1
         seen += len(batch.ecg) * run.process.world
@@ -180,6 +200,17 @@ def _fit(run: _Run, say: Say, show: Show | None) -> None:
         if show:
             show(done, run.total)
     model.eval()
+
+
+def _batch(run: _Run, step: int) -> Batch:
+    """The pairs of a step; which show one statement is drawn for the global batch: two processes equal one."""
+    rows = run.order.step_rows(step)
+    draws = None
+    if run.recipe.train.statements:
+        b, rank = len(rows), run.process.rank
+        generator = np.random.default_rng([run.recipe.train.seed, step])
+        draws = generator.random((run.process.world * b, 2))[rank * b : (rank + 1) * b]
+    return run.pairs.batch(rows, draws)
 
 
 def _step(run: _Run, step: int, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], float]:
@@ -271,7 +302,11 @@ def _precision(wanted: str, device: torch.device) -> str:
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+    stack = ExitStack()
+    stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16))
+    if device.type == "cpu":  # where torch's fused attention takes three to four times as long in bf16
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    return stack
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

@@ -37,7 +37,7 @@ class PairTask:
             valid_samples=batch.valid_samples,
             view_noise=self._view_noise(batch, generator, everywhere),
         )
-        return self.objective(output, batch.report_ids, everywhere=everywhere)
+        return self.objective(output, batch.report_ids, findings=batch.findings, everywhere=everywhere)
 
     def _view_noise(self, batch: Batch, generator: torch.Generator, everywhere: bool) -> tuple[Tensor, Tensor] | None:
         """Draw for the global batch and take this process's rows: two processes then equal one with both batches."""

@@ -1,0 +1,81 @@
+"""Single statements of reports, and what a text says as a set of findings that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deri.reports.labeller import asserted, known_findings, sentence_ends
+
+
+def finding_bits(text: str) -> int:
+    """The findings that ``text`` asserts, possible ones included, as bits in the order of the labeller's table."""
+    return sum(1 << _POSITION[code] for code in asserted(text))
+
+
+_POSITION = {code: i for i, code in enumerate(known_findings())}
+assert len(_POSITION) < 64, "findings of a text are kept in 64 bits"
+
+
+@dataclass(frozen=True)
+class Statements:
+    """The sentences of a list of reports that name a finding.
+
+    Attributes:
+        texts: the distinct sentences.
+        bits: int64 (s,), `finding_bits` of each.
+        report_bits: int64 (n,), of each whole report.
+        starts: int64 (n + 1,); ``ids[starts[i]:starts[i + 1]]`` are the sentences of report i.
+        ids: positions in ``texts``.
+    """
+
+    texts: list[str]
+    bits: np.ndarray
+    report_bits: np.ndarray
+    starts: np.ndarray
+    ids: np.ndarray
+
+    def draw(self, reports: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """One sentence for each report (b,), chosen by ``uniform`` (b,) in [0, 1); -1 where it has none."""
+        first, count = self.starts[reports], np.diff(self.starts)[reports]
+        position = first + np.minimum((uniform * count).astype(np.int64), np.maximum(count - 1, 0))
+        chosen = self.ids[np.minimum(position, len(self.ids) - 1)] if len(self.ids) else np.zeros_like(first)
+        return np.where(count > 0, chosen, -1)
+
+
+def split_statements(reports: Sequence[str]) -> Statements:
+    """Split reports into sentences, and read the findings of both."""
+    numbers: dict[str, int] = {}
+    bits: list[int] = []
+    starts, ids = [0], []
+    report_bits = []
+    silent: set[str] = set()
+    for report in reports:
+        report_bits.append(finding_bits(report))
+        for sentence in _sentences(report):
+            if sentence in silent:
+                continue
+            if sentence not in numbers:
+                found = finding_bits(sentence)
+                if not found:
+                    silent.add(sentence)
+                    continue
+                numbers[sentence] = len(numbers)
+                bits.append(found)
+            ids.append(numbers[sentence])
+        starts.append(len(ids))
+    return Statements(
+        list(numbers),
+        np.array(bits, dtype=np.int64),
+        np.array(report_bits, dtype=np.int64),
+        np.array(starts, dtype=np.int64),
+        np.array(ids, dtype=np.int64),
+    )
+
+
+def _sentences(report: str) -> list[str]:
+    ends = sentence_ends(report)
+    parts = [report[a:b].strip() for a, b in zip([0, *ends], [*ends, len(report)], strict=True)]
+    return [part if part.endswith(".") else f"{part}." for part in parts if part.strip(" .")]
