@@ -19,21 +19,28 @@ WINDOWS = "N | all: windows of a long recording to take, spread evenly; their me
 
 def classify(
     files: Annotated[list[str], typer.Argument(help="ECG files; also ARCHIVE::MEMBER or a URL")],
-    model: Annotated[str, typer.Option(help="model directory, run or hub id")],
     labels: Annotated[list[str], typer.Option(help="a text to score; repeat it")],
+    model: Annotated[str | None, typer.Option(help="model directory, run, hub id or built-in name")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     windows: Annotated[str, typer.Option(help=WINDOWS)] = "all",
     per_window: Annotated[bool, typer.Option("--per-window", help="a row per window, with its start in s")] = False,
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
-    """Score recordings against texts: cosines in [-1, 1] that rank recordings; not probabilities, not a diagnosis."""
+    """Score recordings against texts: cosines in [-1, 1] that rank recordings; not probabilities, not a diagnosis.
+
+    Without --model the built-in deri-sim answers, which was trained on simulated recordings alone.
+    """
     import numpy as np
     import pandas as pd
 
     from deri.models import load_model
     from deri.models.base import pool_windows
+    from deri.models.builtin import DEFAULT_MODEL
 
     wanted = window_option(windows)
+    if model is None:
+        model = DEFAULT_MODEL
+        say(f"{model}: trained on simulated recordings alone; for research, not a diagnosis")
     loaded = load_model(model, device=device)
     texts = loaded.encode_text(labels)
     leads: list[list[str]] = []
