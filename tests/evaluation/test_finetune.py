@@ -64,7 +64,8 @@ def test_trains_writes_and_loads_again(store: Store, tmp_path: Path) -> None:
     probabilities = loaded.probabilities(store.signals(rows), store.fs)
     for c, name in enumerate(names):
         assert loaded.thresholds[c] == result["classes"][name]["threshold"]
-        if result["classes"][name]["accuracy"] is not None:
+        # Single precision cannot tell a threshold beyond 1 - 1e-6 from 1.
+        if result["classes"][name]["accuracy"] is not None and loaded.thresholds[c] < 1 - 1e-6:
             right = (probabilities[:, c] >= loaded.thresholds[c]) == labels[:, c]
             assert result["classes"][name]["accuracy"] == pytest.approx(right.mean(), abs=1.01 / len(rows))
     assert isinstance(load_model(tmp_path / "out"), EcgTextModel)

@@ -53,7 +53,7 @@ def test_probe_is_trained_there_and_scored_here(stores: list[Store], tmp_path: P
     text = """
         home/ptbxl-super:away/labels:
           NORM: NORM
-          HYP: [LVH, RVH]
+          HYP: [LVH, LAO/LAE]
           block: {train: CD, test: [CLBBB, CRBBB]}
     """
     mapping = write(tmp_path / "map.yaml", text)
@@ -65,7 +65,7 @@ def test_probe_is_trained_there_and_scored_here(stores: list[Store], tmp_path: P
     options = Options(seeds=1, draws=0)
     cell = transfer_cell(system, transfer, caches[0], caches[1], 100.0, options, tmp_path / "cells")
 
-    sides = {"NORM": (["NORM"], ["NORM"]), "HYP": (["HYP"], ["LVH", "RVH"]), "block": (["CD"], ["CLBBB", "CRBBB"])}
+    sides = {"NORM": (["NORM"], ["NORM"]), "HYP": (["HYP"], ["LVH", "LAO/LAE"]), "block": (["CD"], ["CLBBB", "CRBBB"])}
 
     def part(store: Store, task: str, split: str, side: int) -> Split:
         rows = store.task_rows(task, split)
