@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deri.simulate import Noise, Patient, draw_tracing
-from deri.simulate.device import Device, record, stretch
+from deri.simulate.device import Device, record
 from deri.simulate.noise import electrode_noise
 
 FS = 500.0
@@ -62,14 +62,6 @@ def test_mistakes_at_the_patient() -> None:
     assert not tracing(Device(flat=(4,)))[10].any()
 
 
-def test_stretched_leads_have_one_millivolt() -> None:
-    right, stretched = tracing(Device()), tracing(Device(stretched=True))
-    np.testing.assert_allclose(np.ptp(stretched, axis=1), 1, rtol=1e-5)
-    for k in range(12):
-        assert np.corrcoef(right[k], stretched[k])[0, 1] > 0.9999
-    assert not stretch(np.zeros((12, 10), dtype=np.float32)).any()
-
-
 def test_stimuli_can_be_taken_out() -> None:
     plain, without = tracing(Device(), "PACE"), tracing(Device(despiked=True), "PACE")
     difference = np.abs(plain - without).max(axis=0)
@@ -82,7 +74,6 @@ def test_draws_cover_the_kinds() -> None:
     drawn = [Device.draw(rng) for _ in range(3000)]
     for share, low, high in (
         (np.mean([d.despiked for d in drawn]), 0.26, 0.34),
-        (np.mean([d.stretched for d in drawn]), 0.07, 0.13),
         (np.mean([d.arms_swapped for d in drawn]), 0.001, 0.015),
         (np.mean([bool(d.flat) for d in drawn]), 0.003, 0.02),
         (np.mean([d.high_pass > 0.3 for d in drawn]), 0.2, 0.4),

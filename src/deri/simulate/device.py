@@ -30,15 +30,12 @@ class Device:
     arms_swapped: bool = False
     chest_swapped: tuple[int, int] | None = None  # two of 0 ... 5 for V1 ... V6
     flat: tuple[int, ...] = ()  # of 0 ... 5
-    stretched: bool = (
-        False  # each lead brought to 1 mV from peak to peak, as some archives have them: voltages are lost
-    )
     despiked: bool = False  # takes pacing stimuli out, as many recorders do
 
     @classmethod
     def draw(cls, rng: np.random.Generator, mains_hz: float = 60.0) -> Device:
         """Draw it, so widely that a real recorder looks like one more. Mistakes are rare: one recording in fifty."""
-        u = rng.random(12)
+        u = rng.random(11)
         high = (0.05, 0.05, 0.05, 0.15, 0.3, 0.5, 0.5, 0.67, 0.0, 0.0)[int(10 * u[0])]
         low = (0.0, 0.0, 0.0, 0.0, 150.0, 150.0, 100.0, 100.0, 75.0, 38.0)[int(10 * u[1])]
         resolution = (0.0, 0.0, 0.001, 0.001, 0.00244, 0.00488, 0.005, 0.005, 0.01, 0.0)[int(10 * u[2])]
@@ -57,7 +54,6 @@ class Device:
             chest_swapped=(swapped, swapped + 1) if swapped is not None else None,
             flat=flat,
             despiked=bool(u[10] < 0.3),
-            stretched=bool(u[11] < 0.10),
         )
 
 
@@ -103,9 +99,3 @@ def record(device: Device, leads: Signal, fs: float) -> Signal:
     if device.flat:
         leads[[2 + k for k in device.flat]] = 0.0
     return leads
-
-
-def stretch(signal: Signal) -> Signal:
-    """``signal`` (12, n) with each lead brought to 1 mV from peak to peak; flat leads stay flat."""
-    span = np.ptp(signal, axis=1, keepdims=True)
-    return (signal / np.where(span > 0, span, 1)).astype(np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deri.errors import DeriError
 from deri.simulate.atria import atrial_waves
-from deri.simulate.device import Device, record, stretch
+from deri.simulate.device import Device, record
 from deri.simulate.findings import complete
 from deri.simulate.leadfield import FROM_ELECTRODES, FROM_INDEPENDENT, frontal_axis
 from deri.simulate.morphology import Beat, Morphology, draw_morphology
@@ -145,8 +145,6 @@ def draw_tracing(
         leads = record(device, leads, fs)
     beat = shape.ectopic if shape.ectopic is not None and shape.ventricular_escape else shape.conducted
     signal = _FROM_INDEPENDENT @ leads
-    if device is not None and device.stretched:
-        signal = stretch(signal)
     return Tracing(signal, fs, codes, _measure(rhythm, shape, beat, seconds), rhythm, noise, device)
 
 
