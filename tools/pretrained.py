@@ -1,6 +1,6 @@
 """Train the built-in model: simulate, prepare, pre-train, score on other simulated patients, write card and weights.
 
-    python tools/pretrained.py [--records 30000] [--out src/deri/models/pretrained/deri-sim]
+    python tools/pretrained.py [--records 28000] [--out src/deri/models/pretrained/deri-sim]
 
 ``make pretrained`` runs it. The work folder keeps what is done, so that an interrupted training continues.
 """
@@ -30,7 +30,7 @@ LIMIT_BYTES = 20_000_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=30_000, help="simulated pairs to train on")
+    parser.add_argument("--records", type=int, default=28_000, help="simulated pairs to train on")
     parser.add_argument("--test-records", type=int, default=2_000, help="of other simulated patients")
     parser.add_argument("--recipe", default="deri-sim")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the recipe")
