@@ -11,7 +11,7 @@ For each measurement: the 10th, 25th, 50th, 75th and 90th percentile of both, an
 between them (0: same distribution, 1: disjoint), largest first. Two groups: recordings in sinus rhythm whose labels
 name no change of QRS or repolarisation, and all. ``tell_apart``: cross-validated AUROC of boosted trees that tell real
 from simulated by these measurements, with all of them and without those of noise and filters; 0.5 would be a perfect
-simulation. Records whose file states wrong gains (LUDB) are left out of what depends on voltage.
+simulation. Recordings whose file states wrong gains (LUDB) get the common gain that `standardise` gives them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from scipy.signal import find_peaks, resample_poly, welch
 from scipy.stats import ks_2samp
 
 import deri
+from deri.ecg.gains import with_common_gain
 from deri.ecg.leads import LEADS
 from deri.simulate.studies import draw_studies
 
@@ -37,7 +38,7 @@ FS, SECONDS = 500, 10
 PRE, POST = 150, 225  # samples about the R peak
 PLAIN = {"SR", "SBRAD", "STACH", "SARRH", "NORM", "PAC", "1AVB", "NST", "LVOLT"}
 BANDS = {"wander": (0.2, 0.9), "low": (1, 8), "mid": (8, 20), "muscle": (20, 45), "mains": (47, 63), "high": (65, 140)}
-NOISE = ("noise_", "qrs_above_", "beat_jitter", "wander")
+NOISE = ("noise_", "qrs_above_", "beat_jitter")
 
 
 def to_500hz(signal: np.ndarray, fs: float) -> np.ndarray:
@@ -149,8 +150,7 @@ def noise_features(signal: np.ndarray, peaks: np.ndarray, beat: np.ndarray) -> d
     rest = signal - np.median(signal, axis=1, keepdims=True)
     for r in peaks:
         a, b = max(r - PRE, 0), min(r + POST, signal.shape[1])
-        part = beat[:, a - r + PRE : b - r + PRE].copy()
-        part *= np.hanning(2 * 30 + 1)[30] if part.shape[1] < 60 else 1.0
+        part = beat[:, a - r + PRE : b - r + PRE]
         ends = np.minimum(1, np.minimum(np.arange(part.shape[1]), np.arange(part.shape[1])[::-1]) / 30)
         rest[:, a:b] -= part * ends
     f, density = welch(rest, FS, nperseg=2048, axis=1)
@@ -186,28 +186,18 @@ def measure(signal: np.ndarray) -> dict[str, float] | None:
         return out | beat_features(beat) | noise_features(signal, peaks, beat)
 
 
-VOLTAGE = ("r_I", "s_I", "r_V", "s_V", "r_a", "s_a", "t_", "st_", "p_", "noise_")
-
-
 def read_real(folder: Path, limit: int | None) -> Iterable[tuple[dict[str, float], bool]]:
     """(measurements, whether plain sinus) of the recordings of ``folder``."""
     with (folder / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["labels"]]
     for row in rows[:limit]:
         try:
-            ecg = deri.read_ecg(folder / row["file"])
+            ecg = with_common_gain(deri.read_ecg(folder / row["file"]))
         except deri.DeriError:
             continue
         found = measure(to_500hz(ecg.signal, ecg.fs))
-        if found is None:
-            continue
-        if "inconsistent_gains" in ecg.metadata.get("warnings", {}):
-            found = {
-                k: np.nan if k.startswith(VOLTAGE) and not k.startswith(("t_w", "t_as", "p_d", "r_share")) else v
-                for k, v in found.items()
-            }
-            found |= {"axis": np.nan, "qrs_beyond_dipole": np.nan, "t_beyond_dipole": np.nan}
-        yield found, _plain(row["labels"].split(";"))
+        if found is not None:
+            yield found, _plain(row["labels"].split(";"))
 
 
 def read_simulated(records: int, seed: int) -> Iterable[tuple[dict[str, float], bool]]:
@@ -251,12 +241,12 @@ def compare(names: list[str], real: np.ndarray, simulated: np.ndarray) -> dict[s
 
 
 def tell_apart(names: list[str], real: np.ndarray, simulated: np.ndarray, keep: list[int]) -> dict[str, Any]:
-    """AUROC of telling real from simulated, mean and standard deviation over five repeats of five folds."""
+    """AUROC of telling real from simulated, mean and standard deviation over three repeats of five folds."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     values = np.concatenate([real, simulated])[:, keep]
-    # What a source cannot have (voltages of LUDB) must not give it away.
+    # That much of a recording cannot be measured must not give it away as real.
     whole = np.isfinite(real[:, keep]).mean(axis=1) > 0.8
     mask = np.concatenate([whole, np.ones(len(simulated), dtype=bool)])
     target = np.concatenate([np.ones(len(real)), np.zeros(len(simulated))])

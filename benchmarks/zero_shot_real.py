@@ -23,6 +23,7 @@ import pandas as pd
 
 from deri.datasets import open_dataset
 from deri.evaluation.classifier import load_classifier
+from deri.evaluation.embed import embed_store
 from deri.evaluation.metrics import score_classes
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.models import EcgTextModel, load_model
@@ -95,6 +96,8 @@ def mended(labels: np.ndarray, names: list[str], files: np.ndarray, index: pd.Da
     """Labels without CRBBB where the source's text has no "complete right …" but within "incomplete right …"."""
     texts = dict(zip(index["file"], index["dx"].fillna("").astype(str), strict=True))
     out = labels.copy()
+    if "CRBBB" not in names:
+        return out
     for row, file in enumerate(files):
         text = texts[file].lower()
         if "incomplete right bundle" in text and not re.search(r"(?<!in)complete right bundle", text):
@@ -132,8 +135,6 @@ def table(
 
 def zero_shot_scores(model: EcgTextModel, store: Store, rows: np.ndarray, names: list[str]) -> np.ndarray:
     """(n, classes) cosines with the package's class prompts."""
-    from deri.evaluation.embed import embed_store
-
     return zero_shot(embed_store(model, store, rows), class_weights(model, prompts_for("labels", names)))
 
 
@@ -144,7 +145,7 @@ def supervised_scores(directory: str, store: Store, rows: np.ndarray, names: lis
     out = np.zeros((len(rows), len(names)))
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        values = classifier.probabilities(store.signals(part), store.fs, valid[part])
+        values = classifier.probabilities(store.signals(part), store.fs, valid[part], store.lead_mask(part))
         for column, name in enumerate(names):
             if name in classifier.classes:
                 out[start : start + len(part), column] = values[:, classifier.classes.index(name)]

@@ -11,8 +11,7 @@ import pytest
 
 from deri.cli.main import main
 from deri.errors import DeriError
-from deri.generation import evaluate_reports, finding_scores, pair_scores, read_pairs
-from deri.generation.evaluate import paired_difference
+from deri.generation import evaluate_reports, finding_scores, pair_scores, paired_difference, read_pairs
 
 REFERENCES = [
     "Sinus rhythm. Normal ECG",

@@ -21,7 +21,7 @@ from deri.reports.labeller import (
     find_mentions,
     known_findings,
     label_report,
-    sentence_ends,
+    sentence_spans,
 )
 from deri.simulate.phrases import STATEMENTS
 
@@ -119,9 +119,10 @@ def test_a_cue_stays_in_its_sentence() -> None:
     assert label_report("no artefact\nAtrial fibrillation") == {"AFIB": "present"}
 
 
-def test_sentence_ends() -> None:
+def test_sentence_spans() -> None:
     text = "V.a. Infarkt. Sinusrhythmus\nkein vhf"
-    assert [text[:end] for end in sentence_ends(text)] == ["V.a. Infarkt.", "V.a. Infarkt. Sinusrhythmus\n"]
+    assert [text[a:b] for a, b in sentence_spans(text)] == ["V.a. Infarkt.", " Sinusrhythmus\n", "kein vhf"]
+    assert sentence_spans("sr.") == [(0, 3), (3, 3)]
 
 
 def test_empty_and_wrong_input() -> None:

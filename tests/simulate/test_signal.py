@@ -17,7 +17,7 @@ from deri.simulate.leadfield import (
     rotate_frontal,
     rotation_to_axis,
 )
-from deri.simulate.noise import electrode_noise, lead_noise
+from deri.simulate.noise import electrode_noise
 from deri.simulate.waves import Waves, render
 
 # Edenbrandt and Pahlm 1988, as tabulated in textbooks: rows X, Y, Z; columns V1 ... V6, I, II.
@@ -143,7 +143,8 @@ def test_noise_has_the_strength_and_band_asked_for(wander: float, muscle: float,
 
 
 def test_noise_obeys_einthoven() -> None:
-    leads = lead_noise(Noise(0.1, 0.02, 0.02, motion=0.5, motion_events=3), 5000, 500.0, np.random.default_rng(0))
+    noise = Noise(0.1, 0.02, 0.02, motion=0.5, motion_events=3)
+    leads = FROM_ELECTRODES @ electrode_noise(noise, 5000, 500.0, np.random.default_rng(0))
     np.testing.assert_allclose(leads[2], leads[1] - leads[0], atol=1e-5)
     np.testing.assert_allclose(leads[3] + leads[4] + leads[5], 0, atol=1e-5)
 

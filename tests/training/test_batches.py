@@ -110,5 +110,7 @@ def test_pairs_that_show_one_statement_have_its_features_and_findings(mimic_stor
 def test_statements_need_the_rule_that_lets_ecgs_share_them() -> None:
     with pytest.raises(DeriError, match=r"objective\.shared=findings"):
         load_recipe("deri", ["train.statements=0.5"])
+    with pytest.raises(DeriError, match=r"objective\.duplicates=ignore"):
+        load_recipe("deri-reference", ["objective.shared=findings"])
     with pytest.raises(DeriError, match="frozen"):
         load_recipe("deri", ["train.statements=0.5", "objective.shared=findings", "model.text.train_layers=1"])

@@ -148,8 +148,8 @@ class _Run:
         self.rows, owners = store.windows_of(store.task_rows(task, "train"))
         self.labels, self.n_train = data.train.labels[owners], len(data.train.labels)
         self.val_rows, self.val_labels = store.task_rows(task, "val"), data.val.labels
-        if len(self.rows) < 2:
-            raise DeriError(f"task {task}: {store.path} has {len(self.rows)} training record; fine-tuning needs 2")
+        if self.n_train < 2:
+            raise DeriError(f"task {task}: {store.path} has {self.n_train} training record; fine-tuning needs 2")
         self.head = _probe_head(data).to(model.device)
         self.optimizer, self.trained = self._optimizer()
         self.val = np.zeros((0, len(self.classes)))

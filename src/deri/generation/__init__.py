@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deri.generation.evaluate import evaluate_reports, finding_scores
+from deri.generation.evaluate import evaluate_reports, finding_scores, paired_difference
 from deri.generation.meteor import meteor_exact
 from deri.generation.metrics import (
     PAIR_METRICS,
@@ -22,6 +22,7 @@ __all__ = [
     "finding_scores",
     "meteor_exact",
     "pair_scores",
+    "paired_difference",
     "read_pairs",
     "rouge_l",
     "sentence_bleu",

@@ -95,12 +95,11 @@ def sentences(text: str) -> list[dict[str, Any]]:
 
     Sentences and findings are those of :mod:`deri.reports.labeller`, which reads the whole text: a negation counts.
     """
-    from deri.reports.labeller import find_mentions, sentence_ends
+    from deri.reports.labeller import find_mentions, sentence_spans
 
     mentions = [m for m in find_mentions(text) if m.certainty != "absent"]
-    ends = sentence_ends(text)
     out = []
-    for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+    for start, end in sentence_spans(text):
         part = text[start:end].strip()
         if part:
             codes = sorted({m.finding for m in mentions if start <= m.start < end})

@@ -209,6 +209,8 @@ class Recipe(Section):
             raise ValueError("train.augment is in mV: it needs model.signal.normalise=millivolt")
         if self.objective.loss == "sigmoid" and not self.objective.train_temperature:
             raise ValueError("objective.loss=sigmoid needs objective.train_temperature=true (it learns its bias)")
+        if self.objective.shared == "findings" and self.objective.duplicates == "negative":
+            raise ValueError("objective.shared=findings needs objective.duplicates=ignore or positive")
         if self.train.statements and (self.objective.shared != "findings" or not self.model.text.cacheable):
             raise ValueError(
                 "train.statements needs objective.shared=findings (one statement holds for many ECGs) and a frozen "

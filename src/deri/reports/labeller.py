@@ -265,12 +265,13 @@ def find_mentions(text: str) -> list[Mention]:
     return list(_mentions(text))
 
 
-def sentence_ends(text: str) -> list[int]:
-    """Where the sentences of ``text`` end, their full stop included; what comes after the last one is a sentence too.
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end of the sentences of ``text``, their full stop included; together they are the whole text.
 
-    A full stop after a known abbreviation ends none; a line break does.
+    A full stop after a known abbreviation ends none; a line break does. The last may be empty.
     """
-    return [match.end() for match in _rules().sentence.finditer(text)]
+    ends = [match.end() for match in _rules().sentence.finditer(text)]
+    return list(zip([0, *ends], [*ends, len(text)], strict=True))
 
 
 def label_report(text: str) -> dict[str, Certainty]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deri.reports.labeller import asserted, known_findings, sentence_ends
+from deri.reports.labeller import asserted, known_findings, sentence_spans
 
 
 def finding_bits(text: str) -> int:
@@ -76,6 +76,5 @@ def split_statements(reports: Sequence[str]) -> Statements:
 
 
 def _sentences(report: str) -> list[str]:
-    ends = sentence_ends(report)
-    parts = [report[a:b].strip() for a, b in zip([0, *ends], [*ends, len(report)], strict=True)]
+    parts = [report[start:end].strip() for start, end in sentence_spans(report)]
     return [part if part.endswith(".") else f"{part}." for part in parts if part.strip(" .")]

@@ -39,8 +39,6 @@ class Finding:
     implies: tuple[str, ...] = ()  # descriptive SCP statements that hold whenever this finding does
 
 
-_F = Finding
-
 _PACED = "PACE APACE DPACE"
 _FAST = "STACH SVTAC AT"
 _ATRIAL = "AFIB AFLT SVTAC AT JR APACE"
@@ -48,7 +46,6 @@ NOT_SINUS = f"{_ATRIAL} PACE DPACE"
 _VENTRICLE = "PACE DPACE CLBBB WPW"  # beats whose shape hides most others
 _WIDE = f"{_VENTRICLE} CRBBB"
 _ST = f"{_WIDE} LVH LVHST RVH AFLT"  # secondary ST-T changes, or waves that look like them
-_MASKS = "ISC_ STD_ INVT NST_ ISTEMI ASTEMI LSTEMI ERP PERIC DIG HYPERK HYPOK"
 
 
 def _make(
@@ -62,7 +59,7 @@ def _make(
     excludes: str = "",
     implies: str = "",
 ) -> Finding:
-    return _F(
+    return Finding(
         code, name, group, cards, persists, sign, source, frozenset(excludes.split()) - {code}, tuple(implies.split())
     )
 

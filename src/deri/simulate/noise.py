@@ -86,7 +86,7 @@ class Noise:
 def _bank(kind: str, fs: float) -> Noise32:
     """A long stretch of noise of unit power, of which recordings take pieces: drawing and shaping it anew costs more.
 
-    ``wander``: 0.03-0.8 Hz, falling as 1/f; ``contact``: 0.8-12 Hz, falling as 1/f; ``muscle``: 20-170 Hz, where
+    ``wander``: 0.03-0.8 Hz, falling as 1/f; ``contact``: 0.8-12 Hz, falling as 1/f; ``muscle``: 22-150 Hz, where
     surface electromyograms lie behind a 150 Hz low-pass.
     """
     rng = np.random.default_rng([7, len(kind), round(fs * 1000)])
@@ -152,8 +152,3 @@ def _add_motion(potential: Noise32, height: float, fs: float, rng: np.random.Gen
     time = np.arange(samples - start) / fs
     shape = (1 - np.exp(-time / 0.03)) * np.exp(-time / decay)
     potential[int(rng.integers(_ELECTRODES)), start:] += (height * rng.choice([-1.0, 1.0]) * shape).astype(np.float32)
-
-
-def lead_noise(noise: Noise, samples: int, fs: float, rng: np.random.Generator) -> Noise32:
-    """The same in the 12 leads (12, samples), mV, canonical order."""
-    return FROM_ELECTRODES.astype(np.float32) @ electrode_noise(noise, samples, fs, rng)

@@ -242,8 +242,6 @@ def _step(run: _Run, step: int, batch: Batch) -> tuple[torch.Tensor, dict[str, t
 
 def _validate(run: _Run, rows: object, epoch: int) -> None:
     """Validate, and keep the weights where they are the best so far on held-out pre-training loss."""
-    import numpy as np
-
     rows = np.asarray(rows)
     progress = run.progress
     if len(rows) < 2:
