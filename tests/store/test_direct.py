@@ -188,6 +188,21 @@ def test_any_record_comes_out_the_same(tmp_path: Path, gain, scale, order, place
     assert outcome(path, DirectReader()) == outcome(path, None)
 
 
+def test_gains_that_the_samples_refute_are_replaced_before_anything_looks_at_amplitudes(tmp_path: Path) -> None:
+    """As in LUDB: the header brings every lead to 1 mV, the samples are µV. A rail at 3 mV must be seen as one."""
+    samples = 4 * S[:, CANONICAL].astype(np.int32)
+    samples[:, 2] = samples[:, 1] - samples[:, 0]
+    samples[1000:1200, 8] = 3000
+    samples = samples.astype(np.int16)
+    gains = [f"{np.ptp(column)}(0)/mV" for column in samples.T]
+    order = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
+    path = write(tmp_path, samples, header(samples, gain=gains, lead=order))
+    assert DirectReader().read(path) is None
+    (stored,) = read_recording(path, "lead", direct=DirectReader())
+    assert np.abs(stored.signal - samples.T).max() <= 1
+    assert stored.quality == ("inconsistent_gains", "common_gain", "saturated:V3")
+
+
 def test_one_reader_for_many_records(tmp_path: Path) -> None:
     """The buffers are used again: a record must not see those before it."""
     reader = DirectReader()

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from deri.datasets import open_dataset
-from deri.ecg import LEADS
+from deri.ecg import ECG, LEADS, read_ecg
 from deri.store import Store, prepare
 from deri.store.codes import NOTES, REJECTS, SUSPICIONS, meaning
 from deri.store.overview import Flags
@@ -144,6 +144,37 @@ def test_the_page_shows_counts_meanings_and_pictures(store: Store, root: Path, t
     assert len(page.pictures) == 5 + 2 + 1
 
 
+def test_what_a_reader_fails_with_and_what_lies_outside_are_not_drawn(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("good0", "good1"):
+        shutil.copy(root / f"{name}.npz", source)
+    shutil.copy(root / "good2.npz", tmp_path)
+    data = open_dataset("folder", source)
+    data.rejects = data.examples.head(1).assign(
+        file="../good2.npz", record_id="elsewhere", reason="bad_path", detail="names no path below the root"
+    )
+    failing = "good1.npz"
+
+    def read(path: str | Path) -> ECG:
+        if Path(path).name == failing:
+            raise ZeroDivisionError("a defect")
+        return read_ecg(path)
+
+    monkeypatch.setattr("deri.ecg.read_ecg", read)
+    monkeypatch.setattr("deri.store.page.read_ecg", read)
+    prepare(data, tmp_path / "s")
+    store = Store.open(tmp_path / "s")
+    assert sorted(store.rejects["reason"]) == ["bad_path", "reader_error"]
+    page = page_of(store, tmp_path / "page.html", source=source)
+    assert "ZeroDivisionError: a defect" in page.text
+    assert len(page.pictures) == 1  # the good one
+    failing = ""
+    assert len(page_of(store, tmp_path / "page.html", source=source).pictures) == 2
+
+
 def test_the_same_store_gives_the_same_page(store: Store, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_quality_page(store, tmp_path / name, examples=1)
@@ -170,7 +201,13 @@ def test_every_code_in_the_sources_has_a_sentence() -> None:
     )
     reasons = set(re.findall(r'refuse\([^"]*?"([a-z]+(?:_[a-z]+)+)"', sources))
     reasons |= set(re.findall(r'reason="([a-z]+(?:_[a-z]+)+)"', sources))
-    assert len(reasons) > 8
+    reasons |= set(re.findall(r'return None, "([a-z]+(?:_[a-z]+)+)"', sources))
+    assert len(reasons) > 10
     columns = {"ecg_id", "study_id"}
     assert reasons - columns <= set(REJECTS), reasons - set(REJECTS)
+    flags = set(re.findall(r'(?:notes|warnings)(?:"\])?\["([a-z_]+)"\]', sources))
+    assert len(flags) > 10
+    assert flags <= set(SUSPICIONS), flags - set(SUSPICIONS)
+    spelled = sources.replace((package / "store" / "codes.py").read_text(), "")
+    assert [code for code in (*REJECTS, *SUSPICIONS, *NOTES) if code not in spelled] == []  # none that is set no more
     assert not set(SUSPICIONS) & set(NOTES)

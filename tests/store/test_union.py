@@ -138,6 +138,7 @@ def test_windows_of_a_recording_stay_together(tmp_path: Path) -> None:
     assert summary.duplicates["recordings"] == 6
     dropped = merge_stores([tmp_path / "w", tmp_path / "v"], tmp_path / "dropped", duplicates="drop")
     assert (dropped.read, dropped.windows, dropped.rejected) == (6, 10, {"duplicate_recording": 6})
+    assert dropped.longer == 2  # of those that stay
 
 
 def test_a_subject_in_two_splits_is_refused_or_drawn_anew(parts: list[Path], make_dataset, records, tmp_path) -> None:

@@ -26,7 +26,7 @@ def window_option(text: str) -> int | None:
     """The value of ``--windows N|all``; None: all."""
     if text == "all":
         return None
-    if text.isdigit() and int(text) > 0:
+    if text.isdecimal() and int(text) > 0:
         return int(text)
     raise DeriError(f"--windows {text}: a number from 1 on, or all")
 

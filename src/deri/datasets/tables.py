@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def listed(names: Sequence[str], most: int = 40) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def outside(paths: pd.Series) -> np.ndarray:
+def outside(paths: Iterable[str]) -> np.ndarray:
     """Which posix paths are absolute or climb out of the root: bool (n,)."""
     pattern = re.compile(r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)")
     return np.array([bool(pattern.search(path)) for path in paths], dtype=bool)

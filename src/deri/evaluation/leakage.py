@@ -1,6 +1,6 @@
 """Leakage between two stores: patients that are in both, and recordings that are in both.
 
-Two tests find recordings. *Exact*: equal stored samples (BLAKE2b of the int16 values of all leads). *Near*: equal
+Two tests find recordings. *Exact*: equal stored samples (by the digests in the index). *Near*: equal
 shape. Each recording is averaged over blocks of 40 ms (25 Hz), the mean of every lead is removed, and the eight
 independent leads together are scaled to unit length; two recordings are near duplicates if the cosine of these
 signatures is 0.98 or more. So copies in other units or gains, at another sampling rate, quantised anew, with another
@@ -13,7 +13,6 @@ leaves is verified with the whole signature.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -80,9 +79,8 @@ def find_leakage(store: Store, against: Store, show: Show | None = None) -> dict
     def shifted(by: int) -> Show | None:
         return show and (lambda done, _: show(by + done, total))
 
-    hashes, projected = _read(store, shifted(0))
-    other_hashes, other_projected = _read(against, shifted(len(store)))
-    exact = _equal_pairs(hashes, other_hashes)
+    projected, other_projected = _projected(store, shifted(0)), _projected(against, shifted(len(store)))
+    exact = _equal_pairs(*(s.index["waveform"].to_numpy().astype("S") for s in (store, against)))
     known = set(map(tuple, exact.tolist()))
     close = _close_pairs(projected, other_projected)
     near = np.array([pair for pair in _verified(store, against, close) if pair not in known], np.int64).reshape(-1, 2)
@@ -98,16 +96,12 @@ def find_leakage(store: Store, against: Store, show: Show | None = None) -> dict
     }
 
 
-def _read(store: Store, show: Show | None) -> tuple[np.ndarray, np.ndarray]:
-    """Digest (n,) of the samples, and projected signature (n, 64) of unit length, of every recording."""
-    hashes = np.empty(len(store), "S16")
+def _projected(store: Store, show: Show | None) -> np.ndarray:
+    """Projected signature (n, 64) of unit length of every recording."""
     projected = np.zeros((len(store), _PROJECTED), np.float32)
     matrix: np.ndarray | None = None
     for start in range(0, len(store), 256):
         rows = np.arange(start, min(start + 256, len(store)))
-        for row, signal in zip(rows, store.signals_int16(rows), strict=True):
-            # As hex, because NumPy cuts zeros off the end of bytes.
-            hashes[row] = hashlib.blake2b(signal.tobytes(), digest_size=8).hexdigest().encode()
         signature = signatures(store, rows)
         if matrix is None:
             matrix = np.random.default_rng(0).standard_normal((signature.shape[1], _PROJECTED)).astype(np.float32)
@@ -116,7 +110,7 @@ def _read(store: Store, show: Show | None) -> tuple[np.ndarray, np.ndarray]:
         projected[rows] = np.divide(small, size, out=np.zeros_like(small), where=size > 0)
         if show:
             show(int(rows[-1]) + 1, len(store))
-    return hashes, projected
+    return projected
 
 
 def _equal_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -116,6 +116,7 @@ def read_recording(
     short way, to the same result; its signal holds until the next.
     """
     from deri.ecg import read_ecg, standardise_windows
+    from deri.ecg.gains import with_common_gain
     from deri.ecg.quality import quality_flags, refuse_wrong_unit
 
     units = direct.read(path) if direct is not None else None
@@ -123,7 +124,7 @@ def read_recording(
     if units is not None and not quality_flags(units, FS, mv_per_unit=UV_PER_UNIT / 1000):
         yield Stored(units, FS, SAMPLES, 0, 0, SAMPLES, 0, (), (), waveform_digest(units))
         return
-    ecg = read_ecg(path)
+    ecg = with_common_gain(read_ecg(path))  # here already: the checks of unit and quality look at amplitudes, too
     wanted = round(SAMPLES / FS * ecg.fs)
     for standard in refuse_wrong_unit(
         ecg, standardise_windows(ecg, FS, SAMPLES, windows=windows, repair=repair, min_leads=min_leads)

@@ -42,6 +42,9 @@ REJECTS = {
     "bad_path": "The tables name a place outside the data set.",
     "missing_study_id": "A row of the tables without an id.",
     "missing_record_id": "A row of the tables without an id.",
+    "no_reference": "Neither a header nor the table of labels knows the recording.",
+    "bad_label": "The table of labels names a class that does not exist.",
+    "conflicting_labels": "The recording has different labels in two places.",
     "bad_scp_codes": "The statements of the recording cannot be read.",
 }
 """Reason in ``rejects.parquet`` → sentence."""
@@ -64,7 +67,9 @@ SUSPICIONS = {
     "groups_left_out": "Channel groups of another sampling rate were not read.",
     "unclosed_recording": "The recorder stated no length; complete data records were read.",
     "inconsistent_header": "The header contradicts itself about where the samples begin.",
-    "decoder_note": "The decoder of the format remarked something.",
+    "lossy_compression": "An SCP-ECG that holds averages outside the QRS complexes; read by interpolation.",
+    "limb_leads_restored": "III, aVR, aVL and aVF held only what I and II do not say; they were restored.",
+    "lead_time_offset": "Leads are said to begin at different times; they were read as simultaneous.",
     "inconsistent_gains": "The leads' gains in the header contradict Einthoven's law.",
     "common_gain": "One gain for all leads, 1000 units per mV, stands in for the header's contradicting ones.",
 }

@@ -26,7 +26,6 @@ _HEADER_BYTES = 1 << 16
 _SIGNAL_BYTES = 2 * LEAD_COUNT * SAMPLES
 _INT16_MAX = 32767
 _GAP = -32768  # the digital value that means "no sample"
-_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class _Layout(NamedTuple):
@@ -104,15 +103,10 @@ def _is_plain(lowest: list[int], highest: list[int], factor: int) -> bool:
 def _read_into(path: str, buffer: bytearray) -> int:
     """Return how many bytes of the file the buffer took; -1 where it cannot be read."""
     try:
-        handle = os.open(path, os.O_RDONLY | _FLAGS)
+        with open(path, "rb", buffering=0) as handle:
+            return handle.readinto(buffer)
     except (OSError, ValueError):
         return -1
-    try:
-        return os.readv(handle, [buffer])
-    except OSError:
-        return -1
-    finally:
-        os.close(handle)
 
 
 # One match for the whole text: printable ASCII, one blank between fields, all signals in one file beside the header,

@@ -148,8 +148,7 @@ class Merged:
         """Count the first stored windows of recordings."""
         self._read.update(recordings["source"].to_pylist())
         self._splits.update(recordings["split"].to_pylist())
-        lengths = zip(recordings["n_samples"].to_pylist(), recordings["fs"].to_pylist(), strict=True)
-        self._lengths.update(lengths)
+        self._lengths.update(recorded_lengths(recordings))
 
     def _count_rejects(self, values: dict[str, list[str]]) -> pa.Table:
         import pyarrow as pa
@@ -171,18 +170,24 @@ class Merged:
             self._read,
             self._refused,
             windows=self.rows,
-            longer=self._longer(),
+            longer=count_longer(self._lengths),
             reports=len(self._reports.of_clean),
             splits={name: self._splits[name] for name in SPLITS},
             duplicates=self.duplicates.to_dict() | {"dropped": self.drop_duplicates},
             **rest,
         )
 
-    def _longer(self) -> int:
-        """Return how many recordings have a second window of 10 s."""
-        from deri.ecg.standardise import window_count
 
-        return sum(n for (samples, fs), n in self._lengths.items() if window_count(samples, fs, SAMPLES / FS) > 1)
+def recorded_lengths(recordings: pa.Table) -> Iterator[tuple[int, float]]:
+    """Yield samples and sampling rate of each recording, as it was recorded."""
+    return zip(recordings["n_samples"].to_pylist(), recordings["fs"].to_pylist(), strict=True)
+
+
+def count_longer(lengths: Counter[tuple[int, float]]) -> int:
+    """Return how many of the recordings of these lengths have a second window of 10 s."""
+    from deri.ecg.standardise import window_count
+
+    return sum(n for (samples, fs), n in lengths.items() if window_count(samples, fs, SAMPLES / FS) > 1)
 
 
 def _lookup(dataset: Dataset, splits: Sequence[str]) -> Lookup:

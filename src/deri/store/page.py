@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deri._version import __version__
+from deri.datasets.tables import outside
 from deri.ecg import ECG, LEADS, read_ecg
+from deri.ecg.gains import with_common_gain
 from deri.ecg.plot import ecg_png
 from deri.ecg.quality import wrong_unit
-from deri.errors import ReadError
 from deri.files import write_text
 from deri.store.codes import meaning
 from deri.store.overview import Flags
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from deri.store.reader import Store
 
 _LISTED = 5  # refused files that are named per reason
-_LONGEST = 3600.0  # s; longer refused recordings are not drawn: reading them takes too long for a page
 
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #dfe4ea; --bar: #14756b; }
@@ -196,11 +196,13 @@ def _drawn(store: Store, row: int, strip: str | None) -> str:
 
 def _refused(source: Path, row: Mapping[str, Any]) -> str | None:
     """A refused recording on ECG paper; None where it cannot be read."""
-    try:
-        ecg = read_ecg(source / row["file"])
-    except (ReadError, OSError):
+    if outside([row["file"]]).any():  # refused as bad_path, and not to be opened for a picture either
         return None
-    if ecg.duration > _LONGEST or not np.isfinite(ecg.signal).any():
+    try:
+        ecg = with_common_gain(read_ecg(source / row["file"]))
+    except Exception:  # of a reader_error whatever the reader failed with; the detail above the pictures says it
+        return None
+    if not np.isfinite(ecg.signal).any():
         return None
     caption = f"{row['record_id'] or row['file']}: {row['detail']}"
     if row["reason"] == "wrong_unit" and (unit := wrong_unit(ecg.signal[:, : round(10 * ecg.fs)])):

@@ -21,14 +21,20 @@ def unit_hash(seed: int, key: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
+def draw_split(seed: int, key: str, *, val_fraction: float, test_fraction: float) -> str:
+    """Return the split that :func:`unit_hash` gives: below ``test_fraction`` test, then so much of val, else train."""
+    u = unit_hash(seed, key)
+    return "test" if u < test_fraction else "val" if u < test_fraction + val_fraction else "train"
+
+
 def assign_splits(
     examples: pd.DataFrame, *, rule: str, seed: int, val_fraction: float, test_fraction: float
 ) -> list[str]:
     """Return the split of every example.
 
-    A split that the data set gives is kept. Otherwise ``unit_hash`` of the patient (``rule="patient"``) or the
-    recording (``rule="record"``) decides: below ``test_fraction`` test, then ``val_fraction`` of val, else train. A
-    recording without a patient stands for itself. Adding recordings moves nobody between splits.
+    A split that the data set gives is kept. Otherwise :func:`draw_split` by the patient (``rule="patient"``) or the
+    recording (``rule="record"``) decides. A recording without a patient stands for itself. Adding recordings moves
+    nobody between splits.
 
     Raises:
         DeriError: a given split has a foreign name, or, by patients, one patient's recordings are given
@@ -49,8 +55,7 @@ def assign_splits(
         patient = subject if by_patient else ""
         chosen = split or fixed.get(patient)
         if chosen is None:
-            u = unit_hash(seed, patient or record)
-            chosen = "test" if u < test_fraction else "val" if u < test_fraction + val_fraction else "train"
+            chosen = draw_split(seed, patient or record, val_fraction=val_fraction, test_fraction=test_fraction)
         result.append(chosen)
     return result
 

@@ -32,10 +32,10 @@ from deri.store.layout import (
     shard_name,
 )
 from deri.store.locks import file_lock
-from deri.store.merge import ROW_GROUP, TableWriter, reports_table
+from deri.store.merge import ROW_GROUP, TableWriter, count_longer, recorded_lengths, reports_table
 from deri.store.plan import TEXT_COLUMNS
 from deri.store.reader import Store
-from deri.store.splits import unit_hash
+from deri.store.splits import draw_split
 from deri.store.summary import Summary
 
 if TYPE_CHECKING:
@@ -164,8 +164,7 @@ class _Union:
         val, test = self.fractions
         drawn = np.empty(len(kept), object)
         for i, (subject, record) in enumerate(zip(self.subjects, self.record_ids, strict=True)):
-            u = unit_hash(self.seed, subject or record)
-            drawn[i] = "test" if u < test else "val" if u < test + val else "train"
+            drawn[i] = draw_split(self.seed, subject or record, val_fraction=val, test_fraction=test)
         return drawn
 
     def write(self, folder: Path) -> Summary:
@@ -175,7 +174,8 @@ class _Union:
         read: Counter[str] = Counter()
         splits: Counter[str] = Counter()
         refused: Counter[tuple[str, str]] = Counter()
-        written = longer = 0
+        lengths: Counter[tuple[int, float]] = Counter()
+        written = 0
         with (
             atomic_path(folder / INDEX_FILE) as index_file,
             atomic_path(folder / REJECTS_FILE) as rejects_file,
@@ -190,14 +190,15 @@ class _Union:
                     piece = slice(start, min(start + ROW_GROUP, rows.stop))
                     table, begins = self._piece(store, rows.start, piece, number, reports)
                     index.write(table)
-                    read.update(table.filter(begins)["source"].to_pylist())
-                    splits.update(table.filter(begins)["split"].to_pylist())
+                    first = table.filter(begins)
+                    read.update(first["source"].to_pylist())
+                    splits.update(first["split"].to_pylist())
+                    lengths.update(recorded_lengths(first))
                     written += table.num_rows
                 for row in np.flatnonzero(self.dropped[rows] & store._begins).tolist():
                     table = self._reject(store, rows.start, row)
                     rejects.write(table)
                     refused.update([(table["source"][0].as_py(), REASON)])
-                longer += int(store.meta["summary"].get("longer", 0))
         with atomic_path(folder / REPORTS_FILE) as reports_file, TableWriter(reports_file) as texts:
             texts.write(reports_table(list(reports)))
         found = count_duplicates(self.first, self.recordings, self._lookup)
@@ -206,7 +207,7 @@ class _Union:
             read,
             refused,
             windows=written,
-            longer=longer,
+            longer=count_longer(lengths),
             reports=len(reports),
             splits={name: splits[name] for name in SPLITS},
             duplicates=found.to_dict() | {"dropped": self.drop},

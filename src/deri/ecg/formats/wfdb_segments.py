@@ -47,13 +47,14 @@ def read_segments(
     for file, (_, length) in zip(files, header.segments, strict=True):
         part = signal[:, at : at + length]
         at += length
-        part[...] = np.nan
         if file is None:
+            part[...] = np.nan
             continue
         try:
             ecg = read(file)
         except ReadError as error:
             if error.reason == "unknown_leads":  # a segment of other signals alone
+                part[...] = np.nan
                 continue
             raise
         if ecg.n_samples != length:

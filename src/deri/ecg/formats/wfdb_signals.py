@@ -2,7 +2,7 @@
 
 Source: https://wfdb.io/spec/signal-files.html . The usual case (format 16, one file) is read faster in ``wfdb``.
 Read here because the ``wfdb`` package cannot read format 61, nor leads of unlike formats, and allocates what a damaged
-header claims; FLAC is decoded by soundfile, which comes with that package.
+header claims; FLAC is decoded by soundfile.
 """
 
 from __future__ import annotations
