@@ -171,3 +171,12 @@ def test_terms_with_findings_turn_the_pairs_with_the_text(rule: str) -> None:
     released = pair_terms(out, Objective(duplicates="negative", shared="findings"), torch.arange(5), findings=findings)
     plain = pair_terms(out, Objective(duplicates="negative"))
     assert {k: float(v) for k, v in released.items()} == {k: float(v) for k, v in plain.items()}
+
+
+def test_equal_reports_that_name_no_finding_are_shared() -> None:
+    out = output()
+    silent = torch.zeros(5, 2, dtype=torch.int64)
+    ids = torch.tensor([3, 1, 3, 0, 1])
+    config = Objective(shared="findings")
+    terms, by_text = pair_terms(out, config, ids, findings=silent), pair_terms(out, Objective(), ids)
+    assert {k: float(v) for k, v in terms.items()} == pytest.approx({k: float(v) for k, v in by_text.items()}, rel=1e-6)

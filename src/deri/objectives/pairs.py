@@ -59,10 +59,11 @@ def pair_terms(
     config = config or schema.Objective(duplicates="negative")
     same = None
     if config.duplicates != "negative":
+        same = None if report_ids is None else collect(report_ids)
         if findings is not None:
-            same = entailed(collect(findings))
-        elif report_ids is not None:
-            same = collect(report_ids)
+            # Equal reports that name no known finding entail nothing, and still are equal.
+            known = entailed(collect(findings))
+            same = known if same is None else known | (same[:, None] == same[None, :])
     same_group: Literal["ignore", "positive"] = "positive" if config.duplicates == "positive" else "ignore"
     terms: dict[str, Tensor] = {}
     for name, (left, right, text) in _TERMS.items():
