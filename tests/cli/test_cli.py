@@ -349,3 +349,4 @@ def test_merge_and_the_page_of_a_store(mimic: Path, tmp_path: Path, capsys: pyte
     assert "exists" in fails(capsys, *command, tmp_path / "all")
     assert "--html" in fails(capsys, "info", mimic, "--html", page)
     assert "--root" in fails(capsys, "info", tmp_path / "all", "--html", page, "--root", tmp_path / "none")
+    assert "goes with --html FILE" in fails(capsys, "info", tmp_path / "all", "--root", tmp_path)

@@ -161,6 +161,10 @@ def test_gains_that_break_einthoven_are_reported(tmp_path: Path, write_record: W
     gains = ["1000/mV"] * 12
     gains[1] = "500/mV"
     assert read_ecg(write_record(tmp_path, "s", scaled, gain=gains)).metadata["warnings"] == {}
+    gains = ["1000/mV", "1000/uV", *["1000/mV"] * 10]  # one number, another unit
+    assert list(read_ecg(write_record(tmp_path, "t", digital, gain=gains)).metadata["warnings"]) == [
+        "inconsistent_gains"
+    ]
 
 
 @pytest.mark.parametrize("form", ["80", "212", "24", "32"])

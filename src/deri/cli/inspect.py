@@ -35,6 +35,8 @@ def info(
     is_store = (path / "store.json").is_file()
     if html is not None and not is_store:
         raise DeriError(f"--html {html}: the page is that of a store, and {path} is none; an ECG file has --plot FILE")
+    if root is not None and html is None:
+        raise DeriError(f"--root {root} goes with --html FILE, which draws the refused recordings in it")
     if root is not None and not root.is_dir():
         raise DeriError(f"--root {root} is no folder: name the one that deri prepare read")
     if is_store:

@@ -66,12 +66,12 @@ def read_wfdb(path: str) -> ECG:
     _verify_checksums(frames, columns, kept, warnings)
     present = _to_millivolt(frames, columns, no_sample, *scaling)
     proven_wrong: dict[str, Any] = {}
-    if plan.recorded[:3] == (0, 1, 2) and not _einthoven_holds(frames[:, columns[:3]], present[:3], kept):
+    gains = scaling[0][:, 0].tolist()
+    if plan.recorded[:3] == (0, 1, 2) and not _einthoven_holds(frames[:, columns[:3]], present[:3], gains[:3]):
         warnings["inconsistent_gains"] = (
             "the samples of I, II and III obey Einthoven's law (I + III = II) before the header's gains, not after: "
             "the gains scale each lead on its own, so amplitudes cannot be compared between leads"
         )
-        gains = scaling[0][:, 0].tolist()
         proven_wrong = {"header_gains": {LEADS[row]: gain for row, gain in zip(plan.recorded, gains, strict=True)}}
     if len(plan.recorded) == len(LEADS):
         signal = present
@@ -287,15 +287,15 @@ def _column_sums(frames: np.ndarray) -> list[int]:
     return [int(value) for value in total]
 
 
-def _einthoven_holds(frames: np.ndarray, millivolt: np.ndarray, kept: list[SignalLine]) -> bool:
+def _einthoven_holds(frames: np.ndarray, millivolt: np.ndarray, gains: list[float]) -> bool:
     """False where gains that differ between I, II and III break I + III = II, which the samples themselves keep.
 
     Args:
         frames: digital samples (n, 3).
         millivolt: the same, (3, n) in mV.
-        kept: the header's lines of the leads.
+        gains: digital units per mV of the three leads.
     """
-    if kept[0].gain == kept[1].gain == kept[2].gain:
+    if gains[0] == gains[1] == gains[2]:
         return True
     counts = frames.T.astype(np.float32)
     digital_residual = np.ptp(counts[0] + counts[2] - counts[1])
