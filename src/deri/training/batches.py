@@ -29,10 +29,10 @@ class Batch:
     ecg: Tensor
     report_ids: Tensor
     valid_samples: Tensor | None = None
-    findings: Tensor | None = None
     text: TextFeatures | None = None
     input_ids: Tensor | None = None
     attention_mask: Tensor | None = None
+    findings: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
