@@ -121,8 +121,9 @@ class Pairs:
         if len(rows) and self.single is not None and self.single.features is not None:
             pooled[rows] = self.single.features.pooled(shown[rows])
             short, real = self.single.features.tokens(shown[rows])
-            missing = max(0, short.shape[1] - tokens.shape[1])  # a full stop may have been added
-            tokens, mask = np.pad(tokens, ((0, 0), (0, missing), (0, 0))), np.pad(mask, ((0, 0), (0, missing)))
+            missing = short.shape[1] - tokens.shape[1]
+            if missing > 0:  # a full stop may have been added
+                tokens, mask = np.pad(tokens, ((0, 0), (0, missing), (0, 0))), np.pad(mask, ((0, 0), (0, missing)))
             tokens[rows], mask[rows] = 0.0, False
             tokens[rows, : short.shape[1]], mask[rows, : real.shape[1]] = short, real
         return TextFeatures(torch.from_numpy(pooled), torch.from_numpy(tokens), torch.from_numpy(mask))
