@@ -136,11 +136,23 @@ def test_the_commands_make_one_table(store: Store, tmp_path: Path, capsys: pytes
     assert result["systems"]["frequent"]["clinical_efficacy"]["f1"] < 0.5
     written = out.with_suffix(".md").read_text(encoding="utf-8")
     assert written in printed
-    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in written.splitlines()]
-    assert [row[0] for row in rows] == ["system", "---", *KINDS, "mine"]
-    assert {len(row) for row in rows} == {12}
+    scores, differences = (
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
+        for part in written.split("\n\n")
+    )
+    assert [row[0] for row in scores] == ["system", "---", *KINDS, "mine"]
+    assert {len(row) for row in scores} == {12}
+    names = [f"{KINDS[0]} − {other}" for other in (*KINDS[1:], "mine")]
+    assert [row[0] for row in differences] == ["paired difference", "---", *names]
+    assert list(result["differences"]) == names
+    own = [result["systems"][name]["metrics"]["bleu_4"]["value"] for name in (KINDS[0], "mine")]
+    difference = result["differences"][names[-1]]["bleu_4"]
+    assert difference["value"] == pytest.approx(own[0] - own[1])
+    low, high = difference["ci"]
+    assert low < difference["value"] < high < 0  # the true reports are better in every draw
+    assert differences[-1][1] == f"{100 * difference['value']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
     figure = result["systems"]["frequent"]["metrics"]["bleu_1"]["value"]
-    assert rows[2][1] == f"{100 * figure:.1f}"
+    assert scores[2][1] == f"{100 * figure:.1f}"
     # One system of the table is what the command gives for that system alone.
     frequent = table[table["system"] == "frequent"]
     alone = evaluate_reports(

@@ -141,6 +141,16 @@ def test_the_difference_of_two_systems_is_drawn_in_pairs() -> None:
     assert same["bleu_4"] == {"value": 0.0, "ci": [0.0, 0.0]}
     assert same["finding_f1"]["ci"] == [0.0, 0.0]
     assert paired_difference(references, first, second, subjects, draws=0)["finding_f1"]["ci"] is None
+    # Options mean what they mean in evaluate_reports.
+    hedged = ["sinus rhythm. possible lvh."] * 200
+    strict = [evaluate_reports(references, texts, uncertain=False, draws=0) for texts in (first, hedged)]
+    f1 = [result["findings"]["macro"]["f1"] for result in strict]
+    found = paired_difference(references, first, hedged, uncertain=False, draws=0)["finding_f1"]
+    assert found["value"] == pytest.approx(f1[0] - f1[1])
+    assert found["value"] != paired_difference(references, first, hedged, draws=0)["finding_f1"]["value"]
+    raw = paired_difference(["A B C D"], ["A B C D"], ["a b c d"], clean=False, draws=0)["bleu_4"]["value"]
+    assert raw > 0.5
+    assert paired_difference(["A B C D"], ["A B C D"], ["a b c d"], draws=0)["bleu_4"]["value"] == 0
 
 
 def test_missing_packages_leave_metrics_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,11 +235,25 @@ def _reports(reports: DemoReports) -> list[str]:
         f"model; F1 is the mean over the {macro['findings']} findings that at least {macro['min_count']} of the true "
         "reports assert.</p>",
         _system_table(reports),
+        f"<p class=soft>{escape(_margin(reports))}</p>",
         "<p class=soft>The first test ECG of each of a few findings. Green: the true report asserts it too; red: it "
         "does not. A flag marks a finding that the text asserts and the ECG model scores low: "
         f"{escape(flag_words(writer['flags']))}. Drafts for research, no diagnosis.</p>",
         _report_table(reports.examples),
     ]
+
+
+def _margin(reports: DemoReports) -> str:
+    """The writer against the baseline with the highest finding-F1, on the same draws of patients."""
+    best = max(
+        (name for name in reports.systems if name != "writer"), key=lambda name: reports.scores()[name]["finding_f1"]
+    )
+    found = reports.differences[f"writer − {best}"]
+    parts = []
+    for label, key in (("BLEU-4", "bleu_4"), ("finding F1", "finding_f1")):
+        value, ci = found[key]["value"], found[key]["ci"]
+        parts.append(f"{label} {value:+.3f}" + (f" (95 % CI {ci[0]:+.3f} to {ci[1]:+.3f})" if ci else ""))
+    return f"Report writer less {NAMES[best]}, paired by patient: {', '.join(parts)}."
 
 
 def _system_table(reports: DemoReports) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from deri.evaluation.embed import Features
 from deri.files import write_json, write_text
 from deri.generation.baselines import KINDS, baseline_reports
-from deri.generation.comparison import evaluate_systems, evaluate_table, markdown
+from deri.generation.comparison import evaluate_systems, markdown
 from deri.generation.confidence import calibrate_directory
 from deri.generation.config import load_config
 from deri.generation.data import generated_table, rows_with_report, sentences, store_columns
@@ -40,12 +40,14 @@ class DemoReports:
     """What came out.
 
     Attributes:
-        systems: results of :func:`deri.generation.comparison.evaluate_table` by system, the writer first.
+        systems: results of :func:`deri.generation.comparison.evaluate_systems` by system, the writer first.
+        differences: the writer less each baseline, see :func:`deri.generation.paired_difference`.
         examples: for the page, see :func:`_examples`.
         trained: records that the writer was trained on.
     """
 
     systems: dict[str, dict[str, Any]]
+    differences: dict[str, dict[str, Any]]
     examples: list[dict[str, Any]]
     trained: int
 
@@ -101,10 +103,11 @@ def write_reports(
     tables["writer"]["flags"] = writer.confidence.flags(features.rows(rows), found.texts)
     for name, table in tables.items():
         write_table(table, out / "results" / f"reports-{name}.parquet")
-    result = evaluate_systems(tables, lambda table: evaluate_table(table, min_count=MIN_COUNT, draws=300, seed=seed))
+    result = evaluate_systems(tables, min_count=MIN_COUNT, draws=300, seed=seed)
     write_json(out / "results" / "reports.json", result)
-    write_text(out / "results" / "reports.md", markdown(result["systems"]))
-    return DemoReports(result["systems"], _examples(tables["writer"]), len(rows_with_report(store, "train")[0]))
+    write_text(out / "results" / "reports.md", markdown(result))
+    trained = len(rows_with_report(store, "train")[0])
+    return DemoReports(result["systems"], result["differences"], _examples(tables["writer"]), trained)
 
 
 def _examples(table: Any) -> list[dict[str, Any]]:

@@ -67,9 +67,9 @@ def evaluate(
         _notes(result, say)
         print(f"{_line(result)} → {out}")
         return
-    table = evaluate_systems(systems, lambda one: evaluate_table(one, **options))
+    table = evaluate_systems(systems, **options)
     write_json(out, table)
-    text = markdown(table["systems"])
+    text = markdown(table)
     write_text(out.with_suffix(".md"), text)
     _notes(next(iter(table["systems"].values())), say)
     print(text, end="")

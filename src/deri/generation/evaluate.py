@@ -218,25 +218,28 @@ def paired_difference(
     second: Sequence[str],
     subjects: Sequence[str] | None = None,
     *,
+    clean: bool = True,
+    uncertain: bool = True,
     min_count: int = 1,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """How much better ``first`` is than ``second`` on the same records: BLEU-4 and the macro-F1 of findings.
 
-    Both are scored in the same draws of subjects, so that the interval is that of the difference.
+    Both are scored in the same draws of subjects, so that the interval is that of the difference. Options as in
+    :func:`evaluate_reports`.
 
     Returns:
         ``bleu_4`` and ``finding_f1``, each with ``value`` (first less second) and ``ci`` (95 %, None without draws).
     """
-    kept, left, groups = kept_pairs(references, first, subjects)
-    _, right, _ = kept_pairs(references, second, subjects)
+    kept, left, groups = kept_pairs(references, first, subjects, clean=clean)
+    _, right, _ = kept_pairs(references, second, subjects, clean=clean)
     weights = Bootstrap(groups, draws, seed)
     bleu = np.array([
         sentence_bleu(reference, a)[3] - sentence_bleu(reference, b)[3]
         for reference, a, b in zip(kept, left, right, strict=True)
     ])  # fmt: skip
-    truth, one, other = (finding_matrix(texts) for texts in (kept, left, right))
+    truth, one, other = (finding_matrix(texts, uncertain=uncertain) for texts in (kept, left, right))
     chosen = truth.sum(0) >= max(1, min_count)
     f1 = [prf((truth & m).sum(0), truth.sum(0), m.sum(0))[2][chosen] for m in (one, other)]
     ci = None
