@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 
 import deri
 from deri.cli.main import main
-from deri.ecg import ECG
+from deri.ecg import ECG, LEADS, standardise, standardise_windows
 from deri.errors import DeriError
+from deri.generation.confidence import calibrate_directory, window_vectors
 from deri.generation.config import WriterConfig
 from deri.generation.train import train_writer
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
+from deri.simulate.layouts.wfdb16 import write_record
 from deri.store import Store
 from support import tiny, writers
 
@@ -127,6 +129,99 @@ def test_every_memory_and_the_python_interface(memory: str, mimic_store: Path, t
     assert writer.write([]) == []
     with pytest.raises(DeriError, match="12 leads"):
         writer.write_signals(signals[:, :3], store.fs)
+
+
+@pytest.fixture(scope="module")
+def run(mimic_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small writer, calibrated."""
+    folder = tmp_path_factory.mktemp("writer")
+    store = Store.open(mimic_store)
+    train(store, folder / "run", config_of("scratch", folder, "lr=0.01"))
+    calibrate_directory(folder / "run", store)
+    return folder / "run"
+
+
+def test_what_stands_in_a_lead_that_was_not_recorded_does_not_count(run: Path, mimic_store: Path) -> None:
+    store = Store.open(mimic_store)
+    writer = ReportWriter.from_pretrained(run)
+    signals = np.array(store.signals(store.rows("val")[:3]))
+    mask = np.ones((3, 12), bool)
+    mask[0, 6:] = mask[1, 3] = False
+    other = np.where(mask[:, :, None], signals, np.float32(3))
+    valid = np.full(3, signals.shape[2])
+    expected = writer.generate_signals(signals, store.fs, valid, mask)
+    found = writer.generate_signals(other, store.fs, valid, mask)
+    assert found.texts == expected.texts
+    np.testing.assert_array_equal(found.log_probs, expected.log_probs)
+    whole = writer.generate_signals(signals, store.fs, valid)
+    assert whole.log_probs[2] == pytest.approx(expected.log_probs[2], abs=1e-4)
+    assert (np.abs(whole.log_probs - expected.log_probs)[:2] > 1e-3).all()
+    # Recordings say it by NaN.
+    nan = np.where(mask[:, :, None], signals, np.float32(np.nan))
+    ecgs = writer.generate([ECG(signal, store.fs) for signal in nan])
+    assert ecgs.texts == expected.texts
+    np.testing.assert_allclose(ecgs.log_probs, expected.log_probs, atol=1e-4)
+
+
+def test_windows_of_long_recordings(run: Path, mimic_store: Path) -> None:
+    store = Store.open(mimic_store)
+    writer = ReportWriter.from_pretrained(run)
+    signals = store.signals(store.rows("val")[:4])
+    short, long = ECG(signals[0], store.fs), ECG(np.concatenate(signals[1:], axis=1), store.fs)
+    first = writer.generate([long, short])
+    assert (list(first.record), list(first.start)) == ([0, 1], [0, 0])
+    found = writer.generate(iter([long, short]), windows=None, batch_size=2)
+    assert (list(found.record), list(found.start)) == ([0, 0, 0, 1], [0, 10, 20, 0])
+    cut = [*standardise_windows(long, 100, 1000), standardise(short, 100, 1000)]
+    apart = [writer.generate_signals(window.signal[None], 100, np.array([window.valid_samples])) for window in cut]
+    assert found.texts == [one.texts[0] for one in apart]
+    np.testing.assert_allclose(found.log_probs, [one.log_probs[0] for one in apart], atol=1e-4)
+    assert writer.write([long, short]) == first.texts == [found.texts[0], found.texts[3]]
+    assert list(writer.generate([long], windows=2).start) == [0, 10]
+    # What the ECG model thinks of a report is what it thinks of the same window.
+    vectors = writer.encoder.embed_signals(np.stack([w.signal for w in cut]), 100, np.full(4, 1000))
+    np.testing.assert_allclose(window_vectors(writer.encoder, [long, short], None), vectors, atol=1e-5)
+    reviewed = writer.review([long, short], windows=None)
+    assert [one.text for one in reviewed] == found.texts
+    assert [one.findings for one in reviewed] == [
+        writer.confidence.check(vector, text)
+        for vector, text in zip(window_vectors(writer.encoder, [long, short], None), found.texts, strict=True)
+    ]
+    nothing = writer.generate([], windows=None)
+    assert (len(nothing), len(nothing.record)) == (0, 0)
+
+
+def test_long_files_by_command(
+    run: Path, mimic_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.open(mimic_store)
+    signals = store.signals(store.rows("val")[:3])
+    for name, values in (("long", np.concatenate(signals, axis=1)), ("short", signals[0])):
+        digital = np.round(values.T * 1000).astype(np.int16)
+        write_record(tmp_path, name, digital, LEADS, fs=int(store.fs), gain=1000)
+    files, out = [str(tmp_path / f"{name}.hea") for name in ("long", "short")], tmp_path / "out.parquet"
+    command = ["report", "generate", *files, "--writer", str(run), "--out", str(out)]
+
+    def result(*more: str) -> tuple[pd.DataFrame, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *more])
+        assert not stop.value.code
+        return pd.read_parquet(out), capsys.readouterr().err
+
+    table, said = result()
+    assert list(table["record_id"]) == ["long", "short"]
+    assert f"{files[0]}: longer than 10 s, the report is of its beginning alone (--windows all" in said
+    every, said = result("--windows", "all")
+    assert list(every["record_id"]) == ["long"] * 3 + ["short"]
+    assert list(every["start_s"]) == [0, 10, 20, 0]
+    assert "longer" not in said
+    assert list(every["generated"])[::3] == list(table["generated"])
+    assert len(every["flags"]) == 4
+    for more, message in ((["--windows", "none"], "a number from 1 on, or all"), (["--data", "x"], "either")):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *more])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 def test_long_reports_are_cut_and_records_without_one_left_out(mimic_store: Path, tmp_path: Path) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from deri.cli.console import lead_note, progress, say, window_option
+from deri.cli.console import progress, recordings, say, window_option
 from deri.errors import DeriError
-
-if TYPE_CHECKING:
-    from deri.ecg import ECG
 
 WINDOWS = "N | all: windows of a long recording to take, spread evenly; their mean embedding counts"
 
@@ -44,7 +40,7 @@ def classify(
     loaded = load_model(model, device=device)
     texts = loaded.encode_text(labels)
     leads: list[list[str]] = []
-    parts = list(loaded.window_embeddings(_recordings(files, leads), windows=wanted))
+    parts = list(loaded.window_embeddings(recordings(files, leads), windows=wanted))
     record = np.concatenate([part.record for part in parts])
     if per_window:
         vectors = np.concatenate([part.embedding for part in parts])
@@ -63,20 +59,6 @@ def classify(
     else:
         decimals = dict.fromkeys(labels, "{:.3f}".format)
         print(table.to_string(index=False, formatters={**decimals, "start_s": "{:g}".format}))
-
-
-def _recordings(files: list[str], leads: list[list[str]]) -> Iterator[ECG]:
-    """Read one file after the other, say which lack leads, and note the leads that are there."""
-    from deri.ecg import read_ecg
-
-    for file in files:
-        ecg = read_ecg(file)
-        if note := lead_note(file, ecg):
-            say(f"{note}; the model was trained with 12: expect less")
-        gone = ecg.missing_leads
-        leads.append([lead for lead in ecg.leads if lead not in gone])
-        yield ecg
-        del ecg  # before the next one is read
 
 
 def embed(
@@ -105,7 +87,7 @@ def embed(
                 vectors = embed_store(loaded, store, rows, show=show)
                 ids = store.index["record_id"].iloc[rows].astype(str).tolist()
             else:
-                vectors, ids = loaded.encode_ecg(_recordings([path], []), windows=wanted), [Path(path).stem]
+                vectors, ids = loaded.encode_ecg(recordings([path], []), windows=wanted), [Path(path).stem]
                 show(i + 1, len(inputs))
             tables.append(pd.DataFrame({"file": path, "record_id": ids, "embedding": list(vectors)}))
     table = pd.concat(tables, ignore_index=True)

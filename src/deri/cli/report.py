@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deri.cli import report_evaluate
+from deri.cli.console import Show, progress, recordings, say, window_option
 from deri.errors import DeriError
+
+if TYPE_CHECKING:
+    from deri.ecg import ECG
+    from deri.generation.writer import Generated, ReportWriter
 
 app = typer.Typer(help="Generated reports.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -37,7 +44,6 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
 ) -> None:
     """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
-    from deri.cli.console import progress, say
     from deri.generation.confidence import calibrate_directory
     from deri.generation.config import load_config
     from deri.generation.train import stored_config, train_writer
@@ -74,6 +80,9 @@ def generate(
     data: Annotated[Path | None, typer.Option(help="a store instead of files")] = None,
     split: Annotated[str, typer.Option(help="train | val | test | all")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first recordings")] = None,
+    windows: Annotated[
+        str, typer.Option(help="N | all: of a long file a report for each of so many windows, spread evenly")
+    ] = "1",
     beams: Annotated[int | None, typer.Option(min=1, help="1: greedy [default: the writer's, 3]")] = None,
     length_penalty: Annotated[float | None, typer.Option(help="above 0 longer texts win [default: 1]")] = None,
     no_repeat_ngram: Annotated[int | None, typer.Option(min=0, help="no N tokens twice in a report; 0: off")] = None,
@@ -87,67 +96,87 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Write the reports of a store's records or of ECG files: drafts for research, not a diagnosis."""
-    from deri.cli.console import progress, say
     from deri.generation.data import generated_table, store_columns
     from deri.generation.pairs import check_name, write_table
-    from deri.generation.writer import CONFIDENCE_FILE, Generated, ReportWriter
+    from deri.generation.writer import CONFIDENCE_FILE, ReportWriter
 
     if bool(files) == (data is not None):
         raise DeriError("report generate takes either ECG files or a store (--data STORE --split test)")
     check_name(out)
     if not sample and (temperature is not None or top_p is not None):
         raise DeriError("--temperature and --top-p are for --sample")
-    options = {
+    options: dict[str, Any] = {
         "beams": beams, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram,
         "repetition_penalty": repetition_penalty, "max_tokens": max_tokens, "sample": sample or None,
         "temperature": temperature, "top_p": top_p,
     }  # fmt: skip
+    if data is not None and windows != "1":
+        raise DeriError("--windows is for ECG files: a store holds the windows that it was prepared with")
+    wanted = window_option(windows)
     loaded = ReportWriter.from_pretrained(writer, device=device)
-    marked = loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file()
-    embeddings: list[Any] = []
+    options |= {"batch_size": batch_size, "seed": seed}
+    embed: Callable[[], Any]
     with progress("report generate") as show:
         if data is not None:
+            from deri.evaluation.embed import embed_store
             from deri.store import Store
 
             store = Store.open(data)
             rows = store.rows(split)[:limit]
             if not len(rows):
                 raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
-            found = loaded.generate_store(store, rows, batch_size=batch_size, seed=seed, show=show, **options)
+            found = loaded.generate_store(store, rows, show=show, **options)
             columns = store_columns(store, rows)
-            if marked:
-                from deri.evaluation.embed import embed_store
-
-                embeddings.append(embed_store(loaded.encoder, store, rows, batch_size=batch_size))
+            embed = partial(embed_store, loaded.encoder, store, rows, batch_size=batch_size)
         else:
             from deri.ecg import read_ecg
+            from deri.generation.confidence import window_vectors
 
             names = list(files or [])[:limit]
-            parts = []
-            for start in range(0, len(names), batch_size):
-                ecgs = [read_ecg(name) for name in names[start : start + batch_size]]
-                parts.append(loaded.generate(ecgs, batch_size=batch_size, seed=seed + start, **options))
-                if marked:
-                    embeddings.append(loaded.encoder.encode_ecg(ecgs))
-                show(start + len(ecgs), len(names))
-            found = Generated.join(parts)
-            columns = {
-                "record_id": [Path(name).stem for name in names], "file": names, "subject": names,
-                "reference": [None] * len(names),
-            }  # fmt: skip
+            found, columns = _of_files(loaded, names, wanted, show, options)
+            embed = partial(window_vectors, loaded.encoder, map(read_ecg, names), wanted)
     table = generated_table(
         columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
     )
-    if marked:
-        import numpy as np
-
-        table["flags"] = loaded.confidence.flags(np.concatenate(embeddings), found.texts)
+    if loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file():
+        table["flags"] = loaded.confidence.flags(embed(), found.texts)
     write_table(table, out)
     if cut := int((~found.finished).sum()):
         say(f"{cut} {'report' if cut == 1 else 'reports'} reached the longest length without an end (finished: false)")
     if not sum(map(bool, found.texts)):
         say("warning: all reports are empty")
     print(f"{len(table)} reports → {out}")
+
+
+def _of_files(
+    writer: ReportWriter, names: list[str], windows: int | None, show: Show, options: dict[str, Any]
+) -> tuple[Generated, dict[str, list[Any]]]:
+    """Reports of ECG files, and the columns that tell which; says of which files a part was not read."""
+    from deri.ecg.standardise import window_count
+
+    signal = writer.encoder.config.signal
+    seconds = signal.samples / signal.fs
+    longer: list[str] = []
+
+    def read() -> Iterator[ECG]:
+        for i, ecg in enumerate(recordings(names, [])):
+            if window_count(ecg.n_samples, ecg.fs, seconds) > 1:
+                longer.append(names[i])
+            yield ecg
+            show(i + 1, len(names))
+
+    found = writer.generate(read(), windows=windows, **options)
+    if longer and windows == 1:
+        others = f" and {len(longer) - 1} more" if len(longer) > 1 else ""
+        say(
+            f"{longer[0]}{others}: longer than {seconds:g} s, the report is of its beginning alone "
+            "(--windows all: one for each window)"
+        )
+    assert found.record is not None
+    assert found.start is not None
+    of = [names[i] for i in found.record]
+    stems, nothing = [Path(name).stem for name in of], [None] * len(of)
+    return found, {"record_id": stems, "file": of, "subject": of, "reference": nothing, "start_s": list(found.start)}
 
 
 app.command("evaluate")(report_evaluate.evaluate)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from deri.generation.decode import decode
 from deri.generation.memory import memory_of, memory_shape, read_memory
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
+from deri.models.base import cut_windows
 from deri.models.directory import hub_snapshot, load_weights
 from deri.store import Store
 
@@ -49,12 +51,16 @@ class Generated:
         log_probs: (n,) float64, log-probability (nats) of each text and its end under the writer.
         finished: (n,) bool, False where the longest length came before the end.
         n_tokens: (n,) int64, tokens written, the end included.
+        record: (n,) int64, position of the recording that each is of; None where signals were given.
+        start: (n,) where in the recording its window begins, s; None as ``record``.
     """
 
     texts: list[str] = field(default_factory=list)
     log_probs: np.ndarray = field(default_factory=lambda: np.zeros(0))
     finished: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     n_tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    record: np.ndarray | None = None
+    start: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -133,12 +139,17 @@ class ReportWriter:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def write(self, ecgs: ECG | Sequence[ECG], **options: Any) -> list[str]:
-        """The reports of recordings of any rate and length, in their order; options as in :meth:`generate`."""
+    def write(self, ecgs: ECG | Iterable[ECG], **options: Any) -> list[str]:
+        """The reports of recordings of any rate, in their order; of a long one its beginning alone.
+
+        Options as in :meth:`generate`, ``windows`` among them.
+        """
         return self.generate(ecgs, **options).texts
 
     def review(self, ecgs: ECG | Sequence[ECG], **options: Any) -> list[Reviewed]:
-        """Reports, each with its findings held against the ECG model's own scores; options as in :meth:`generate`.
+        """Reports, each with its findings held against the ECG model's own scores of the same stretch of the recording.
+
+        Options as in :meth:`generate`.
 
         Raises:
             DeriError: the writer has no :attr:`confidence`.
@@ -158,12 +169,24 @@ class ReportWriter:
         """The reports of standardised signals; see :meth:`generate_signals`."""
         return self.generate_signals(signals, fs, valid_samples, lead_mask, **options).texts
 
-    def generate(self, ecgs: ECG | Sequence[ECG], *, batch_size: int = 32, seed: int = 0, **options: Any) -> Generated:
+    def generate(
+        self,
+        ecgs: ECG | Iterable[ECG],
+        *,
+        windows: int | None = 1,
+        batch_size: int = 32,
+        seed: int = 0,
+        **options: Any,
+    ) -> Generated:
         """Reports of recordings with their log-probabilities. No recording gives no report.
 
         Args:
-            ecgs: one recording or several; each is cropped or padded to the encoder's length.
-            batch_size: recordings at once.
+            ecgs: one recording or several of any rate; a shorter one than the encoder's length is padded. From an
+                iterator, one after the other is in memory.
+            windows: reports of a recording that is longer: one for each of so many windows of the encoder's length,
+                spread evenly; 1: of its beginning alone, None: of all windows. ``record`` and ``start`` of the result
+                tell which is which.
+            batch_size: windows at once.
             seed: of the draws where ``sample=True``.
             options: other than the config's: beams, length_penalty, no_repeat_ngram, repetition_penalty, max_tokens,
                 sample, temperature, top_p.
@@ -171,23 +194,24 @@ class ReportWriter:
         Raises:
             ReadError: a recording cannot be used.
         """
-        from deri.ecg import ECG, standardise
-
-        if isinstance(ecgs, ECG):
-            ecgs = [ecgs]
         signal = self.encoder.config.signal
-        done = [standardise(ecg, fs=signal.fs, samples=signal.samples) for ecg in ecgs]
-        if not done:
-            return Generated()
-        return self.generate_signals(
-            np.stack([s.signal for s in done]),
-            signal.fs,
-            np.array([s.valid_samples for s in done]),
-            np.stack([s.lead_mask for s in done]),
-            batch_size=batch_size,
-            seed=seed,
-            **options,
-        )
+        found = cut_windows(ecgs, signal, windows)
+        record: list[int] = []
+        start: list[float] = []
+
+        def memories() -> Iterator[tuple[Tensor, Tensor | None]]:
+            while part := list(islice(found, batch_size)):
+                record.extend(position for position, _, _ in part)
+                start.extend(begin for _, begin, _ in part)
+                yield self._memory(
+                    np.stack([window.signal for _, _, window in part]),
+                    signal.fs,
+                    np.array([window.valid_samples for _, _, window in part]),
+                    np.stack([window.lead_mask for _, _, window in part]),
+                )
+
+        generated = self._all(memories(), 0, self.config.decoding(**options), seed, None)
+        return replace(generated, record=np.array(record, np.int64), start=np.array(start, np.float64))
 
     def generate_signals(
         self,
@@ -220,19 +244,19 @@ class ReportWriter:
             signals = np.where(kept[:, :, None], signals, np.float32(0))
 
         def read(part: slice) -> tuple[Tensor, Tensor | None]:
-            self.encoder.eval()
             valid = None if valid_samples is None else np.asarray(valid_samples)[part]
-            ecg, valid_here = self.encoder.preprocess(signals[part], fs, valid, None if kept is None else kept[part])
-            device = self.device
-            return memory_of(
-                self.encoder,
-                ecg.to(device),
-                None if valid_here is None else valid_here.to(device),
-                self.config.memory,
-            )
+            return self._memory(signals[part], fs, valid, None if kept is None else kept[part])
 
         parts = [slice(i, i + batch_size) for i in range(0, len(signals), batch_size)]
         return self._all(map(read, parts), len(signals), self.config.decoding(**options), seed, None)
+
+    def _memory(
+        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
+    ) -> tuple[Tensor, Tensor | None]:
+        self.encoder.eval()
+        ecg, valid = self.encoder.preprocess(signals, fs, valid_samples, lead_mask)
+        valid_here = None if valid is None else valid.to(self.device)
+        return memory_of(self.encoder, ecg.to(self.device), valid_here, self.config.memory)
 
     def generate_store(
         self,

@@ -51,13 +51,17 @@ def pool_windows(parts: Sequence[WindowEmbeddings]) -> np.ndarray:
     return F.normalize(torch.from_numpy(mean.astype(np.float32)), dim=-1).numpy()
 
 
-def _windows(
-    ecgs: Iterable[ECG], signal: schema.Signal, windows: int | None
+def cut_windows(
+    ecgs: ECG | Iterable[ECG], signal: schema.Signal, windows: int | None
 ) -> Iterator[tuple[int, float, Standardised]]:
-    """Position of the recording, start in s, and the window, of each window; one recording in memory at a time."""
-    from deri.ecg import standardise_windows
+    """Yield position of the recording, start in s, and the window, of each window of recordings in their order.
 
-    remaining = iter(ecgs)
+    One recording is in memory at a time. ``windows`` and errors are those of :meth:`EcgTextModel.encode_ecg`.
+    """
+    from deri.ecg import ECG, standardise_windows
+
+    remaining = iter([ecgs] if isinstance(ecgs, ECG) else ecgs)
+    del ecgs
     record = 0
     while (ecg := next(remaining, None)) is not None:
         for window in standardise_windows(ecg, signal.fs, signal.samples, windows=windows):
@@ -183,9 +187,7 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         Memory does not grow with the length of a recording, beyond the recording itself. ``windows`` and errors are
         those of :meth:`encode_ecg`.
         """
-        from deri.ecg import ECG
-
-        found = _windows([ecgs] if isinstance(ecgs, ECG) else ecgs, self.config.signal, windows)
+        found = cut_windows(ecgs, self.config.signal, windows)
         while part := list(islice(found, batch_size)):
             vectors = self._embed(
                 np.stack([window.signal for _, _, window in part]),
