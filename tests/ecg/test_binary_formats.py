@@ -11,22 +11,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from deri.ecg import ECG, read_ecg
+from deri.ecg import read_ecg
 from deri.errors import DeriError, ReadError
+from ecg.in_bytes import read, reason_of
 from ecg.writers import LEADS, annotation_signal, digital_ecg, edf, ishne
-
-
-def read(folder: Path, data: bytes) -> ECG:
-    path = folder / "recording.bin"
-    path.write_bytes(data)
-    return read_ecg(path)
-
-
-def reason_of(folder: Path, data: bytes) -> str:
-    with pytest.raises(ReadError) as caught:
-        read(folder, data)
-    return caught.value.reason
-
 
 # --- DICOM
 

@@ -9,21 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deri.ecg import ECG, read_ecg
-from deri.errors import ReadError
+from ecg.in_bytes import read, reason_of
 from ecg.writers import LEADS, digital_ecg, scp
-
-
-def read(folder: Path, data: bytes) -> ECG:
-    path = folder / "recording.bin"
-    path.write_bytes(data)
-    return read_ecg(path)
-
-
-def reason_of(folder: Path, data: bytes) -> str:
-    with pytest.raises(ReadError) as caught:
-        read(folder, data)
-    return caught.value.reason
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
