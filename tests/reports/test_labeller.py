@@ -23,7 +23,7 @@ from deri.reports.labeller import (
     label_report,
     sentence_spans,
 )
-from deri.simulate.phrases import STATEMENTS
+from deri.simulate.phrases import STATEMENTS, TERSE
 
 SENTENCES = [
     # text, {finding: certainty}
@@ -78,6 +78,17 @@ SENTENCES = [
     ("vollständiger schenkelblock, rechts", {"CRBBB": "present"}),
     ("schenkelblock unvollstaendig links", {"ILBBB": "present"}),
     ("ospecifikt skänkelblock qt förlängd", {"IVCD": "present", "LNGQT": "present"}),
+    # Shorthand of physicians.
+    ("Sinus brady 52, 1st degree AVB, LAD, TWI V1-V3", dict.fromkeys(("SBRAD", "1AVB", "LAD", "INVT"), "present")),
+    ("A flutter, CHB, NSST-T changes", dict.fromkeys(("AFLT", "3AVB", "NST_"), "present")),
+    ("sr 73 bpm, normal", {"SR": "present", "NORM": "present"}),
+    ("pr normal, qrs normal", {}),
+    ("?anterior STEMI. no sinus tach", {"AMI": "uncertain", "STE_": "uncertain", "STACH": "absent"}),
+    ("proximal LAD stenosis", {}),
+    # A region that is named before "ST elevation" or "Q waves" is named.
+    ("Acute inferior ST elevation myocardial infarction", {"IMI": "present", "STE_": "present"}),
+    ("Lateral Q waves, prior infarct", {"LMI": "present", "QWAVE": "present"}),
+    ("Acute infarct, ST elevation in V2-V4", {"MI": "present", "STE_": "present"}),
 ]
 
 
@@ -158,6 +169,11 @@ def test_codes_are_statements_of_ptbxl_and_belong_to_one_finding() -> None:
 def test_simulated_statements_are_understood(code: str) -> None:
     understood = [code in asserted(text) for text in STATEMENTS[code]]
     assert all(understood), [text for text, good in zip(STATEMENTS[code], understood, strict=True) if not good]
+
+
+@pytest.mark.parametrize("code", sorted(set(TERSE) & set(known_findings())))
+def test_simulated_shorthand_is_understood(code: str) -> None:
+    assert code in asserted(f"sr 60 bpm, {TERSE[code]}")
 
 
 def test_a_long_report() -> None:
