@@ -230,12 +230,14 @@ def test_long_reports_are_cut_and_records_without_one_left_out(mimic_store: Path
     ids[store.rows("train")[:5]] = -1
     texts = list(store.reports)
     texts[ids[store.rows("train")[5]]] = "sinus rhythm. " * 1000
+    texts.append(" \n")
+    ids[store.rows("train")[6]] = len(texts) - 1
     store.__dict__ |= {"report_ids": ids, "reports": texts}
     run = train(store, tmp_path / "run", config_of("scratch", tmp_path, "epochs=1"))
     records = json.loads((run / "run.json").read_text())["records"]
-    assert records["without_report"] == 5
+    assert records["without_report"] == 6  # five have none, one is blank
     assert records["cut"] >= 1
-    assert records["train"] == len(store.rows("train")) - 5
+    assert records["train"] == len(store.rows("train")) - 6
 
 
 def test_commands_write_reports_that_evaluate_reads(mimic_store: Path, tmp_path: Path) -> None:
