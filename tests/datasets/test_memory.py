@@ -10,7 +10,6 @@ import pytest
 
 from deri.datasets.memory import system_allocator
 
-
 FAULTS = """
 import resource
 import numpy as np
