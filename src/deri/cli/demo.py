@@ -13,7 +13,7 @@ from deri.cli.console import progress, say
 def demo(
     out: Annotated[Path, typer.Option(help="a demo of before in it is replaced")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    train_records: Annotated[int, typer.Option(min=200)] = 2600,
+    train_records: Annotated[int, typer.Option(min=200)] = 5200,
     test_records: Annotated[int, typer.Option(min=200)] = 800,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=3")] = None,
 ) -> None:

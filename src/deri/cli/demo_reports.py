@@ -90,7 +90,7 @@ def write_reports(
         say: receives lines for people.
     """
     run = out / "report"
-    config = load_config(["epochs=12", "network.width=128", f"seed={seed}", *overrides])
+    config = load_config(["epochs=7", "network.width=128", f"seed={seed}", *overrides])
     train_writer(model, store, run, config, model_name=model_name, device="cpu", say=say)
     calibrate_directory(run / "writer", store)
     writer = ReportWriter.from_pretrained(run / "writer")
