@@ -21,7 +21,8 @@ def commands() -> list[str]:
 
 def test_the_readme_shows_the_main_job() -> None:
     verbs = [shlex.split(command)[1] for command in commands()]
-    assert verbs == ["simulate", "prepare", "pretrain", "simulate", "prepare", "zeroshot", "probe", "classify", "info"]
+    first, data = ["simulate", "prepare", "pretrain"], ["simulate", "prepare"]
+    assert verbs == [*first, *data, "zeroshot", "probe", "classify", "info", "report", "report", "report"]
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 70  # one screen
 
 
@@ -39,3 +40,4 @@ def test_commands_and_python_of_the_readme(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "runs" / "rhythm.json").is_file()
     assert (tmp_path / "runs" / "ecg.png").is_file()
+    assert (tmp_path / "runs" / "reports.json").is_file()

@@ -37,7 +37,10 @@ def plan(store: Path, **changes: object) -> dict[str, object]:
         "base": "demo",
         "rows": {
             "demo": {"recipe": "demo"},
-            "plain": {"recipe": "demo", "overrides": ["objective.duplicates=negative"]},
+            "plain": {
+                "recipe": "demo",
+                "overrides": ["objective.duplicates=negative", "objective.shared=text", "train.statements=0"],
+            },
         },
         "common": TINY,
         "seeds": [0, 1],
