@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deri.errors import DeriError
+from deri.models.hub import cache_alone
 
 
 def load_from_hub(what: str, source: str, auto_class: Any, **options: Any) -> Any:
@@ -36,7 +37,8 @@ def load_from_hub(what: str, source: str, auto_class: Any, **options: Any) -> An
         if path.is_absolute() or source.startswith((".", "~")):
             raise DeriError(f"{what} {source}: no such directory")
         try:
-            return auto_class.from_pretrained(source, local_files_only=True, **options)
+            with cache_alone():
+                return auto_class.from_pretrained(source, local_files_only=True, **options)
         except Exception:  # not cached
             pass
         try:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
+from deri.models.hub import cache_alone
 from deri.models.layers import masked_mean
 from deri.models.output import TextFeatures
 from deri.recipes import schema
@@ -241,7 +242,8 @@ def from_hub(encoder: str, auto_class: Any) -> Any:
     source = _source(encoder)
     errors = (OSError, ValueError, KeyError, HfHubHTTPError, HFValidationError)
     try:
-        return auto_class.from_pretrained(source, local_files_only=True)
+        with cache_alone():
+            return auto_class.from_pretrained(source, local_files_only=True)
     except errors as error:
         if Path(source).is_dir():
             cause = str(error).splitlines()[0]
