@@ -16,7 +16,7 @@ import deri
 from deri.cli.main import main
 from deri.ecg import ECG, LEADS, standardise, standardise_windows
 from deri.errors import DeriError
-from deri.generation.confidence import calibrate_directory, window_vectors
+from deri.generation.confidence import calibrate_directory
 from deri.generation.config import WriterConfig
 from deri.generation.train import train_writer
 from deri.generation.writer import ReportWriter
@@ -180,12 +180,13 @@ def test_windows_of_long_recordings(run: Path, mimic_store: Path) -> None:
     assert list(writer.generate([long], windows=2).start) == [0, 10]
     # What the ECG model thinks of a report is what it thinks of the same window.
     vectors = writer.encoder.embed_signals(np.stack([w.signal for w in cut]), 100, np.full(4, 1000))
-    np.testing.assert_allclose(window_vectors(writer.encoder, [long, short], None), vectors, atol=1e-5)
+    own = writer.generate([long, short], windows=None, embeddings=True).embedding
+    np.testing.assert_allclose(own, vectors, atol=1e-5)
+    assert found.embedding is None
     reviewed = writer.review([long, short], windows=None)
     assert [one.text for one in reviewed] == found.texts
     assert [one.findings for one in reviewed] == [
-        writer.confidence.check(vector, text)
-        for vector, text in zip(window_vectors(writer.encoder, [long, short], None), found.texts, strict=True)
+        writer.confidence.check(vector, text) for vector, text in zip(own, found.texts, strict=True)
     ]
     nothing = writer.generate([], windows=None)
     assert (len(nothing), len(nothing.record)) == (0, 0)
@@ -217,9 +218,14 @@ def test_long_files_by_command(
     assert "longer" not in said
     assert list(every["generated"])[::3] == list(table["generated"])
     assert len(every["flags"]) == 4
-    for more, message in ((["--windows", "none"], "a number from 1 on, or all"), (["--data", "x"], "either")):
+    stored = ["report", "generate", "--data", str(mimic_store), *command[4:], "--windows", "all"]
+    for wrong, message in (
+        ([*command, "--windows", "none"], "a number from 1 on, or all"),
+        ([*command, "--data", "x"], "either"),
+        (stored, "a store holds the windows"),
+    ):
         with pytest.raises(SystemExit) as stop:
-            main([*command, *more])
+            main(wrong)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
 

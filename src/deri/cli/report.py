@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,7 +114,7 @@ def generate(
     wanted = window_option(windows)
     loaded = ReportWriter.from_pretrained(writer, device=device)
     options |= {"batch_size": batch_size, "seed": seed}
-    embed: Callable[[], Any]
+    marked = loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file()
     with progress("report generate") as show:
         if data is not None:
             from deri.evaluation.embed import embed_store
@@ -127,19 +126,16 @@ def generate(
                 raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
             found = loaded.generate_store(store, rows, show=show, **options)
             columns = store_columns(store, rows)
-            embed = partial(embed_store, loaded.encoder, store, rows, batch_size=batch_size)
+            embeddings = embed_store(loaded.encoder, store, rows, batch_size=batch_size) if marked else None
         else:
-            from deri.ecg import read_ecg
-            from deri.generation.confidence import window_vectors
-
-            names = list(files or [])[:limit]
-            found, columns = _of_files(loaded, names, wanted, show, options)
-            embed = partial(window_vectors, loaded.encoder, map(read_ecg, names), wanted)
+            options |= {"windows": wanted, "embeddings": marked}
+            found, columns = _of_files(loaded, list(files or [])[:limit], show, options)
+            embeddings = found.embedding
     table = generated_table(
         columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
     )
-    if loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file():
-        table["flags"] = loaded.confidence.flags(embed(), found.texts)
+    if embeddings is not None:
+        table["flags"] = loaded.confidence.flags(embeddings, found.texts)
     write_table(table, out)
     if cut := int((~found.finished).sum()):
         say(f"{cut} {'report' if cut == 1 else 'reports'} reached the longest length without an end (finished: false)")
@@ -149,7 +145,7 @@ def generate(
 
 
 def _of_files(
-    writer: ReportWriter, names: list[str], windows: int | None, show: Show, options: dict[str, Any]
+    writer: ReportWriter, names: list[str], show: Show, options: dict[str, Any]
 ) -> tuple[Generated, dict[str, list[Any]]]:
     """Reports of ECG files, and the columns that tell which; says of which files a part was not read."""
     from deri.ecg.standardise import window_count
@@ -165,8 +161,8 @@ def _of_files(
             yield ecg
             show(i + 1, len(names))
 
-    found = writer.generate(read(), windows=windows, **options)
-    if longer and windows == 1:
+    found = writer.generate(read(), **options)
+    if longer and options["windows"] == 1:
         others = f" and {len(longer) - 1} more" if len(longer) > 1 else ""
         say(
             f"{longer[0]}{others}: longer than {seconds:g} s, the report is of its beginning alone "

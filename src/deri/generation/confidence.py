@@ -21,7 +21,7 @@ from deri.evaluation.embed import Features, Show, encoder_digest
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import write_json
-from deri.generation.findings import finding_prompts, score_findings, unit
+from deri.generation.findings import finding_prompts, score_findings
 from deri.models import EcgTextModel
 from deri.reports.labeller import asserted, known_findings
 from deri.store import Store
@@ -258,20 +258,12 @@ def calibrate_directory(
     return confidence
 
 
-def review(
-    writer: ReportWriter, ecgs: ECG | Sequence[ECG], *, windows: int | None = 1, **options: Any
-) -> list[Reviewed]:
+def review(writer: ReportWriter, ecgs: ECG | Iterable[ECG], **options: Any) -> list[Reviewed]:
     """What :meth:`deri.generation.writer.ReportWriter.review` does."""
     confidence = writer.confidence
-    found = writer.generate(ecgs, windows=windows, **options)
-    embeddings = window_vectors(writer.encoder, ecgs, windows)
+    found = writer.generate(ecgs, embeddings=True, **options)
+    assert found.embedding is not None
     return [
-        Reviewed(text, float(found.log_probs[i]), bool(found.finished[i]), confidence.check(embeddings[i], text))
+        Reviewed(text, float(found.log_probs[i]), bool(found.finished[i]), confidence.check(found.embedding[i], text))
         for i, text in enumerate(found.texts)
     ]
-
-
-def window_vectors(model: EcgTextModel, ecgs: ECG | Iterable[ECG], windows: int | None) -> np.ndarray:
-    """Unit embeddings (w, d) of the windows of recordings: what reports of the same windows are held against."""
-    parts = [part.embedding for part in model.window_embeddings(ecgs, windows=windows)]
-    return unit(np.concatenate(parts)) if parts else np.zeros((0, model.config.dim), np.float32)

@@ -199,11 +199,23 @@ class MemoryCache:
 
 
 def read_memory(model: EcgTextModel, store: Store, rows: np.ndarray, kind: MemoryKind) -> tuple[Tensor, Tensor | None]:
-    """Memories of store rows, float32 on the model's device, without gradients and in eval mode."""
+    """Memories of store rows; see :func:`signal_memory`."""
+    valid = store.index["valid_samples"].to_numpy()[rows]
+    return signal_memory(model, store.signals(rows), store.fs, valid, store.lead_mask(rows), kind)
+
+
+def signal_memory(
+    model: EcgTextModel,
+    signals: np.ndarray,
+    fs: float,
+    valid_samples: np.ndarray | None,
+    lead_mask: np.ndarray | None,
+    kind: MemoryKind,
+) -> tuple[Tensor, Tensor | None]:
+    """Memories of standardised signals (B, 12, n), float32 on the model's device, without gradients, in eval mode."""
     model.eval()
     with torch.inference_mode():
-        valid_samples = store.index["valid_samples"].to_numpy()[rows]
-        ecg, valid = model.preprocess(store.signals(rows), store.fs, valid_samples, store.lead_mask(rows))
+        ecg, valid = model.preprocess(signals, fs, valid_samples, lead_mask)
         values, mask = memory_of(model, ecg.to(model.device), None if valid is None else valid.to(model.device), kind)
     return values.float(), mask
 

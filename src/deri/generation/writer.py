@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,10 @@ from deri.generation.base import ReportDecoder
 from deri.generation.build import rebuild_decoder
 from deri.generation.config import Decoding, WriterConfig, build_config
 from deri.generation.decode import decode
-from deri.generation.memory import memory_of, memory_shape, read_memory
+from deri.generation.memory import memory_shape, read_memory, signal_memory
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
-from deri.models.base import cut_windows
+from deri.models.base import window_batches
 from deri.models.directory import hub_snapshot, load_weights
 from deri.store import Store
 
@@ -53,6 +52,7 @@ class Generated:
         n_tokens: (n,) int64, tokens written, the end included.
         record: (n,) int64, position of the recording that each is of; None where signals were given.
         start: (n,) where in the recording its window begins, s; None as ``record``.
+        embedding: (n, d) float32, L2-normalised, of the same windows; None where none were asked for.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -61,6 +61,7 @@ class Generated:
     n_tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     record: np.ndarray | None = None
     start: np.ndarray | None = None
+    embedding: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -146,7 +147,7 @@ class ReportWriter:
         """
         return self.generate(ecgs, **options).texts
 
-    def review(self, ecgs: ECG | Sequence[ECG], **options: Any) -> list[Reviewed]:
+    def review(self, ecgs: ECG | Iterable[ECG], **options: Any) -> list[Reviewed]:
         """Reports, each with its findings held against the ECG model's own scores of the same stretch of the recording.
 
         Options as in :meth:`generate`.
@@ -176,6 +177,7 @@ class ReportWriter:
         windows: int | None = 1,
         batch_size: int = 32,
         seed: int = 0,
+        embeddings: bool = False,
         **options: Any,
     ) -> Generated:
         """Reports of recordings with their log-probabilities. No recording gives no report.
@@ -188,6 +190,7 @@ class ReportWriter:
                 tell which is which.
             batch_size: windows at once.
             seed: of the draws where ``sample=True``.
+            embeddings: also give the encoder's embedding of each window, from the same reading of the recordings.
             options: other than the config's: beams, length_penalty, no_repeat_ngram, repetition_penalty, max_tokens,
                 sample, temperature, top_p.
 
@@ -195,23 +198,20 @@ class ReportWriter:
             ReadError: a recording cannot be used.
         """
         signal = self.encoder.config.signal
-        found = cut_windows(ecgs, signal, windows)
-        record: list[int] = []
-        start: list[float] = []
+        parts: list[tuple[np.ndarray, ...]] = []
 
         def memories() -> Iterator[tuple[Tensor, Tensor | None]]:
-            while part := list(islice(found, batch_size)):
-                record.extend(position for position, _, _ in part)
-                start.extend(begin for _, begin, _ in part)
-                yield self._memory(
-                    np.stack([window.signal for _, _, window in part]),
-                    signal.fs,
-                    np.array([window.valid_samples for _, _, window in part]),
-                    np.stack([window.lead_mask for _, _, window in part]),
-                )
+            for batch in window_batches(ecgs, signal, windows, batch_size):
+                content = batch.signals, signal.fs, batch.valid_samples, batch.lead_mask
+                vectors = (self.encoder.embed_signals(*content),) if embeddings else ()
+                parts.append((batch.record, batch.start, *vectors))
+                yield signal_memory(self.encoder, *content, self.config.memory)
 
         generated = self._all(memories(), 0, self.config.decoding(**options), seed, None)
-        return replace(generated, record=np.array(record, np.int64), start=np.array(start, np.float64))
+        if not parts:
+            parts.append((np.zeros(0, np.int64), np.zeros(0), np.zeros((0, self.encoder.config.dim), np.float32)))
+        record, start, *vectors = map(np.concatenate, zip(*parts, strict=True))
+        return replace(generated, record=record, start=start, embedding=vectors[0] if embeddings else None)
 
     def generate_signals(
         self,
@@ -245,18 +245,11 @@ class ReportWriter:
 
         def read(part: slice) -> tuple[Tensor, Tensor | None]:
             valid = None if valid_samples is None else np.asarray(valid_samples)[part]
-            return self._memory(signals[part], fs, valid, None if kept is None else kept[part])
+            mask = None if kept is None else kept[part]
+            return signal_memory(self.encoder, signals[part], fs, valid, mask, self.config.memory)
 
         parts = [slice(i, i + batch_size) for i in range(0, len(signals), batch_size)]
         return self._all(map(read, parts), len(signals), self.config.decoding(**options), seed, None)
-
-    def _memory(
-        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
-    ) -> tuple[Tensor, Tensor | None]:
-        self.encoder.eval()
-        ecg, valid = self.encoder.preprocess(signals, fs, valid_samples, lead_mask)
-        valid_here = None if valid is None else valid.to(self.device)
-        return memory_of(self.encoder, ecg.to(self.device), valid_here, self.config.memory)
 
     def generate_store(
         self,

@@ -51,17 +51,49 @@ def pool_windows(parts: Sequence[WindowEmbeddings]) -> np.ndarray:
     return F.normalize(torch.from_numpy(mean.astype(np.float32)), dim=-1).numpy()
 
 
-def cut_windows(
-    ecgs: ECG | Iterable[ECG], signal: schema.Signal, windows: int | None
-) -> Iterator[tuple[int, float, Standardised]]:
-    """Yield position of the recording, start in s, and the window, of each window of recordings in their order.
+class WindowBatch(NamedTuple):
+    """Windows of recordings, as a model takes them.
+
+    Attributes:
+        record: (w,) int64, position of each window's recording.
+        start: (w,) float64, where the window begins in it, in s.
+        signals: (w, 12, n) float32, mV.
+        valid_samples: (w,) samples before padding.
+        lead_mask: (w, 12) bool, leads that are there.
+    """
+
+    record: np.ndarray
+    start: np.ndarray
+    signals: np.ndarray
+    valid_samples: np.ndarray
+    lead_mask: np.ndarray
+
+
+def window_batches(
+    ecgs: ECG | Iterable[ECG], signal: schema.Signal, windows: int | None, batch_size: int
+) -> Iterator[WindowBatch]:
+    """Yield the windows of recordings in their order, up to ``batch_size`` at a time.
 
     One recording is in memory at a time. ``windows`` and errors are those of :meth:`EcgTextModel.encode_ecg`.
     """
+    found = _windows(ecgs, signal, windows)
+    while part := list(islice(found, batch_size)):
+        yield WindowBatch(
+            np.array([record for record, _, _ in part], np.int64),
+            np.array([start for _, start, _ in part], np.float64),
+            np.stack([window.signal for _, _, window in part]),
+            np.array([window.valid_samples for _, _, window in part]),
+            np.stack([window.lead_mask for _, _, window in part]),
+        )
+
+
+def _windows(
+    ecgs: ECG | Iterable[ECG], signal: schema.Signal, windows: int | None
+) -> Iterator[tuple[int, float, Standardised]]:
+    """Position of the recording, start in s, and the window, of each window; one recording in memory at a time."""
     from deri.ecg import ECG, standardise_windows
 
     remaining = iter([ecgs] if isinstance(ecgs, ECG) else ecgs)
-    del ecgs
     record = 0
     while (ecg := next(remaining, None)) is not None:
         for window in standardise_windows(ecg, signal.fs, signal.samples, windows=windows):
@@ -187,16 +219,10 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         Memory does not grow with the length of a recording, beyond the recording itself. ``windows`` and errors are
         those of :meth:`encode_ecg`.
         """
-        found = cut_windows(ecgs, self.config.signal, windows)
-        while part := list(islice(found, batch_size)):
-            vectors = self._embed(
-                np.stack([window.signal for _, _, window in part]),
-                self.config.signal.fs,
-                np.array([window.valid_samples for _, _, window in part]),
-                np.stack([window.lead_mask for _, _, window in part]),
-            )
-            records, starts, _ = zip(*part, strict=True)
-            yield WindowEmbeddings(np.array(records), np.array(starts), vectors.cpu().numpy())
+        signal = self.config.signal
+        for batch in window_batches(ecgs, signal, windows, batch_size):
+            vectors = self._embed(batch.signals, signal.fs, batch.valid_samples, batch.lead_mask)
+            yield WindowEmbeddings(batch.record, batch.start, vectors.cpu().numpy())
 
     def embed_signals(
         self,
