@@ -9,13 +9,13 @@ import pytest
 
 from deri.evaluation.classical import FEATURE_NAMES, ecg_features, extract_features
 from deri.evaluation.embed import Features, embed_store
-from deri.evaluation.finetune import FinetuneConfig, _layers, _Run
 from deri.evaluation.leakage import find_leakage
 from deri.evaluation.probe import load_task
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel
 from deri.store import Store, prepare
 from deri.training.batches import Pairs
+from deri.training.finetune import FinetuneConfig, _layers, _Run
 from support import tiny, windowed
 
 

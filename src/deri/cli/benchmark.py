@@ -77,16 +77,16 @@ def benchmark(
             figures=figures,
             device=device,
             say=say,
-            show=show,
+            show=show.update,
         )
     print(f"{len(results['cells'])} cells, {len(results['missing'])} missing → {out / 'table.md'}")
 
 
 def _ablation(file: Path, out: Path, device: str) -> None:
-    from deri.evaluation.ablation import ablation_table, run_ablation
+    from deri.training.ablation import ablation_table, run_ablation
 
     with progress("ablation: steps") as show:
-        result = run_ablation(file, out, device=device, say=say, show=show)
+        result = run_ablation(file, out, device=device, say=say, show=show.update)
     print(ablation_table(result))
 
 

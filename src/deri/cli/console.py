@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deri.errors import DeriError
+from deri.progress import Progress
 
 if TYPE_CHECKING:
-    from deri.ecg import ECG
+    from rich.progress import Progress as RichProgress
 
-Show = Callable[[int, int], None]
+    from deri.ecg import ECG
 
 
 def say(text: str) -> None:
@@ -41,27 +42,47 @@ def lead_note(file: str, ecg: ECG) -> str | None:
     return f"{file}: {len(there)} of {len(ecg.leads)} leads ({which})"
 
 
+class _Lines(Progress):
+    """Messages, and a plain line about the counts every ``every`` seconds."""
+
+    def __init__(self, label: str, every: float) -> None:
+        self._label, self._every, self._last = label, every, time.monotonic()
+
+    def message(self, text: str) -> None:
+        say(text)
+
+    def update(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            say(f"{self._label}: {done}/{total}")
+
+
+class _Bar(Progress):
+    """Messages above a bar of ``rich``."""
+
+    def __init__(self, label: str, bar: RichProgress) -> None:
+        self._bar, self._task = bar, bar.add_task(label, total=None)
+
+    def message(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False)
+
+    def update(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+
 @contextmanager
-def progress(label: str, every: float = 10.0) -> Iterator[Show]:
-    """Yield ``show(done, total)``: a bar on a terminal, a plain line every ``every`` seconds elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+def progress(label: str, every: float = 10.0) -> Iterator[Progress]:
+    """Yield what shows progress: a bar on a terminal, a plain line every ``every`` seconds elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines(label, every)
         return
-    last = time.monotonic()
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
 
-    def line(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
-            say(f"{label}: {done}/{total}")
-
-    yield line
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _Bar(label, bar)
 
 
 def task_summary(result: dict[str, Any], out: Path) -> str:

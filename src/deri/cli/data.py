@@ -44,7 +44,7 @@ def simulate(
     from deri.simulate import simulate as run
 
     with progress(f"simulate {layout}") as show:
-        summary = run(layout, records, out, seed=seed, progress=show)
+        summary = run(layout, records, out, seed=seed, progress=show.update)
     print(summary.text())
 
 
@@ -89,7 +89,7 @@ def prepare(
             windows=wanted,
             duplicates=duplicates.value,
             seed=seed,
-            progress=show,
+            progress=show.update,
         )
     print(summary.text())
 
@@ -123,7 +123,7 @@ def download(
     source = source_of(name, url)
     say(source.terms())
     with progress(f"download {name}") as show:
-        summary = run(source, to, connections=connections, progress=show)
+        summary = run(source, to, connections=connections, progress=show.update)
     print(summary.text())
 
 

@@ -18,7 +18,7 @@ def demo(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=3")] = None,
 ) -> None:
     """Simulate, prepare, pre-train, classify without labels, probe and write reports; with a page of results."""
-    from deri.cli.demo_steps import run_demo
+    from deri.demo.steps import run_demo
 
     with progress("demo") as show:
         result = run_demo(
@@ -28,7 +28,7 @@ def demo(
             seed=seed,
             overrides=tuple(overrides or ()),
             say=say,
-            show=show,
+            show=show.update,
         )
     scores = result["reports"]
     print(

@@ -65,7 +65,7 @@ def zeroshot(
             protocol=protocol.value,
             prompts=prompts,
             seed=seed,
-            show=show,
+            show=show.update,
         )
     write_json(out, result)
     print(task_summary(result, out))
@@ -87,7 +87,7 @@ def retrieval(
     store = Store.open(data)
     loaded = load_model(model, device=device)
     with progress("retrieval") as show:
-        result = retrieval_on_store(loaded, store, model_name=model, split=split.value, show=show)
+        result = retrieval_on_store(loaded, store, model_name=model, split=split.value, show=show.update)
     write_json(out, result)
     for way in ("ecg_to_text", "text_to_ecg"):
         recalls = ", ".join(f"R@{k} {result[f'{way}_r{k}']:.3f}" for k in (1, 5, 10))
@@ -132,7 +132,7 @@ def probe(
                 folds=folds,
                 protocol=protocol.value,
                 seed=seed,
-                show=show,
+                show=show.update,
             )
         write_json(out, result)
         print(task_summary(result, out))
@@ -148,7 +148,7 @@ def probe(
             sampling=sampling.value,
             seed=seed,
             seeds=seeds,
-            show=show,
+            show=show.update,
         )
     write_json(out, result)
     for one in result["fractions"].values() if "fractions" in result else [result]:
@@ -170,10 +170,10 @@ def finetune(
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Train the encoder, or its last blocks, further on the labels of a task."""
-    from deri.evaluation.finetune import FinetuneConfig
-    from deri.evaluation.finetune import finetune as run
     from deri.models import load_model
     from deri.store import Store
+    from deri.training.finetune import FinetuneConfig
+    from deri.training.finetune import finetune as run
 
     if blocks != "all" and not blocks.isdigit():
         raise DeriError(f"--blocks {blocks}: give all, or how many of the last blocks to train")
@@ -192,7 +192,7 @@ def finetune(
     store = Store.open(data)
     loaded = load_model(model, device=device)
     with progress("finetune") as show:
-        result = run(loaded, store, task, out, model_name=model, config=config, say=say, show=show)
+        result = run(loaded, store, task, out, model_name=model, config=config, say=say, show=show.update)
     print(task_summary(result, out))
 
 

@@ -84,11 +84,11 @@ def embed(
             if (Path(path) / "store.json").is_file():
                 store = Store.open(path)
                 rows = store.rows("all")
-                vectors = embed_store(loaded, store, rows, show=show)
+                vectors = embed_store(loaded, store, rows, show=show.update)
                 ids = store.index["record_id"].iloc[rows].astype(str).tolist()
             else:
                 vectors, ids = loaded.encode_ecg(recordings([path], []), windows=wanted), [Path(path).stem]
-                show(i + 1, len(inputs))
+                show.update(i + 1, len(inputs))
             tables.append(pd.DataFrame({"file": path, "record_id": ids, "embedding": list(vectors)}))
     table = pd.concat(tables, ignore_index=True)
     with atomic_path(out) as temporary:

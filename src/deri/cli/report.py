@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deri.cli import report_evaluate
-from deri.cli.console import Show, progress, recordings, say, window_option
+from deri.cli.console import progress, recordings, say, window_option
 from deri.errors import DeriError
 
 if TYPE_CHECKING:
     from deri.ecg import ECG
     from deri.generation.writer import Generated, ReportWriter
+    from deri.progress import Progress
 
 app = typer.Typer(help="Generated reports.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -65,9 +66,11 @@ def train(
     store = Store.open(data)
     loaded = load_model(model)
     with progress("report train") as show:
-        train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, say=say, show=show)
+        train_writer(
+            loaded, store, out, config, model_name=model, resume=resume, device=device, say=say, show=show.update
+        )
     with progress("report calibrate") as show:
-        calibrate_directory(out / "writer", store, device=device or "cpu", show=show)
+        calibrate_directory(out / "writer", store, device=device or "cpu", show=show.update)
     print(out / "writer")
 
 
@@ -124,7 +127,7 @@ def generate(
             rows = store.rows(split)[:limit]
             if not len(rows):
                 raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
-            found = loaded.generate_store(store, rows, show=show, **options)
+            found = loaded.generate_store(store, rows, show=show.update, **options)
             columns = store_columns(store, rows)
             embeddings = embed_store(loaded.encoder, store, rows, batch_size=batch_size) if marked else None
         else:
@@ -145,7 +148,7 @@ def generate(
 
 
 def _of_files(
-    writer: ReportWriter, names: list[str], show: Show, options: dict[str, Any]
+    writer: ReportWriter, names: list[str], show: Progress, options: dict[str, Any]
 ) -> tuple[Generated, dict[str, list[Any]]]:
     """Reports of ECG files, and the columns that tell which; says of which files a part was not read."""
     from deri.ecg.standardise import window_count
@@ -159,7 +162,7 @@ def _of_files(
             if window_count(ecg.n_samples, ecg.fs, seconds) > 1:
                 longer.append(names[i])
             yield ecg
-            show(i + 1, len(names))
+            show.update(i + 1, len(names))
 
     found = writer.generate(read(), **options)
     if longer and options["windows"] == 1:

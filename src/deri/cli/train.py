@@ -28,6 +28,6 @@ def pretrain(
         recipe = str(stored)
     content = load_recipe(recipe or "deri", overrides or [])
     with progress("pretrain") as show:
-        run(data, out, content, resume=resume, device=device, say=say, show=show)
+        run(data, out, content, resume=resume, device=device, say=say, show=show.update)
     if os.environ.get("RANK", "0") == "0":
         print(out)

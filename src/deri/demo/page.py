@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deri._version import __version__
-from deri.cli.demo_reports import NAMES, DemoReports, flag_words
+from deri.demo.reports import NAMES, DemoReports, flag_words
 from deri.ecg import plot_ecg
 from deri.files import write_text
 from deri.training.log import read_metrics
@@ -51,7 +51,7 @@ def write_page(
         run: run directory, for its metrics.
         results: zero-shot results by ``MODEL/TASK`` with models ``deri`` and ``random``.
         probes: linear probes by ``MODEL/TASK``, then by percentage of the training records.
-        headline: what :func:`deri.cli.demo_steps.run_demo` found.
+        headline: what :func:`deri.demo.steps.run_demo` found.
         examples: recordings (``ecg``) with ``report``, ``truth`` and scored ``texts``.
         reports: generated reports beside the true ones.
     """

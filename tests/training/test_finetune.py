@@ -11,11 +11,11 @@ from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.evaluation.classifier import load_classifier
-from deri.evaluation.finetune import FinetuneConfig, backbone_blocks, finetune
 from deri.evaluation.probe import probe_task
 from deri.models import EcgTextModel, load_model
 from deri.simulate import simulate
 from deri.store import Store, prepare
+from deri.training.finetune import FinetuneConfig, backbone_blocks, finetune
 from support import tiny
 
 QUICK = FinetuneConfig(epochs=2, batch_size=32)
@@ -91,7 +91,7 @@ def test_only_the_last_blocks_move(store: Store, tmp_path: Path, recipe: str, ov
     assert len(blocks) == (12 if overrides else 8)
     config = FinetuneConfig(epochs=1, batch_size=32, blocks=1, lr=1e-2)
     # So that the trained epoch is what is kept, whatever validation says.
-    import deri.evaluation.finetune as module
+    import deri.training.finetune as module
 
     quality = iter([0.0, 1.0])
     with pytest.MonkeyPatch.context() as patch:

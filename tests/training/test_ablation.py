@@ -11,9 +11,9 @@ from sklearn.metrics import roc_auc_score
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.ablation import Target, compare_rows, load_ablation, run_ablation
 from deri.simulate import simulate
 from deri.store import Store, prepare
+from deri.training.ablation import Target, compare_rows, load_ablation, run_ablation
 
 TINY = [
     "model.base_width=4", "model.dim=32", "model.decoder.hidden=16", "model.decoder.head_dim=8",

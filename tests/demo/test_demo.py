@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deri.cli.demo_steps import run_demo
+from deri.demo.steps import run_demo
 from deri.errors import DeriError
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from deri.cli.demo_page import write_page
-from deri.cli.demo_reports import write_reports
 from deri.datasets import open_dataset
+from deri.demo.page import write_page
+from deri.demo.reports import write_reports
 from deri.ecg import ECG
 from deri.errors import DeriError
 from deri.evaluation.embed import Features, embed_store
