@@ -276,21 +276,21 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         scores = self.encode_ecg(ecgs, windows=windows) @ self.encode_text(list(labels)).T
         return pd.DataFrame(scores, columns=list(labels))
 
-    # --- files (models/directory.py has the format) ----------------------------------------------------------------
+    # --- files (models/build.py has the format) ----------------------------------------------------------------
 
     def save_pretrained(self, save_directory: Any, *, card: str | None = None, **_: Any) -> None:
         """Write a model directory: config, weights, tokenizer, preprocessing and model card.
 
         ``push_to_hub`` comes from the mixin, which passes further arguments that a deri directory has no use for.
         """
-        from deri.models.directory import save_model
+        from deri.models.build import save_model
 
         save_model(self, save_directory, card=card)
 
     @classmethod
     def from_pretrained(cls, name: Any, *, device: str = "cpu") -> Self:  # type: ignore[override]
         """Load a model directory, a run, a hub id, ``random:RECIPE`` or a built-in name, in eval mode."""
-        from deri.models.directory import load_model
+        from deri.models.build import load_model
 
         model = load_model(name, device=device)
         if not isinstance(model, cls):

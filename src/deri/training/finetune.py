@@ -19,14 +19,15 @@ from torch.nn import functional as F
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.classifier import HEAD_FILE, save_head
+from deri.evaluation.classifier import save_head
 from deri.evaluation.embed import Features, Show
 from deri.evaluation.metrics import MIN_POS, aurocs, best_threshold, score_classes
 from deri.evaluation.probe import TaskData, fit_corrected, load_task
 from deri.evaluation.result import macro_notes, result_json
 from deri.files import write_json
 from deri.models import EcgTextModel
-from deri.models.directory import model_card
+from deri.models.build import model_card
+from deri.models.directory import HEAD
 from deri.models.resnet import ResNet1d
 from deri.recipes import schema
 from deri.store import Store
@@ -126,7 +127,7 @@ def finetune(
             *macro_notes(scores),
         ],
     }
-    card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD_FILE}`.\n"
+    card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD.weights}`.\n"
     model.save_pretrained(out / "model", card=card)
     save_head(run.head, out / "model", task, run.classes, thresholds)
     write_json(out / "history.json", history)

@@ -19,7 +19,7 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import write_json, write_text
 from deri.models import build_model, build_text_encoder
-from deri.models.directory import model_card
+from deri.models.build import model_card
 from deri.models.text import TextEncoder
 from deri.objectives import PairObjective
 from deri.recipes import Recipe
