@@ -34,9 +34,7 @@ class Classifier:
     ) -> np.ndarray:
         """Probabilities (B, classes) of standardised signals (B, 12, n) in mV at ``fs`` Hz, canonical leads."""
         self.model.eval()
-        ecg, valid = self.model.preprocess(signals, fs, valid_samples, lead_mask)
-        device = self.model.device
-        embedding = self.model.ecg_embedding(ecg.to(device), None if valid is None else valid.to(device))
+        embedding = self.model.ecg_embedding(*self.model.prepare(signals, fs, valid_samples, lead_mask))
         return self.head(embedding.float()).sigmoid().cpu().numpy()
 
 

@@ -7,7 +7,6 @@ the unmodified encoder of the ``offline`` package is named instead, and its fing
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,19 @@ from deri.ecg.leads import LEADS
 from deri.errors import DeriError
 from deri.files import write_json
 from deri.models import directory as files
+from deri.models.backbones import BACKBONES
 from deri.models.base import EcgTextModel
 from deri.models.builtin import builtin_directory
-from deri.models.deri import DERI
 from deri.models.directory import MODEL
 from deri.models.hub import warn_of_folder
-from deri.models.merl import MERL
-from deri.models.text import TextEncoder, build_text_encoder
+from deri.models.text import TextEncoder, build_text_encoder, is_installed
 from deri.recipes import load_recipe, schema
 from deri.recipes.load import explain
+from deri.registry import Registry
 
-FAMILIES: dict[str, type[EcgTextModel]] = {"deri": DERI, "merl": MERL}
+FAMILIES: Registry[type[EcgTextModel]] = Registry(
+    "model family", "deri.families", {"deri": "deri.models.deri:DERI", "merl": "deri.models.merl:MERL"}
+)
 _TEXT = "text_encoder.model."
 
 
@@ -38,10 +39,21 @@ def build_model(config: schema.Model, *, seed: int = 0, text_encoder: TextEncode
 
     ``text_encoder`` is loaded as the recipe says when not given. Torch's global generator is left as it was.
     """
+    check_names(config)
     text_encoder = text_encoder or build_text_encoder(config.text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FAMILIES[config.family](config, text_encoder)
+
+
+def check_names(config: schema.Model) -> None:
+    """Raise :class:`DeriError` for a family or backbone that nobody registered; recipes stand below the tables."""
+    for key, table, name in (("family", FAMILIES, config.family), ("backbone", BACKBONES, config.backbone)):
+        if name not in table:
+            raise DeriError(
+                f"model.{key}={name}: there are {', '.join(table.names())}; one of your own is registered by a package "
+                "that must be installed (docs/models.md)"
+            )
 
 
 def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
@@ -66,8 +78,11 @@ def _load(folder: Path) -> EcgTextModel:
     content = files.read_manifest(MODEL, folder)
     try:
         config = schema.Model.model_validate(content["model"])
+        check_names(config)
     except ValidationError as error:
         raise DeriError(f"{folder / MODEL.manifest}: {explain(error, schema.Model)}") from None
+    except DeriError as error:
+        raise DeriError(f"{folder / MODEL.manifest}: {error}") from None
     model = FAMILIES[config.family](config, _load_text(folder, content["text_encoder"], config.text))
     model.recipe_name = content.get("recipe")
     optional = () if content["text_encoder"]["included"] else (_TEXT,)
@@ -76,9 +91,9 @@ def _load(folder: Path) -> EcgTextModel:
 
 
 def _load_text(folder: Path, content: dict[str, Any], config: schema.Text) -> TextEncoder:
-    if not content["included"]:
+    if not content["included"] or content["config"] is None:
         text = build_text_encoder(config)
-        if text.fingerprint != content["fingerprint"]:
+        if not content["included"] and text.fingerprint != content["fingerprint"]:
             raise DeriError(
                 f"{folder}: was trained with another version of text encoder {config.encoder!r} than is installed; "
                 "install the version that requirements of its deri version name"
@@ -96,11 +111,10 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
     """Write ``model`` into ``directory``; each file appears whole or not at all."""
     folder = files.new_folder(MODEL, directory)
     text = model.text_encoder
-    by_name = text.config.encoder == "minilm" and not text.trained
+    by_name = is_installed(text.config.encoder) and not text.trained
     weights = files.weights_of(model)
     if by_name:
         weights = {name: value for name, value in weights.items() if not name.startswith(_TEXT)}
-    hf_config: Any = text.model.config
     content = {
         "deri_version": __version__,
         "recipe": model.recipe_name,
@@ -109,7 +123,7 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
             "included": not by_name,
             "tokenizer": _save_tokenizer(text, folder),
             "fingerprint": text.fingerprint if by_name else None,
-            "config": json.loads(hf_config.to_json_string(use_diff=False)),
+            "config": text.architecture(),
         },
     }
     write_json(folder / "preprocessing.json", {**model.config.signal.model_dump(), "leads": list(LEADS), "unit": "mV"})
@@ -120,7 +134,7 @@ def _save_tokenizer(text: TextEncoder, folder: Path) -> str:
     """Save the tokenizer; where it is not at hand (an imported checkpoint, offline) say where to get it."""
     try:
         text.tokenizer.save_pretrained(str(folder))
-    except DeriError:
+    except (DeriError, AttributeError):  # one from outside may have nothing to save
         return text.config.encoder
     return "included"
 

@@ -15,7 +15,7 @@ from deri.models.base import EcgTextModel
 from deri.models.build import FAMILIES
 from deri.models.directory import load_weights
 from deri.models.resnet import DEPTHS
-from deri.models.text import TextEncoder, load_text_part
+from deri.models.text import TextEncoder, build_text_encoder, load_text_config
 from deri.models.vit import SIZES
 from deri.recipes import load_recipe, schema
 
@@ -194,7 +194,7 @@ def _text(tensors: dict[str, Tensor], given: Any, config: schema.Text, source: s
     if isinstance(given, nn.Module):
         name = str(getattr(given.config, "name_or_path", "") or config.encoder)
         return TextEncoder(given, config.model_copy(update={"encoder": name}))
-    from transformers import AutoConfig, AutoModel, PretrainedConfig
+    from transformers import AutoModel, PretrainedConfig
 
     if isinstance(given, PretrainedConfig):
         return TextEncoder(AutoModel.from_config(given), config)
@@ -203,8 +203,8 @@ def _text(tensors: dict[str, Tensor], given: Any, config: schema.Text, source: s
         return TextEncoder(AutoModel.from_config(_bert_config(own, source)), config)
     config = config.model_copy(update={"encoder": str(given)})
     if own:  # the weights come from the checkpoint; only the architecture is needed
-        return TextEncoder(AutoModel.from_config(load_text_part(str(given), AutoConfig, weights=False)), config)
-    return TextEncoder(load_text_part(str(given), AutoModel), config)
+        return TextEncoder(AutoModel.from_config(load_text_config(str(given))), config)
+    return build_text_encoder(config)
 
 
 def _bert_config(own: dict[str, Tensor], source: str) -> Any:

