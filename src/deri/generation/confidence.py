@@ -250,9 +250,10 @@ def calibrate_directory(
     directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", show: Show | None = None
 ) -> Confidence:
     """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
-    from deri.generation.writer import CONFIDENCE_FILE, ReportWriter, resolve_writer
+    from deri.generation.writer import CONFIDENCE_FILE, ReportWriter
+    from deri.models.directory import WRITER, find
 
-    directory = resolve_writer(directory)
+    directory = find(WRITER, directory)
     confidence = calibrate(ReportWriter.from_pretrained(directory, device=device), store, split=split, show=show)
     confidence.save(directory / CONFIDENCE_FILE)
     return confidence

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from deri.errors import DeriError
 from deri.generation.base import ReportDecoder
 from deri.generation.config import WriterConfig
-from deri.generation.hub import load_from_hub
+from deri.generation.hub import load_language_model
 from deri.generation.memory import MemoryInput
 from deri.generation.tokenizer import ReportTokenizer
 
@@ -109,7 +109,7 @@ def build_gpt2(config: WriterConfig, shape: tuple[int, int], texts: list[str]) -
         )
         return Gpt2Decoder(GPT2LMHeadModel(own), shape, tokenizer.bos), tokenizer
     source = config.source
-    found = load_from_hub("writer", source, AutoConfig)
+    found = load_language_model(source, AutoConfig)
     if found.model_type != "gpt2":
         raise DeriError(
             f"writer {source} is a {found.model_type} model, not a GPT-2; for any causal language model: "
@@ -119,8 +119,8 @@ def build_gpt2(config: WriterConfig, shape: tuple[int, int], texts: list[str]) -
         raise DeriError(
             f"writer {source} has {found.n_positions} positions; set max_tokens={found.n_positions - 1} or less"
         )
-    tokenizer = ReportTokenizer.fitted(load_from_hub("writer", source, AutoTokenizer), texts)
-    lm = load_from_hub("writer", source, GPT2LMHeadModel, add_cross_attention=True)
+    tokenizer = ReportTokenizer.fitted(load_language_model(source, AutoTokenizer), texts)
+    lm = load_language_model(source, GPT2LMHeadModel, add_cross_attention=True)
     if len(tokenizer) > lm.config.vocab_size:
         lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     return Gpt2Decoder(lm, shape, tokenizer.bos), tokenizer

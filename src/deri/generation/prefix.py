@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from deri.errors import DeriError
 from deri.generation.base import ReportDecoder
 from deri.generation.config import LoRA, WriterConfig
-from deri.generation.hub import load_from_hub
+from deri.generation.hub import load_language_model
 from deri.generation.memory import MemoryInput
 from deri.generation.tokenizer import ReportTokenizer
 
@@ -100,15 +100,15 @@ def build_prefix(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     source = config.source
-    found = load_from_hub("writer", source, AutoConfig)
+    found = load_language_model(source, AutoConfig)
     limit = getattr(found, "max_position_embeddings", None)
     if limit is not None and limit < config.prefix_tokens + config.max_tokens:
         raise DeriError(
             f"writer {source} has {limit} positions, {config.prefix_tokens} of them for the prefix; set "
             f"max_tokens={max(limit - config.prefix_tokens, 0)} or less"
         )
-    tokenizer = ReportTokenizer.fitted(load_from_hub("writer", source, AutoTokenizer), texts)
-    lm = load_from_hub("writer", source, AutoModelForCausalLM, dtype=torch.float32)
+    tokenizer = ReportTokenizer.fitted(load_language_model(source, AutoTokenizer), texts)
+    lm = load_language_model(source, AutoModelForCausalLM, dtype=torch.float32)
     if len(tokenizer) > lm.get_input_embeddings().weight.shape[0]:
         lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     decoder = PrefixDecoder(lm, shape, config.prefix_tokens, config.lora)
