@@ -79,7 +79,7 @@ def measure(recipe: str, store: str, text: str, options: argparse.Namespace) -> 
     content = load_recipe(recipe, [*switches, "train.log_steps=1", "train.checkpoint_steps=100000"])
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = pretrain(store, Path(folder) / "run", content, device=options.device, say=lambda _: None)
+        run = pretrain(store, Path(folder) / "run", content, device=options.device)
         seconds = time.perf_counter() - start
         rates = [line["samples_per_s"] for line in read_metrics(run) if line["split"] == "train"]
     result = {

@@ -41,6 +41,7 @@ from deri.generation.pairs import write_table
 from deri.generation.train import train_writer
 from deri.generation.writer import ReportWriter
 from deri.models import load_model
+from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare
 
@@ -68,7 +69,7 @@ def store_of(options: argparse.Namespace) -> Store:
     return Store.open(place / "store")
 
 
-class Watch:
+class Watch(Progress):
     """Seconds of work in a file, so that a killed session counts too."""
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +77,10 @@ class Watch:
         self.before = float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
         self.started = self.saved = time.perf_counter()
 
-    def show(self, _done: int, _total: int) -> None:
+    def message(self, text: str) -> None:
+        say(text)
+
+    def update(self, done: int, total: int) -> None:
         if time.perf_counter() - self.saved > 5:
             self.save()
 
@@ -109,9 +113,7 @@ def train(options: argparse.Namespace, model: Any, store: Store, memory: MemoryK
     if not done.is_file():
         run.mkdir(parents=True, exist_ok=True)
         watch = Watch(run / "seconds.json")
-        train_writer(
-            model, store, run, config, model_name=options.model, resume=True, device="cpu", say=say, show=watch.show
-        )
+        train_writer(model, store, run, config, model_name=options.model, resume=True, device="cpu", progress=watch)
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         val = [line for line in lines if line["split"] == "val"]
         best = min(val, key=lambda line: line["loss"])

@@ -19,6 +19,7 @@ from deri.datasets import open_dataset
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel, load_model
 from deri.models.builtin import DEFAULT_MODEL
+from deri.progress import Progress
 from deri.recipes import load_recipe
 from deri.simulate import simulate
 from deri.store import Store, prepare
@@ -26,6 +27,13 @@ from deri.training import pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_BYTES = 20_000_000
+
+
+class Lines(Progress):
+    """Prints messages."""
+
+    def message(self, text: str) -> None:
+        print(text)
 
 
 def main() -> None:
@@ -45,7 +53,7 @@ def main() -> None:
     # Another seed: other patients, and another layout, whose labels are the findings that were simulated.
     test = store_of("ptb-xl", options.test_records, options.work, options.seed + 1, options.workers)
     recipe = load_recipe(options.recipe, [f"train.seed={options.seed}", *options.set])
-    run = pretrain(train.path, options.work / "run", recipe, resume=True, device=options.device)
+    run = pretrain(train.path, options.work / "run", recipe, resume=True, device=options.device, progress=Lines())
     model = load_model(run)
     scores = {
         name: zero_shot_task(one, test, "labels", model_name=name, split="all", draws=300)

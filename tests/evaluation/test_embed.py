@@ -14,8 +14,8 @@ from deri.evaluation.probe import load_task
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel
 from deri.store import Store, prepare
-from deri.training.batches import Pairs
-from deri.training.finetune import FinetuneConfig, _layers, _Run
+from deri.training.batches import PairReader
+from deri.training.finetune import FinetuneConfig, FinetuneTask
 from support import tiny, windowed
 
 
@@ -65,7 +65,7 @@ def test_results_count_recordings(model: EcgTextModel, store: Store) -> None:
 
 
 def test_training_takes_every_window(model: EcgTextModel, store: Store) -> None:
-    pairs = Pairs(store, model, None)
+    pairs = PairReader(store, model, None)
     rows = pairs.rows("train")
     assert len(rows) == 8
     batch = pairs.batch(rows)
@@ -76,7 +76,7 @@ def test_training_takes_every_window(model: EcgTextModel, store: Store) -> None:
 
 
 def test_finetuning_trains_on_windows_and_predicts_recordings(model: EcgTextModel, store: Store) -> None:
-    run = _Run(model, store, "labels", FinetuneConfig(), _layers(model, None))
+    run = FinetuneTask(model, store, "labels", FinetuneConfig())
     assert (len(run.rows), run.n_train) == (8, 4)
     np.testing.assert_array_equal(run.labels, store.labels("labels", run.rows)[1])
     probabilities = run.predict(store.rows())

@@ -21,6 +21,7 @@ from deri.generation.config import WriterConfig
 from deri.generation.train import train_writer
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
+from deri.progress import Progress
 from deri.simulate.layouts.wfdb16 import write_record
 from deri.store import Store
 from support import tiny, writers
@@ -49,7 +50,7 @@ def config_of(kind: str, folder: Path, *more: str, **fields: Any) -> WriterConfi
 
 
 def train(store: Store, out: Path, config: WriterConfig, **options: Any) -> Path:
-    return train_writer(encoder(), store, out, config, device="cpu", say=lambda _: None, **options)
+    return train_writer(encoder(), store, out, config, device="cpu", **options)
 
 
 def losses(run: Path, split: str) -> list[float]:
@@ -92,12 +93,13 @@ def test_a_stopped_run_ends_with_the_same_bits(kind: str, mimic_store: Path, tmp
     config = config_of("scratch", tmp_path, "accumulate=2", encoder=kind)
     whole = train(store, tmp_path / "whole", config)
 
-    def stop(done: int, total: int) -> None:
-        if done == 3:
-            raise Stop
+    class StopAtThree(Progress):
+        def update(self, done: int, total: int) -> None:
+            if done == 3:
+                raise Stop
 
     with pytest.raises(Stop):
-        train(store, tmp_path / "killed", config, show=stop)
+        train(store, tmp_path / "killed", config, progress=StopAtThree())
     train(store, tmp_path / "killed", config, resume=True)
     for name in ("checkpoints/last.safetensors", "writer/model.safetensors"):
         expected, found = load_file(whole / name), load_file(tmp_path / "killed" / name)

@@ -11,8 +11,8 @@ from deri.models import DERI
 from deri.objectives import PairObjective
 from deri.recipes import Objective
 from deri.training.batches import Batch
-from deri.training.distributed import average_gradients, broadcast_weights, processes, synchronise_batchnorm
-from deri.training.task import PairTask
+from deri.training.distributed import average_gradients, broadcast_weights, join_replicas, synchronise_batchnorm
+from deri.training.pretrain import with_view_noise
 from support import tiny
 
 
@@ -27,21 +27,22 @@ def main(out: str, family: str) -> None:
     ecg = torch.randn(8, 12, 1000, generator=generator)
     ids = torch.randint(4, 20, (8, 6), generator=generator)
     report_ids = torch.tensor([0, 1, 2, 0, 3, 1, 4, 5])
-    with processes("cpu") as process:
-        if process.world > 1:
+    with join_replicas("cpu") as replica:
+        if replica.world > 1:
             synchronise_batchnorm(model)
-            if process.rank:  # broadcasting must undo this
+            if replica.rank:  # broadcasting must undo this
                 torch.nn.init.zeros_(model.text_projection[0].weight)
-        broadcast_weights(model, process.world)
+        broadcast_weights(model, replica.world)
         model.train()
-        part = slice(process.rank * (8 // process.world), (process.rank + 1) * (8 // process.world))
+        part = slice(replica.rank * (8 // replica.world), (replica.rank + 1) * (8 // replica.world))
         batch = Batch(ecg[part], report_ids[part], None, None, ids[part], torch.ones_like(ids[part]))
-        task = PairTask(model, PairObjective(Objective()), process)
-        losses, _ = task.losses(batch, torch.Generator().manual_seed(1))
+        batch = with_view_noise(batch, model, torch.Generator().manual_seed(1), replica)
+        output = model(batch.ecg, batch.input_ids, batch.attention_mask, view_noise=batch.view_noise)
+        losses, _ = PairObjective(Objective())(output, batch.report_ids)
         torch.stack(list(losses.values())).sum().backward()
         parameters = [p for p in model.parameters() if p.requires_grad]
-        average_gradients(parameters, process.world)
-        if process.main:
+        average_gradients(parameters, replica.world)
+        if replica.main:
             result = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
             result |= {f"loss/{name}": value.detach() for name, value in losses.items()}
             result |= {f"buffer/{n}": b for n, b in model.named_buffers() if n.startswith("backbone.") and b.dim()}

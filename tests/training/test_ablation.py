@@ -11,9 +11,19 @@ from sklearn.metrics import roc_auc_score
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
+from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare
 from deri.training.ablation import Target, compare_rows, load_ablation, run_ablation
+
+
+class Said(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
 
 TINY = [
     "model.base_width=4", "model.dim=32", "model.decoder.hidden=16", "model.decoder.head_dim=8",
@@ -82,21 +92,21 @@ def test_every_row_and_seed_is_trained_once_and_an_interrupted_table_continues(
     labelled_store: Path, tmp_path: Path
 ) -> None:
     path, out = written(tmp_path, plan(labelled_store)), tmp_path / "out"
-    said: list[str] = []
-    result = run_ablation(path, out, device="cpu", say=said.append)
-    assert len(said) == 4
+    said = Said()
+    result = run_ablation(path, out, device="cpu", progress=said)
+    assert len(said.lines) == 4
     assert {run.name for run in (out / "runs").iterdir()} == {"demo-0", "demo-1", "plain-0", "plain-1"}
     (target,) = result["targets"].values()
     assert set(target["rows"]) == {"demo", "plain", "random"}
     weights = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("runs/*/model/../model/model.safetensors")}
     table = (out / "ablation.md").read_text()
-    again = run_ablation(path, out, device="cpu", say=said.append)
+    again = run_ablation(path, out, device="cpu", progress=said)
     assert json.dumps(again) == json.dumps(result)
     assert (out / "ablation.md").read_text() == table
     assert weights == {p.parent.name: p.stat().st_mtime_ns for p in out.glob("runs/*/model/../model/model.safetensors")}
     changed = plan(labelled_store, common=[*TINY, "train.lr=1e-4"])
     with pytest.raises(DeriError, match="another recipe"):
-        run_ablation(written(tmp_path, changed), out, device="cpu", say=said.append)
+        run_ablation(written(tmp_path, changed), out, device="cpu", progress=said)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from deri.errors import DeriError
 from deri.recipes import Train, load_recipe
 from deri.reports.statements import split_statements
 from deri.store import Store, TextFeatures
-from deri.training.batches import Order, Pairs, SingleStatements, prefetch
+from deri.training.batches import BatchPlan, PairReader, SingleStatements, prefetch
 from support import tiny
 
 
@@ -22,7 +22,7 @@ from support import tiny
 def test_an_epoch_visits_every_row_at_most_once_over_all_processes(n: int, batch: int, world: int, seed: int) -> None:
     rows = np.arange(n) * 10
     config = Train(batch_size=batch, seed=seed)
-    orders = [Order.make(rows, config, rank, world) for rank in range(world)]
+    orders = [BatchPlan.make(rows, config, rank, world) for rank in range(world)]
     steps = orders[0].steps_per_epoch
     assert steps >= 1
     seen = np.concatenate([order.step_rows(step) for step in range(steps) for order in orders])
@@ -33,15 +33,15 @@ def test_an_epoch_visits_every_row_at_most_once_over_all_processes(n: int, batch
 
 def test_epochs_differ_unless_the_released_flaw_is_asked_for() -> None:
     rows = np.arange(64)
-    epochs = Order.make(rows, Train(batch_size=64), 0, 1)
+    epochs = BatchPlan.make(rows, Train(batch_size=64), 0, 1)
     assert epochs.step_rows(0).tolist() != epochs.step_rows(1).tolist()
-    once = Order.make(rows, Train(batch_size=64, shuffle="once"), 0, 1)
+    once = BatchPlan.make(rows, Train(batch_size=64, shuffle="once"), 0, 1)
     assert once.step_rows(0).tolist() == once.step_rows(1).tolist()
 
 
 def test_order_does_not_depend_on_what_was_asked_before() -> None:
     rows = np.arange(40)
-    make = lambda: Order.make(rows, Train(batch_size=8), 0, 1)  # noqa: E731
+    make = lambda: BatchPlan.make(rows, Train(batch_size=8), 0, 1)  # noqa: E731
     straight, jump = make(), make()
     for step in range(12):
         straight.step_rows(step)
@@ -50,7 +50,7 @@ def test_order_does_not_depend_on_what_was_asked_before() -> None:
 
 def test_too_few_rows() -> None:
     with pytest.raises(DeriError, match="at least 4"):
-        Order.make(np.arange(3), Train(), 0, 2)
+        BatchPlan.make(np.arange(3), Train(), 0, 2)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 100])
@@ -81,7 +81,7 @@ def test_pairs_that_show_one_statement_have_its_features_and_findings(mimic_stor
     kind = {"dtype": "float32"}
     cache = TextFeatures.build(store, model.text_encoder, **kind)
     single = TextFeatures.build(store, model.text_encoder, texts=statements.texts, kind="statements", **kind)
-    pairs = Pairs(store, model, cache, SingleStatements(statements, single, 0.5))
+    pairs = PairReader(store, model, cache, SingleStatements(statements, single, 0.5))
     rows = pairs.rows("train")[:12]
     draws = np.random.default_rng(0).random((12, 2))
     batch = pairs.batch(rows, draws)

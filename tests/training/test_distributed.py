@@ -15,7 +15,7 @@ TESTS = Path(__file__).resolve().parents[1]
 def run_job(out: Path, family: str, world: int) -> dict[str, torch.Tensor]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
     command = [sys.executable, *launcher, str(TESTS / "support" / "distributed_job.py"), str(out), family]
-    env = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_file(out)

@@ -13,10 +13,20 @@ from deri.errors import DeriError
 from deri.evaluation.classifier import load_classifier
 from deri.evaluation.probe import probe_task
 from deri.models import EcgTextModel, load_model
+from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare
 from deri.training.finetune import FinetuneConfig, backbone_blocks, finetune
 from support import tiny
+
+
+class Said(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
 
 QUICK = FinetuneConfig(epochs=2, batch_size=32)
 
@@ -36,20 +46,17 @@ def tiny_model(*overrides: str, recipe: str = "deri") -> EcgTextModel:
     )
 
 
-def quiet(_: str) -> None: ...
-
-
 def test_trains_writes_and_loads_again(store: Store, tmp_path: Path) -> None:
     model = tiny_model()
     text = model.text_encoder.model.embeddings.word_embeddings.weight.clone()
     before = model.backbone.conv1.weight.clone()
-    said: list[str] = []
+    said = Said()
     result = finetune(
-        model, store, "ptbxl-super", tmp_path / "out", model_name="tiny", config=QUICK, draws=50, say=said.append
+        model, store, "ptbxl-super", tmp_path / "out", model_name="tiny", config=QUICK, draws=50, progress=said
     )
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert [entry["epoch"] for entry in history] == [0, 1, 2]
-    assert len(said) == 3
+    assert len(said.lines) == 3
     values = [entry["val_macro_auroc"] for entry in history]
     assert result["epoch"] == int(np.argmax(values))
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
@@ -75,9 +82,7 @@ def test_epoch_0_is_the_probe(store: Store, tmp_path: Path) -> None:
     """With a learning rate of almost nothing, fine-tuning is the corrected probe."""
     probe = probe_task(tiny_model(), store, "ptbxl-super", model_name="tiny", draws=0)
     config = FinetuneConfig(epochs=1, lr=1e-12, blocks=0)
-    tuned = finetune(
-        tiny_model(), store, "ptbxl-super", tmp_path / "o", model_name="tiny", config=config, draws=0, say=quiet
-    )
+    tuned = finetune(tiny_model(), store, "ptbxl-super", tmp_path / "o", model_name="tiny", config=config, draws=0)
     assert tuned["macro_auroc"]["value"] == pytest.approx(probe["macro_auroc"]["value"], abs=2e-3)
 
 
@@ -96,7 +101,7 @@ def test_only_the_last_blocks_move(store: Store, tmp_path: Path, recipe: str, ov
     quality = iter([0.0, 1.0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_quality", lambda *_: (next(quality), None))
-        finetune(model, store, "ptbxl-super", tmp_path / "o", model_name="tiny", config=config, draws=0, say=quiet)
+        finetune(model, store, "ptbxl-super", tmp_path / "o", model_name="tiny", config=config, draws=0)
     moved = {name for name, value in before.items() if not torch.equal(value, model.backbone.state_dict()[name])}
     last = "blocks.11." if overrides else "layer4.1."
     behind = ("norm.",) if overrides else ()
@@ -111,7 +116,7 @@ def test_a_random_encoder_starts_from_a_loss_of_this_world(store: Store, tmp_pat
     model = tiny_model()
     assert int(model.backbone.bn1.num_batches_tracked) == 0
     config = FinetuneConfig(epochs=1, lr=1e-12, batch_size=24)
-    finetune(model, store, "ptbxl-super", tmp_path / "o", model_name="t", config=config, draws=0, say=quiet)
+    finetune(model, store, "ptbxl-super", tmp_path / "o", model_name="t", config=config, draws=0)
     history = json.loads((tmp_path / "o" / "history.json").read_text())
     assert history[1]["train_loss"] < 1.5
     assert model.backbone.bn1.momentum == 0.1
@@ -122,25 +127,25 @@ def test_same_seed_same_weights(store: Store, tmp_path: Path) -> None:
     for name in ("a", "b"):
         torch.manual_seed(hash(name) % 1000)  # the caller's generator plays no part
         model = tiny_model()
-        finetune(model, store, "ptbxl-form", tmp_path / name, model_name="t", config=QUICK, draws=0, say=quiet)
+        finetune(model, store, "ptbxl-form", tmp_path / name, model_name="t", config=QUICK, draws=0)
         results.append((tmp_path / name / "model" / "model.safetensors").read_bytes())
     assert results[0] == results[1]
 
 
 def test_stops_early(store: Store, tmp_path: Path) -> None:
     config = FinetuneConfig(epochs=9, patience=2, lr=1e-12, blocks=0)
-    finetune(tiny_model(), store, "ptbxl-super", tmp_path / "o", model_name="t", config=config, draws=0, say=quiet)
+    finetune(tiny_model(), store, "ptbxl-super", tmp_path / "o", model_name="t", config=config, draws=0)
     assert len(json.loads((tmp_path / "o" / "history.json").read_text())) == 3
 
 
 def test_errors(store: Store, tmp_path: Path) -> None:
     config = FinetuneConfig(blocks=9)
     with pytest.raises(DeriError, match="8 blocks"):
-        finetune(tiny_model(), store, "ptbxl-super", tmp_path / "o", model_name="t", config=config, say=quiet)
+        finetune(tiny_model(), store, "ptbxl-super", tmp_path / "o", model_name="t", config=config)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     with pytest.raises(DeriError, match="not empty"):
-        finetune(tiny_model(), store, "ptbxl-super", tmp_path / "full", model_name="t", say=quiet)
+        finetune(tiny_model(), store, "ptbxl-super", tmp_path / "full", model_name="t")
     with pytest.raises(DeriError, match="not a fine-tuned model"):
         load_classifier(tmp_path / "full")
 

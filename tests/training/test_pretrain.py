@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 
 from deri.errors import DeriError
 from deri.models import load_model
+from deri.progress import Progress
 from deri.recipes import Recipe, load_recipe
 from deri.training import pretrain
 from deri.training.log import RunLog, read_metrics
@@ -42,7 +42,7 @@ def recipe(text_dir: Path, *overrides: str, name: str = "deri") -> Recipe:
 
 
 def run(store: Path, out: Path, content: Recipe, **options: object) -> Path:
-    return pretrain(store, out, content, device="cpu", say=lambda _: None, **options)  # type: ignore[arg-type]
+    return pretrain(store, out, content, device="cpu", **options)  # type: ignore[arg-type]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -71,17 +71,18 @@ def test_a_run_that_shows_statements_repeats_them_when_resumed(
     content = recipe(text_dir, "train.epochs=2", "objective.shared=findings", "train.statements=0.6")
     straight = weights(run(mimic_store, tmp_path / "a", content))
     with pytest.raises(KeyboardInterrupt):
-        run(mimic_store, tmp_path / "b", content, show=_stop_at(4))
+        run(mimic_store, tmp_path / "b", content, progress=StopAt(4))
     again = weights(run(mimic_store, tmp_path / "b", content, resume=True))
     assert all(torch.equal(straight[name], again[name]) for name in straight)
 
 
-def _stop_at(step: int) -> Callable[[int, int], None]:
-    def show(done: int, total: int) -> None:
-        if done == step:
-            raise KeyboardInterrupt
+class StopAt(Progress):
+    def __init__(self, step: int) -> None:
+        self.step = step
 
-    return show
+    def update(self, done: int, total: int) -> None:
+        if done == self.step:
+            raise KeyboardInterrupt
 
 
 def test_same_seed_same_bits_and_another_seed_differs(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_precision_fp16_needs_a_gpu(mimic_store: Path, text_dir: Path, tmp_path:
 def test_log_drops_lines_past_the_restored_step(tmp_path: Path) -> None:
     lines = [json.dumps({"split": "train", "step": step, "epoch": 0, "loss": 1.0}) for step in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"split": "train", "st')
-    log = RunLog(tmp_path, 2, lambda _: None)
+    log = RunLog(tmp_path / "metrics.jsonl", 2)
     log.write("train", 3, 0, {"loss": float("nan")})
     log.close()
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1.0), (2, 1.0), (3, None)]

@@ -86,7 +86,7 @@ def _ablation(file: Path, out: Path, device: str) -> None:
     from deri.training.ablation import ablation_table, run_ablation
 
     with progress("ablation: steps") as show:
-        result = run_ablation(file, out, device=device, say=say, show=show.update)
+        result = run_ablation(file, out, device=device, progress=show)
     print(ablation_table(result))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deri.cli.console import progress, say, task_summary
+from deri.cli.console import progress, task_summary
 from deri.errors import DeriError
 
 
@@ -192,7 +192,7 @@ def finetune(
     store = Store.open(data)
     loaded = load_model(model, device=device)
     with progress("finetune") as show:
-        result = run(loaded, store, task, out, model_name=model, config=config, say=say, show=show.update)
+        result = run(loaded, store, task, out, model_name=model, config=config, progress=show)
     print(task_summary(result, out))
 
 

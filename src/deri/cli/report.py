@@ -66,9 +66,7 @@ def train(
     store = Store.open(data)
     loaded = load_model(model)
     with progress("report train") as show:
-        train_writer(
-            loaded, store, out, config, model_name=model, resume=resume, device=device, say=say, show=show.update
-        )
+        train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=show)
     with progress("report calibrate") as show:
         calibrate_directory(out / "writer", store, device=device or "cpu", show=show.update)
     print(out / "writer")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deri.cli.console import progress, say
+from deri.cli.console import progress
 
 
 def pretrain(
@@ -27,7 +27,7 @@ def pretrain(
     if recipe is None and resume and stored.is_file():
         recipe = str(stored)
     content = load_recipe(recipe or "deri", overrides or [])
-    with progress("pretrain") as show:
-        run(data, out, content, resume=resume, device=device, say=say, show=show.update)
+    with progress("pretrain") as bar:
+        run(data, out, content, resume=resume, device=device, progress=bar)
     if os.environ.get("RANK", "0") == "0":
         print(out)

@@ -18,6 +18,7 @@ from deri.generation.pairs import write_table
 from deri.generation.train import train_writer
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
+from deri.progress import Progress
 from deri.reports.labeller import asserted, known_findings
 from deri.store import Store
 
@@ -68,6 +69,22 @@ class DemoReports:
         }
 
 
+class Callbacks(Progress):
+    """Calls ``say`` with messages and ``show`` with counts."""
+
+    def __init__(self, say: Callable[[str], None], show: Callable[[int, int], None] | None = None) -> None:
+        self._say, self._show = say, show
+
+    def message(self, text: str) -> None:
+        """Pass on."""
+        self._say(text)
+
+    def update(self, done: int, total: int) -> None:
+        """Pass on."""
+        if self._show is not None:
+            self._show(done, total)
+
+
 def write_reports(
     out: Path,
     model: EcgTextModel,
@@ -91,7 +108,7 @@ def write_reports(
     """
     run = out / "report"
     config = load_config(["epochs=7", "network.width=128", f"seed={seed}", *overrides])
-    train_writer(model, store, run, config, model_name=model_name, device="cpu", say=say)
+    train_writer(model, store, run, config, model_name=model_name, device="cpu", progress=Callbacks(say))
     calibrate_directory(run / "writer", store)
     writer = ReportWriter.from_pretrained(run / "writer")
     rows, _ = rows_with_report(store, "test")

@@ -12,7 +12,7 @@ import numpy as np
 
 from deri.datasets import open_dataset
 from deri.demo.page import write_page
-from deri.demo.reports import write_reports
+from deri.demo.reports import Callbacks, write_reports
 from deri.ecg import ECG
 from deri.errors import DeriError
 from deri.evaluation.embed import Features, embed_store
@@ -79,7 +79,7 @@ def run_demo(
     stage("simulate and prepare")
     run = out / "run"
     recipe = load_recipe("demo", [f"train.seed={seed}", *overrides])
-    pretrain(stores["mimic-iv-ecg"].path, run, recipe, device="cpu", say=say, show=show)
+    pretrain(stores["mimic-iv-ecg"].path, run, recipe, device="cpu", progress=Callbacks(say, show))
     stage("pre-train")
     test = stores["ptb-xl"]
     names = {"deri": str(run), "random": f"random:{run / 'recipe.yaml'}@{seed + 1}"}

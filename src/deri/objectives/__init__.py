@@ -2,6 +2,6 @@
 
 from deri.objectives.info_nce import info_nce
 from deri.objectives.pairs import PairObjective, pair_terms
-from deri.objectives.sigmoid import sigmoid_loss
+from deri.objectives.terms import TERMS, PairBatch
 
-__all__ = ["PairObjective", "info_nce", "pair_terms", "sigmoid_loss"]
+__all__ = ["TERMS", "PairBatch", "PairObjective", "info_nce", "pair_terms"]

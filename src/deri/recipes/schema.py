@@ -6,7 +6,7 @@ Defaults are the corrected method; ``deri-reference.yaml`` sets every switch bac
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -118,16 +118,13 @@ class Model(Section):
 class Objective(Section):
     """Weights and switches of the five terms. A weight of 0 logs a term without training on it."""
 
-    loss: Literal["info_nce", "sigmoid"] = Field(
-        "info_nce", description="info_nce: softmax over the batch; sigmoid: each pair judged by itself (SigLIP)"
-    )
-    temperature: float = Field(0.07, gt=0, description="of every term; the start value where it is trained")
-    train_temperature: bool = Field(False, description="learn one temperature (and, sigmoid, one bias) per term")
+    temperature: float = Field(0.07, gt=0, description="of every term")
     alignment: float = Field(1.0, ge=0)
     mixed_alignment: float = Field(1.0, ge=0)
     view_contrast: float = Field(1.0, ge=0)
     ecg_reconstruction: float = Field(1.0, ge=0)
     text_reconstruction: float = Field(1.0, ge=0)
+    terms: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="weights of terms from other packages")
     duplicates: Literal["ignore", "negative", "positive"] = Field(
         "ignore",
         description="pairs that share their report: left out of the denominator, negatives (released), or positives",
@@ -136,6 +133,18 @@ class Objective(Section):
         "text",
         description="which pairs share one: equal texts, or a text that names no finding beyond the other's report",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed_keys(cls, content: Any) -> Any:
+        # Recipes of saved runs and models hold them.
+        removed = {"loss": "info_nce", "train_temperature": False}
+        if not isinstance(content, dict):
+            return content
+        for key, only in removed.items():
+            if content.get(key, only) != only:
+                raise ValueError(f"{key}={content[key]} exists no longer; remove the key ({only} is what is left)")
+        return {key: value for key, value in content.items() if key not in removed}
 
 
 class Augment(Section):
@@ -203,8 +212,6 @@ class Recipe(Section):
     def _augmentable(self) -> Recipe:
         if self.train.augment.active and self.model.signal.normalise != "millivolt":
             raise ValueError("train.augment is in mV: it needs model.signal.normalise=millivolt")
-        if self.objective.loss == "sigmoid" and not self.objective.train_temperature:
-            raise ValueError("objective.loss=sigmoid needs objective.train_temperature=true (it learns its bias)")
         if self.objective.shared == "findings" and self.objective.duplicates == "negative":
             raise ValueError("objective.shared=findings needs objective.duplicates=ignore or positive")
         if self.train.statements and (self.objective.shared != "findings" or not self.model.text.cacheable):

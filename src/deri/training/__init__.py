@@ -1,5 +1,5 @@
 """Pre-training: one loop for one process or many, with state that resumes exactly."""
 
-from deri.training.loop import pretrain
+from deri.training.pretrain import pretrain
 
 __all__ = ["pretrain"]

@@ -7,7 +7,7 @@ and seeds together, so that it covers both what other test patients and what ano
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from deri.evaluation.metrics import auroc, patient_weights
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.files import atomic_path, write_json, write_text
 from deri.models import load_model
+from deri.progress import SILENT, Progress
 from deri.recipes import Recipe, load_recipe
 from deri.recipes.load import explain
 from deri.reports import prompts_for
@@ -30,8 +31,6 @@ from deri.training import pretrain
 from deri.training.log import read_metrics
 
 FORMAT = "deri-ablation"
-Say = Callable[[str], None]
-Show = Callable[[int, int], None]
 
 
 class _Strict(BaseModel):
@@ -117,8 +116,7 @@ def run_ablation(
     out: str | Path,
     *,
     device: str | None = None,
-    say: Say = print,
-    show: Show | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Train and score every row with every seed; writes ``ablation.json`` and ``ablation.md`` into ``out``.
 
@@ -132,8 +130,8 @@ def run_ablation(
         for row in plan.rows:
             run = out / "runs" / f"{row}-{seed}"
             recipe = plan.recipe(row, seed)
-            say(f"{row}, seed {seed}")
-            pretrain(plan.train, run, recipe, resume=True, device=device, say=_quiet, show=show)
+            progress.message(f"{row}, seed {seed}")
+            pretrain(plan.train, run, recipe, resume=True, device=device, progress=_Counts(progress))
             runs.setdefault(row, []).append(_about(run))
             for target in plan.targets:
                 scores[target.title].setdefault(row, []).append(
@@ -294,5 +292,11 @@ def _about(run: Path) -> dict[str, Any]:
     return {"run": str(run), "steps": lines[-1]["step"], "samples_per_s": float(np.median(rates))}
 
 
-def _quiet(_: str) -> None:
-    return None
+class _Counts(Progress):
+    """Shows the counts of a run, not its lines."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+
+    def update(self, done: int, total: int) -> None:
+        self._shown.update(done, total)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deri.recipes import schema
 from deri.training.batches import Batch
-from deri.training.distributed import Process
+from deri.training.distributed import Replica
 
 _WAVES = 3  # sines that make up a baseline wander
 
@@ -22,24 +22,24 @@ _WAVES = 3  # sines that make up a baseline wander
 class _Draws:
     """Uniform numbers for the rows of this process, drawn for the global batch: two processes equal one."""
 
-    def __init__(self, rows: int, generator: torch.Generator, process: Process, device: torch.device) -> None:
-        self.rows, self.generator, self.process, self.device = rows, generator, process, device
+    def __init__(self, rows: int, generator: torch.Generator, replica: Replica, device: torch.device) -> None:
+        self.rows, self.generator, self.replica, self.device = rows, generator, replica, device
 
     def uniform(self, *shape: int) -> Tensor:
         """(B, *shape) in [0, 1)."""
-        values = torch.rand(self.process.world * self.rows, *shape, generator=self.generator)
+        values = torch.rand(self.replica.world * self.rows, *shape, generator=self.generator)
         return self._mine(values)
 
     def normal(self, *shape: int) -> Tensor:
         """(B, *shape) standard normal."""
-        return self._mine(torch.randn(self.process.world * self.rows, *shape, generator=self.generator))
+        return self._mine(torch.randn(self.replica.world * self.rows, *shape, generator=self.generator))
 
     def _mine(self, values: Tensor) -> Tensor:
-        start = self.process.rank * self.rows
+        start = self.replica.rank * self.rows
         return values[start : start + self.rows].to(self.device)
 
 
-def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Generator, process: Process) -> Batch:
+def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Generator, replica: Replica) -> Batch:
     """Return the batch with changed ECGs; texts and masks are the same objects.
 
     Leads that were missing (all zero) stay so, and padding keeps its value. Every lead is centred again, as the
@@ -50,11 +50,11 @@ def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Ge
         config: what is changed, and how much.
         fs: sampling rate of ``ecg``, Hz.
         generator: of all draws; in the same state on every process.
-        process: for its rows of the global draws.
+        replica: for its rows of the global draws.
     """
     ecg = batch.ecg
     b, leads, n = ecg.shape
-    draws = _Draws(b, generator, process, ecg.device)
+    draws = _Draws(b, generator, replica, ecg.device)
     present = (ecg != 0).any(dim=2, keepdim=True)
     real = torch.ones(b, 1, n, dtype=torch.bool, device=ecg.device)
     if batch.valid_samples is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ class Batch:
     """B pairs: ``ecg`` (B, 12, n), ``report_ids`` (B,), ``valid_samples`` (B,) or None, and ``text`` or token ids.
 
     ``findings`` (B, 2): bits of the findings that the text shown and the whole report name, where the objective asks.
+    ``view_noise``: two (B, tokens) of uniform draws for the masked views, on the device.
     """
 
     ecg: Tensor
@@ -33,6 +35,7 @@ class Batch:
     input_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     findings: Tensor | None = None
+    view_noise: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
@@ -42,7 +45,7 @@ class Batch:
         def move(x: Tensor) -> Tensor:
             return x.to(device, non_blocking=True)
 
-        moved = {
+        moved: dict[str, Any] = {
             field.name: move(value) for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
         }
         text = self.text and TextFeatures(move(self.text.pooled), move(self.text.tokens), move(self.text.mask))
@@ -51,14 +54,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class SingleStatements:
-    """What :class:`Pairs` needs to show one statement in place of a report: to the ``share`` of the pairs."""
+    """What :class:`PairReader` needs to show one statement in place of a report: to the ``share`` of the pairs."""
 
     statements: Statements
     features: TextFeatureCache | None
     share: float
 
 
-class Pairs:
+class PairReader:
     """Turns rows of a store into a :class:`Batch` as a model needs it.
 
     Args:
@@ -130,7 +133,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchPlan:
     """Which rows form which batch, for every process."""
 
     rows: np.ndarray
@@ -141,8 +144,8 @@ class Order:
     shuffle: str
 
     @classmethod
-    def make(cls, rows: np.ndarray, config: schema.Train, rank: int, world: int) -> Order:
-        """An order over ``rows``; a store smaller than one batch is one batch. An incomplete last batch is left out."""
+    def make(cls, rows: np.ndarray, config: schema.Train, rank: int, world: int) -> BatchPlan:
+        """A plan for ``rows``; a store smaller than one batch is one batch. An incomplete last batch is left out."""
         if len(rows) < 2 * world:
             raise DeriError(
                 f"the training split has {len(rows)} records with a report; at least {2 * world} are needed "
@@ -162,13 +165,10 @@ class Order:
         start = (i * self.world + self.rank) * self.batch_size
         return self.rows[order[start : start + self.batch_size]]
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        # Kept for one epoch: a permutation of a million rows takes as long as a step.
-        cached: tuple[int, np.ndarray] | None = self.__dict__.get("_last")
-        if cached is None or cached[0] != epoch:
-            cached = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.rows)))
-            self.__dict__["_last"] = cached
-        return cached[1]
+    @cached_property
+    def _permutation(self) -> Callable[[int], np.ndarray]:
+        # Kept for an epoch: a permutation of a million rows takes as long as a step.
+        return lru_cache(1)(lambda epoch: np.random.default_rng([self.seed, epoch]).permutation(len(self.rows)))
 
 
 T = TypeVar("T")

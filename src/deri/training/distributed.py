@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Process:
-    """This process among all: ``rank`` of ``world``, on ``device``."""
+class Replica:
+    """This process among all that train the same model: ``rank`` of ``world``, on ``device``."""
 
     rank: int
     world: int
@@ -34,7 +34,7 @@ class Process:
 
 
 @contextmanager
-def processes(device: str | None = None) -> Iterator[Process]:
+def join_replicas(device: str | None = None) -> Iterator[Replica]:
     """Join the group that ``torchrun`` started, or be the only process; leave it in the end."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -48,7 +48,7 @@ def processes(device: str | None = None) -> Iterator[Process]:
         # The text features of a large store are computed by rank 0 while the others wait.
         dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=timedelta(hours=4))
     try:
-        yield Process(rank, world, where)
+        yield Replica(rank, world, where)
     finally:
         if joined:
             dist.destroy_process_group()

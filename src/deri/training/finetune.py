@@ -6,9 +6,9 @@ do not spoil the features, and the probe itself is epoch 0: validation keeps it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.classifier import save_head
-from deri.evaluation.embed import Features, Show
+from deri.evaluation.embed import Features
 from deri.evaluation.metrics import MIN_POS, aurocs, best_threshold, score_classes
 from deri.evaluation.probe import TaskData, fit_corrected, load_task
 from deri.evaluation.result import macro_notes, result_json
@@ -28,12 +28,13 @@ from deri.files import write_json
 from deri.models import EcgTextModel
 from deri.models.build import model_card
 from deri.models.directory import HEAD
+from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
-from deri.training.batches import prefetch
-from deri.training.schedule import learning_rate
-
-Say = Callable[[str], None]
+from deri.training.distributed import Replica
+from deri.training.engine import Engine, EpochResult, Task, Validation
+from deri.training.optimiser import adamw
+from deri.training.state import Named, require_new
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ def finetune(
     config: FinetuneConfig | None = None,
     draws: int = 1000,
     min_pos: int = MIN_POS,
-    say: Say = print,
-    show: Show | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Fine-tune ``model`` (in place) on a task; write ``out`` and return the result on test.
 
@@ -80,15 +80,19 @@ def finetune(
         config: how to train.
         draws: bootstrap samples, 0 for no intervals.
         min_pos: classes with fewer test positives are marked.
-        say: receives lines for people.
-        show: receives (steps done, steps in all).
+        progress: receives messages, and (steps done, steps in all).
     """
     config = config or FinetuneConfig()
     out = Path(out)
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise DeriError(f"{out} exists and is not empty; name another --out")
-    run = _Run(model, store, task, config, _layers(model, config.blocks))
-    history = run.fit(say, show)
+    require_new(out)
+    run = FinetuneTask(model, store, task, config, progress)
+    # Half a cosine after a warm-up over a tenth of the run.
+    schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=10**9, min_lr=0.0, log_steps=10**9)
+    replica = Replica(0, 1, model.device)
+    engine = Engine(run, schedule, run.optimizer(), replica, patience=config.patience, progress=progress)
+    engine.end_epoch(-1)
+    engine.fit()
+    run.restore_best()
     thresholds = [best_threshold(run.val_labels[:, c], run.val[:, c]) for c in range(len(run.classes))]
     test_rows = store.task_rows(task, "test")
     labels = store.labels(task, test_rows)[1]
@@ -116,7 +120,7 @@ def finetune(
         "seed": config.seed,
         **result_json(scores),
         "epoch": run.best_epoch,
-        "finetune": asdict(config) | {"trained_parameters": run.trained},
+        "finetune": asdict(config) | {"trained_parameters": sum(p.numel() for _, p in run.trained)},
         "deri_version": __version__,
         "recipe": model.recipe_name,
         "store": store.provenance,
@@ -129,18 +133,31 @@ def finetune(
     card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD.weights}`.\n"
     model.save_pretrained(out / "model", card=card)
     save_head(run.head, out / "model", task, run.classes, thresholds)
-    write_json(out / "history.json", history)
+    write_json(out / "history.json", run.history)
     write_json(out / "result.json", result)
     return result
 
 
-class _Run:
-    """What one fine-tuning needs, and its loop."""
+@dataclass
+class _Batch:
+    """Windows of recordings and the labels of their recordings."""
+
+    ecg: Tensor
+    valid: Tensor | None
+    labels: Tensor
+
+
+class FinetuneTask(Task[_Batch]):
+    """Labels of a task by a linear head on the embedding of an ECG; the best weights are kept in memory."""
+
+    logs_epochs = True
+    advice = "lower --lr"
 
     def __init__(
-        self, model: EcgTextModel, store: Store, task: str, config: FinetuneConfig, layers: list[_Layer]
+        self, model: EcgTextModel, store: Store, task: str, config: FinetuneConfig, progress: Progress = SILENT
     ) -> None:
-        self.model, self.store, self.task, self.config, self.layers = model, store, task, config, layers
+        self.model, self.store, self.config, self.progress = model, store, config, progress
+        self.layers = _layers(model, config.blocks)
         self._valid = store.index["valid_samples"].to_numpy(np.int64)
         self._settle_batchnorm(store.task_rows(task, "train"))
         data = load_task(Features(model, store), task)
@@ -151,35 +168,82 @@ class _Run:
         if self.n_train < 2:
             raise DeriError(f"task {task}: {store.path} has {self.n_train} training record; fine-tuning needs 2")
         self.head = _probe_head(data).to(model.device)
-        self.optimizer, self.trained = self._optimizer()
-        self.val = np.zeros((0, len(self.classes)))
+        self.trained = self._unfreeze()
+        self.steps_per_epoch = len(_batches(np.arange(len(self.rows)), config.batch_size))
+        self.val = self._new_val = np.zeros((0, len(self.classes)))
         self.best_epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self._best: dict[str, Tensor] = {}
 
-    def fit(self, say: Say, show: Show | None) -> list[dict[str, Any]]:
-        """Train, keep the best epoch by validation, stop after ``patience`` epochs without a better one."""
-        config = self.config
-        rng = np.random.default_rng(config.seed)
-        schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=10**9, min_lr=0.0)
-        per_epoch = len(_batches(np.arange(len(self.rows)), config.batch_size))
-        total = per_epoch * config.epochs
-        best_value, best_state, history = float("-inf"), None, []
-        for epoch in range(config.epochs + 1):
-            loss = None
-            if epoch:
-                loss = self._epoch(epoch - 1, per_epoch, total, rng, schedule, show)
-            probabilities = self.predict(self.val_rows)
-            value, macro = _quality(probabilities, self.val_labels)
-            history.append({"epoch": epoch, "train_loss": loss, "val_macro_auroc": macro})
-            shown = "none" if macro is None else f"{macro:.4f}"
-            say(f"epoch {epoch}: validation macro AUROC {shown}" + ("" if loss is None else f", loss {loss:.4f}"))
-            if value > best_value:
-                best_value, self.best_epoch, self.val = value, epoch, probabilities
-                best_state = self._state()
-            elif epoch - self.best_epoch >= config.patience:
-                break
-        assert best_state is not None
-        self._restore(best_state)
-        return history
+    def optimizer(self) -> torch.optim.AdamW:
+        """The learning rate falls by ``layer_decay`` per layer from the head towards the input."""
+        scale = lambda name: self.config.layer_decay ** self._depths[name]  # noqa: E731
+        return adamw(self.trained, self.config.lr, self.config.weight_decay, scale=scale)
+
+    def seed(self, step: int) -> int | None:
+        """One for every epoch."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        return None if i else self.config.seed * 100_003 + epoch
+
+    def read(self, step: int) -> list[_Batch]:
+        """One batch of windows."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        chosen = self._epoch_batches(epoch)[i]
+        ecg, valid = self._read(self.rows[chosen])
+        return [_Batch(ecg, valid, torch.from_numpy(self.labels[chosen]))]
+
+    def prepare(self, part: _Batch, step: int) -> _Batch:
+        """Nothing is drawn."""
+        return _Batch(*self._here(part.ecg, part.valid), part.labels.to(self.model.device, torch.float32))
+
+    def forward(self, part: _Batch) -> Tensor:
+        """Logits (B, classes)."""
+        return self._logits(part.ecg, part.valid)
+
+    def losses(self, output: Tensor, part: _Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Binary cross-entropy."""
+        return {"cross_entropy": F.binary_cross_entropy_with_logits(output, part.labels)}, {}
+
+    def amounts(self, part: _Batch) -> dict[str, int]:
+        """Windows."""
+        return {"samples": len(part.ecg)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Without the text encoder, which stays as it is."""
+        own = {name: v for name, v in self.model.state_dict().items() if not name.startswith("text_encoder.")}
+        return own | {f"head.{name}": value for name, value in self.head.state_dict().items()}
+
+    def train_mode(self, on: bool) -> None:
+        """Of what is trained; the rest keeps its batch-norm statistics and has no dropout."""
+        self.model.eval()
+        for layer in self.layers if on else ():
+            for module in layer.modules:
+                module.train()
+
+    def validate(self) -> Validation:
+        """Macro AUROC on the val split; without one, the cross-entropy."""
+        self._new_val = self.predict(self.val_rows)
+        value, macro = _quality(self._new_val, self.val_labels)
+        return Validation(-value, {} if macro is None else {"macro_auroc": macro})
+
+    def epoch_done(self, result: EpochResult) -> None:
+        """Count the epoch, 0 being the probe; keep the best weights."""
+        assert result.validation is not None
+        epoch, loss = result.epoch + 1, result.train.get("loss")
+        macro = result.validation.values.get("macro_auroc")
+        self.history.append({"epoch": epoch, "train_loss": loss, "val_macro_auroc": macro})
+        shown = "none" if macro is None else f"{macro:.4f}"
+        more = "" if loss is None else f", loss {loss:.4f}"
+        self.progress.message(f"epoch {epoch}: validation macro AUROC {shown}{more}")
+        if result.best:
+            self.best_epoch, self.val = epoch, self._new_val
+            self._best = {name: value.detach().clone() for name, value in self.weights().items()}
+
+    def restore_best(self) -> None:
+        """Give model and head the weights of the best epoch."""
+        with torch.no_grad():
+            for name, value in self.weights().items():
+                value.copy_(self._best[name])
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) float64 of the recordings of ``rows``, everything in eval mode.
@@ -192,7 +256,7 @@ class _Run:
         logits = torch.zeros(len(rows), len(self.classes), dtype=torch.float64)
         with torch.inference_mode():
             for start in range(0, len(every), 128):
-                ecg, valid = self._read(every[start : start + 128])
+                ecg, valid = self._here(*self._read(every[start : start + 128]))
                 owner = torch.from_numpy(owners[start : start + 128])
                 logits.index_add_(0, owner, self._logits(ecg, valid).double().cpu())
         counts = np.bincount(owners, minlength=len(rows))[:, None]
@@ -217,73 +281,43 @@ class _Run:
             m.momentum = None  # the plain mean over batches
         with torch.no_grad():
             for part in parts:
-                ecg, valid = self._read(part)
-                device = self.model.device
-                self.model.ecg_embedding(ecg.to(device), None if valid is None else valid.to(device))
+                self.model.ecg_embedding(*self._here(*self._read(part)))
         for m, value in zip(fresh, momentum, strict=True):
             m.momentum = value
 
-    def _epoch(
-        self,
-        epoch: int,
-        per_epoch: int,
-        total: int,
-        rng: np.random.Generator,
-        schedule: schema.Train,
-        show: Show | None,
-    ) -> float:
-        _train_mode(self.model, self.layers)
-        batches = _batches(rng.permutation(len(self.rows)), self.config.batch_size)
-        losses = 0.0
-        read = prefetch(lambda i: self._read(self.rows[batches[i]]), range(per_epoch), 2)
-        with _seeded(self.config.seed * 100_003 + epoch, self.model.device):
-            for i, (ecg, valid) in enumerate(read):
-                step = epoch * per_epoch + i
-                for group in self.optimizer.param_groups:
-                    group["lr"] = group["scale"] * learning_rate(step, total, schedule)
-                target = torch.from_numpy(self.labels[batches[i]]).to(self.model.device, torch.float32)
-                loss = F.binary_cross_entropy_with_logits(self._logits(ecg, valid), target)
-                if not torch.isfinite(loss):
-                    raise DeriError(f"fine-tuning: the loss is {float(loss)} in epoch {epoch + 1}; lower --lr")
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
-                self.optimizer.step()
-                losses += float(loss.detach()) * len(target)
-                if show:
-                    show(step + 1, total)
-        return losses / len(self.rows)
+    @cached_property
+    def _epoch_batches(self) -> Callable[[int], list[np.ndarray]]:
+        def batches(epoch: int) -> list[np.ndarray]:
+            rng = np.random.default_rng(self.config.seed)
+            order = [rng.permutation(len(self.rows)) for _ in range(epoch + 1)][-1]
+            return _batches(order, self.config.batch_size)
+
+        return lru_cache(2)(batches)  # the next epoch is read ahead
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         signals, mask = self.store.signals(rows), self.store.lead_mask(rows)
         return self.model.preprocess(signals, self.store.fs, self._valid[rows], mask)
 
-    def _logits(self, ecg: Tensor, valid: Tensor | None) -> Tensor:
+    def _here(self, ecg: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         device = self.model.device
-        embedding = self.model.ecg_embedding(ecg.to(device), None if valid is None else valid.to(device))
-        logits: Tensor = self.head(embedding.float())
+        return ecg.to(device), None if valid is None else valid.to(device)
+
+    def _logits(self, ecg: Tensor, valid: Tensor | None) -> Tensor:
+        logits: Tensor = self.head(self.model.ecg_embedding(ecg, valid).float())
         return logits
 
-    def _optimizer(self) -> tuple[torch.optim.AdamW, int]:
-        """AdamW with a learning rate that falls by ``layer_decay`` per layer from the head towards the input."""
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        params: list[dict[str, Any]] = []
+    def _unfreeze(self) -> Named:
+        """What is trained, from the head to the input; all else is frozen."""
+        self.model.requires_grad_(False)
+        names = {p: name for name, p in [*self.model.named_parameters(), *self.head.named_parameters("head")]}
+        trained: Named = []
+        self._depths: dict[str, int] = {}
         for depth, layer in enumerate([*self.layers, _Layer([self.head], [])][::-1]):
             for parameter in layer.parameters():
                 parameter.requires_grad_(True)
-                decay = self.config.weight_decay if parameter.dim() >= 2 else 0.0
-                scale = self.config.layer_decay**depth
-                params.append({"params": [parameter], "weight_decay": decay, "scale": scale})
-        return torch.optim.AdamW(params, lr=self.config.lr), sum(p["params"][0].numel() for p in params)
-
-    def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        own = {k: v.detach().clone() for k, v in self.model.state_dict().items() if not k.startswith("text_encoder.")}
-        return own, {k: v.detach().clone() for k, v in self.head.state_dict().items()}
-
-    def _restore(self, state: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
-        self.model.load_state_dict(state[0], strict=False)
-        self.head.load_state_dict(state[1])
+                trained.append((names[parameter], parameter))
+                self._depths[names[parameter]] = depth
+        return trained
 
 
 def backbone_blocks(model: EcgTextModel) -> list[nn.Module]:
@@ -320,28 +354,12 @@ def _layers(model: EcgTextModel, blocks: int | None) -> list[_Layer]:
 _AFTER = ("token_conv", "token_attention", "ecg_to_text", "text_projection", "attention_pool", "ecg_projection")
 
 
-def _train_mode(model: EcgTextModel, layers: list[_Layer]) -> None:
-    """Train mode for what is trained; the rest keeps its batch-norm statistics and has no dropout."""
-    model.eval()
-    for layer in layers:
-        for module in layer.modules:
-            module.train()
-
-
 def _batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     """Batches of ``size``; a last one of a single record joins the one before, as batch norm has no use for it."""
     parts = [order[i : i + size] for i in range(0, len(order), size)]
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [np.concatenate(parts[-2:])]
     return parts
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout from ``seed``; torch's global generators are left as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _probe_head(data: TaskData) -> nn.Linear:

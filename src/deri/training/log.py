@@ -1,40 +1,53 @@
-"""What a run says: lines in ``metrics.jsonl``, TensorBoard scalars where it is installed, and a line for people."""
+"""What a run says: lines of JSON in a file, TensorBoard scalars where it is installed, and lines for people."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deri.files import write_text
+from deri.progress import SILENT, Progress
 
 
 class RunLog:
-    """Appends metrics of a run. After a resume, lines past the restored step are dropped: they will come again."""
+    """Appends metrics of a run. After a resume, lines past the restored step are dropped: they will come again.
 
-    def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
-        self.path = folder / "metrics.jsonl"
-        self._say = say
-        drop_lines(self.path, step)
-        self._file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
+    Args:
+        path: file of the lines.
+        step: where the run stands.
+        board: folder of TensorBoard's files; None: none are written.
+        progress: receives every line in words.
+        first_epoch: number of the first epoch in the lines.
+    """
+
+    def __init__(
+        self, path: Path, step: int, *, board: Path | None = None, progress: Progress = SILENT, first_epoch: int = 0
+    ) -> None:
+        self._progress, self._first_epoch = progress, first_epoch
+        drop_lines(path, step)
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close)
         self._board: Any = None
+        if board is None:
+            return
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # optional: pip install 'deri[track]'
             return
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
 
     def write(self, split: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Log ``values`` of ``split`` (train or val) at ``step``. A number that is not finite is written as null."""
+        epoch += self._first_epoch
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"split": split, "step": step, "epoch": epoch, **clean}) + "\n")
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{split}/{name}", value, step)
         main = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._say(f"{split} step {step} epoch {epoch}: {main}")
+        self._progress.message(f"{split} step {step} epoch {epoch}: {main}")
 
     def close(self) -> None:
         """Flush and close."""

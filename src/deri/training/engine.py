@@ -1,0 +1,286 @@
+"""The training loop of pre-training, fine-tuning and report writers.
+
+A :class:`Task` says what a batch is and returns named losses; the :class:`Engine` sums them and never names one. All
+randomness of a step comes from the seed and the step's number, so that a resumed run repeats it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from deri.errors import DeriError
+from deri.progress import SILENT, Progress
+from deri.recipes import schema
+from deri.training.batches import prefetch
+from deri.training.distributed import Replica, average_gradients
+from deri.training.log import RunLog
+from deri.training.precision import autocast
+from deri.training.schedule import learning_rate
+from deri.training.state import Checkpoint, Named, State
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the held-out records say: the weights of the lowest ``criterion`` are kept; ``values`` are logged."""
+
+    criterion: float
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """The end of an epoch, numbered from 0 (-1: before the first). ``train``: the last line of the log."""
+
+    epoch: int
+    step: int
+    train: Mapping[str, float]
+    validation: Validation | None
+    best: bool
+
+
+@dataclass
+class Tally:
+    """Losses and amounts of the steps since the last line of the log; a mean is weighted by the first amount."""
+
+    last: Tensor | float = float("nan")
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    weighted: Tensor | float = 0.0
+    amounts: Counter[str] = field(default_factory=Counter)
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, loss: Tensor, terms: Mapping[str, Tensor], amounts: Counter[str]) -> None:
+        """Count a step. Losses stay on their device, which need not be waited for."""
+        self.last, self.terms = loss, terms
+        self.weighted = self.weighted + loss * next(iter(amounts.values()))
+        self.amounts.update(amounts)
+
+    @property
+    def mean(self) -> float:
+        """Mean loss of the steps."""
+        return float(self.weighted) / next(iter(self.amounts.values()))
+
+    def rates(self) -> dict[str, float]:
+        """Amounts per second."""
+        seconds = time.perf_counter() - self.began
+        return {f"{unit}_per_s": amount / seconds for unit, amount in self.amounts.items()}
+
+
+class Task(ABC, Generic[B]):
+    """What is trained. A step reads one or several parts of type ``B``, whose gradients add up.
+
+    Attributes:
+        trained: parameters that the optimiser changes, by name.
+        steps_per_epoch: steps in an epoch.
+        logs_epochs: whether the last step of an epoch is logged, besides every ``log_steps``-th and the last one.
+        advice: what to do where the loss is not finite.
+    """
+
+    trained: Named
+    steps_per_epoch: int
+    logs_epochs: bool = False
+    advice: str = "lower the learning rate"
+
+    @abstractmethod
+    def seed(self, step: int) -> int | None:
+        """Seed of torch's generator in 0-based ``step``; None: it goes on from the step before."""
+
+    @abstractmethod
+    def read(self, step: int) -> Sequence[B]:
+        """The parts of a step; called in a thread, ahead of the loop."""
+
+    @abstractmethod
+    def prepare(self, part: B, step: int) -> B:
+        """``part`` on the device, with what is drawn for the step."""
+
+    @abstractmethod
+    def forward(self, part: B) -> Any:
+        """The model's output, which :meth:`losses` takes."""
+
+    @abstractmethod
+    def losses(self, output: Any, part: B) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Named losses to be summed, and terms for the log."""
+
+    @abstractmethod
+    def amounts(self, part: B) -> dict[str, int]:
+        """How much a part is, by unit; the first unit weighs the losses of steps."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint holds besides the optimiser's moments, by name."""
+
+    @abstractmethod
+    def train_mode(self, on: bool) -> None:
+        """Set modules to train or eval mode."""
+
+    @abstractmethod
+    def validate(self) -> Validation | None:
+        """Evaluate the held-out records, in eval mode; None where there are none."""
+
+    @abstractmethod
+    def epoch_done(self, result: EpochResult) -> None:
+        """Keep the weights where they are the best so far."""
+
+    def logged(self, tally: Tally) -> dict[str, float]:
+        """What a line of the log says of the steps since the line before."""
+        return {"loss": tally.mean}
+
+
+class Engine(Generic[B]):
+    """Fits a task.
+
+    Args:
+        task: what is trained.
+        config: epochs, schedule, clipping, and how often is logged and saved.
+        optimizer: made by :func:`deri.training.optimiser.adamw`.
+        replica: this process among all.
+        precision: of the forward pass, see :func:`deri.training.precision.choose_precision`.
+        checkpoint: where the state is kept; None: nowhere.
+        log: of the main process.
+        patience: epochs without a better validation before training stops; None: it never stops early.
+        progress: receives (steps done, steps in all).
+    """
+
+    def __init__(
+        self,
+        task: Task[B],
+        config: schema.Train,
+        optimizer: torch.optim.AdamW,
+        replica: Replica,
+        *,
+        precision: str = "fp32",
+        checkpoint: Checkpoint | None = None,
+        patience: int | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.task, self.config, self.optimizer, self.replica = task, config, optimizer, replica
+        self.precision, self.checkpoint, self.patience, self.progress = precision, checkpoint, patience, progress
+        self.scaler = torch.amp.GradScaler(replica.device.type, enabled=precision == "fp16")
+        self.state = State()
+        self.log: RunLog | None = None
+        self.tally = Tally()
+        self.line: dict[str, float] = {}
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.task.steps_per_epoch * self.config.epochs
+
+    def resume(self) -> bool:
+        """Restore the state from the checkpoint, if there is one."""
+        if self.checkpoint is None or not self.checkpoint.path.is_file():
+            return False
+        self.state = self.checkpoint.load(self.task.weights(), self.task.trained, self.optimizer)
+        if self.state.scaler:
+            self.scaler.load_state_dict(self.state.scaler)
+        return True
+
+    def fit(self) -> None:
+        """Train from where the state stands to the last step, or until validation has not improved for long."""
+        # Callers find torch's generators as they left them.
+        with torch.random.fork_rng(devices=[self.replica.device] if self.replica.device.type == "cuda" else []):
+            self._fit()
+
+    def _fit(self) -> None:
+        state, config = self.state, self.config
+        steps = range(state.step, self.total)
+        batches = prefetch(self.task.read, steps, config.prefetch)
+        self.task.train_mode(True)
+        self.tally = Tally()
+        for step, parts in zip(steps, batches, strict=True):
+            lr = self._step(step, parts)
+            state.step = step + 1
+            epoch, end = step // self.task.steps_per_epoch, state.step % self.task.steps_per_epoch == 0
+            if state.step % config.log_steps == 0 or state.step == self.total or (end and self.task.logs_epochs):
+                self._log_steps(epoch, lr)
+            if end and self.replica.main:
+                self.end_epoch(epoch)
+            if end or state.step % config.checkpoint_steps == 0:
+                self._save()
+            self.progress.update(state.step, self.total)
+            if end and self._stops(epoch):
+                break
+        self.task.train_mode(False)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate, and tell the task whether the weights are the best so far."""
+        state = self.state
+        self.task.train_mode(False)
+        validation = self.task.validate()
+        best = validation is None or state.best_loss is None or validation.criterion < state.best_loss
+        if validation is not None and self.log:
+            self.log.write("val", state.step, epoch, validation.values)
+        if best:
+            state.best_loss = validation.criterion if validation else None
+            state.best_epoch = epoch
+        # The weights are kept before the checkpoint: a kill in between repeats the validation and keeps them again.
+        self.task.epoch_done(EpochResult(epoch, state.step, self.line, validation, best))
+        self.task.train_mode(True)
+        self.tally = Tally()
+
+    def _step(self, step: int, parts: Sequence[B]) -> float:
+        """One optimisation step; returns its learning rate."""
+        lr = learning_rate(step, self.total, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["scale"] * lr
+        seed = self.task.seed(step)
+        if seed is not None:
+            torch.manual_seed(seed)
+        amounts: Counter[str] = Counter()
+        value = torch.zeros((), dtype=torch.float64, device=self.replica.device)
+        for part in parts:
+            amounts.update(self.task.amounts(part))
+            part = self.task.prepare(part, step)
+            with autocast(self.precision, self.replica.device):
+                losses, terms = self.task.losses(self.task.forward(part), part)
+                loss = torch.stack(list(losses.values())).sum()
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            value = value + loss.detach().double()
+        parameters = [parameter for _, parameter in self.task.trained]
+        average_gradients(parameters, self.replica.world)
+        if self.config.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.tally.add(value, terms, amounts)
+        return lr
+
+    def _log_steps(self, epoch: int, lr: float) -> None:
+        if not math.isfinite(self.tally.mean):
+            raise DeriError(
+                f"the loss is {self.tally.mean} at step {self.state.step}: {self.task.advice}; "
+                "the last checkpoint is from before"
+            )
+        self.line = {**self.task.logged(self.tally), "lr": lr, **self.tally.rates()}
+        if self.log:
+            self.log.write("train", self.state.step, epoch, self.line)
+        self.tally = Tally()
+
+    def _save(self) -> None:
+        if self.checkpoint is not None and self.replica.main:
+            self.state.scaler = dict(self.scaler.state_dict()) if self.scaler.is_enabled() else None
+            self.checkpoint.save(self.task.weights(), self.task.trained, self.optimizer, self.state)
+        self.replica.barrier()
+
+    def _stops(self, epoch: int) -> bool:
+        best = self.state.best_epoch
+        return self.patience is not None and best is not None and epoch - best >= self.patience
+
+
+def derived_seed(*numbers: int) -> int:
+    """A seed that depends on all ``numbers``, of 56 bits."""
+    digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")

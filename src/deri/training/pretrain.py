@@ -1,0 +1,289 @@
+"""Pre-training on the ECG–report pairs of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deri._version import __version__
+from deri.evaluation.retrieval import recall_at_k
+from deri.files import write_json, write_text
+from deri.models import EcgTextModel, build_model, build_text_encoder
+from deri.models.build import check_names, model_card
+from deri.models.output import Output
+from deri.models.text import TextEncoder
+from deri.objectives import PairObjective
+from deri.progress import SILENT, Progress
+from deri.recipes import Recipe
+from deri.reports.statements import split_statements
+from deri.store import Store
+from deri.store import TextFeatures as TextFeatureCache
+from deri.training.augment import augment
+from deri.training.batches import Batch, BatchPlan, PairReader, SingleStatements
+from deri.training.distributed import Replica, broadcast_weights, join_replicas, synchronise_batchnorm
+from deri.training.engine import Engine, EpochResult, Tally, Task, Validation, derived_seed
+from deri.training.log import RunLog
+from deri.training.optimiser import adamw
+from deri.training.precision import choose_precision
+from deri.training.state import Checkpoint, require_new, run_identity
+
+_VALIDATION_SEED = 20250101
+
+
+def pretrain(
+    data: str | Path,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    progress: Progress = SILENT,
+) -> Path:
+    """Pre-train a model on the pairs of a store; returns the run directory.
+
+    The run holds ``recipe.yaml``, ``run.json``, ``metrics.jsonl``, ``checkpoints/last.safetensors`` (to resume) and
+    ``model/`` (the weights with the lowest held-out loss, ready for use). Started by ``torchrun`` it uses all
+    processes. With ``resume`` it continues from the last checkpoint, on a CPU with the same bits as an undisturbed run.
+
+    Args:
+        data: a store made by ``deri prepare``.
+        out: the run directory.
+        recipe: what to train and how.
+        resume: continue the run in ``out``; starts it where there is none yet.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; the GPU where there is one when not given.
+        progress: receives messages, and (steps done, steps in all).
+    """
+    out = Path(out)
+    with (
+        join_replicas(device) as replica,
+        _engine(Path(data), out, recipe, resume, replica, progress if replica.main else SILENT) as engine,
+    ):
+        engine.fit()
+        replica.barrier()
+    return out
+
+
+class PairTask(Task[Batch]):
+    """Contrastive pre-training on ECG–report pairs."""
+
+    advice = "lower train.lr or use train.precision=fp32"
+
+    def __init__(
+        self, model: EcgTextModel, reader: PairReader, plan: BatchPlan, recipe: Recipe, replica: Replica, out: Path
+    ) -> None:
+        self.model, self.reader, self.plan, self.recipe, self.replica = model, reader, plan, recipe, replica
+        self.objective = PairObjective(recipe.objective)
+        self.steps_per_epoch = plan.steps_per_epoch
+        self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.val_rows = reader.rows("val")
+        self._kept = out / "model"
+
+    def seed(self, step: int) -> int:
+        """Of dropout, which differs between processes."""
+        return derived_seed(self.recipe.train.seed, step, self.replica.rank)
+
+    def read(self, step: int) -> list[Batch]:
+        """The pairs of a step; which show one statement is drawn for the global batch: two processes equal one."""
+        rows = self.plan.step_rows(step)
+        draws = None
+        if self.recipe.train.statements:
+            b, rank = len(rows), self.replica.rank
+            generator = np.random.default_rng([self.recipe.train.seed, step])
+            draws = generator.random((self.replica.world * b, 2))[rank * b : (rank + 1) * b]
+        return [self.reader.batch(rows, draws)]
+
+    def prepare(self, part: Batch, step: int) -> Batch:
+        """Augmented, with the draws of the masked views."""
+        train = self.recipe.train
+        batch = part.to(self.replica.device)
+        if train.augment.active:
+            generator = torch.Generator().manual_seed(derived_seed(train.seed, step, -2))
+            batch = augment(batch, train.augment, self.recipe.model.signal.fs, generator, self.replica)
+        generator = torch.Generator().manual_seed(derived_seed(train.seed, step, -1))
+        return with_view_noise(batch, self.model, generator, self.replica)
+
+    def forward(self, part: Batch) -> Output:
+        """All embeddings of the objective."""
+        output: Output = self.model(
+            part.ecg,
+            part.input_ids,
+            part.attention_mask,
+            features=part.text,
+            valid_samples=part.valid_samples,
+            view_noise=part.view_noise,
+        )
+        return output
+
+    def losses(self, output: Output, part: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The objective over the batches of all processes."""
+        return self.objective(output, part.report_ids, findings=part.findings)
+
+    def amounts(self, part: Batch) -> dict[str, int]:
+        """Pairs of all processes."""
+        return {"samples": len(part.ecg) * self.replica.world}
+
+    def logged(self, tally: Tally) -> dict[str, float]:
+        """Loss and terms of the last step."""
+        return {"loss": float(tally.last)} | {name: float(value) for name, value in tally.terms.items()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Without a frozen text encoder, which the recipe names."""
+        state = self.model.state_dict()
+        keep_text = self.model.text_encoder.trained
+        return {name: value for name, value in state.items() if keep_text or not name.startswith("text_encoder.")}
+
+    def train_mode(self, on: bool) -> None:
+        """Of the whole model."""
+        self.model.train(on)
+
+    @torch.no_grad()
+    def validate(self) -> Validation | None:
+        """Mean of each term over the batches of the held-out pairs, their weighted sum ``loss``, and retrieval recall.
+
+        The same batches and the same random views every time, so that numbers of different steps compare. A last batch
+        of fewer than two pairs has no negatives and is left out of the losses. No labels are looked at.
+        """
+        rows, size, device = self.val_rows, self.plan.batch_size, self.replica.device
+        if len(rows) < 2:
+            return None
+        alone = Replica(0, 1, device)
+        generator = torch.Generator().manual_seed(_VALIDATION_SEED)
+        sums: dict[str, float] = {}
+        total, seen = 0.0, 0
+        embedded: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for start in range(0, len(rows), size):
+            batch = self.reader.batch(rows[start : start + size]).to(device)
+            embedded.append(_embed(self.model, batch))
+            if len(batch.ecg) < 2:
+                continue
+            output = self.forward(with_view_noise(batch, self.model, generator, alone))
+            losses, terms = self.objective(output, batch.report_ids, findings=batch.findings, local=True)
+            weight = len(batch.ecg)
+            seen += weight
+            total += weight * float(sum(losses.values()))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + weight * float(value)
+        values = {"loss": total / seen} | {name: value / seen for name, value in sums.items()}
+        ecg, text, ids = (np.concatenate(part) for part in zip(*embedded, strict=True))
+        return Validation(values["loss"], values | recall_at_k(ecg, text, ids))
+
+    def epoch_done(self, result: EpochResult) -> None:
+        """Write the model of the lowest held-out loss, or the last one where no pairs are held out."""
+        if result.best:
+            loss = f", held-out loss {result.validation.criterion:.4f}" if result.validation else ""
+            text = f"\nPre-trained with recipe `{self.recipe.name}`; weights of step {result.step}{loss}.\n"
+            self.model.save_pretrained(self._kept, card=model_card(self.model) + text)
+
+
+def with_view_noise(batch: Batch, model: EcgTextModel, generator: torch.Generator, replica: Replica) -> Batch:
+    """Draw for the global batch and take this process's rows: two processes then equal one with both batches."""
+    if not model.random_views:
+        return batch
+    b, rank = len(batch.ecg), replica.rank
+    n = model.n_tokens(batch.ecg.shape[-1])
+    first, second = (
+        torch.rand(replica.world * b, n, generator=generator)[rank * b : (rank + 1) * b].to(batch.ecg.device)
+        for _ in range(2)
+    )
+    return replace(batch, view_noise=(first, second))
+
+
+def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit inference embeddings (B, d) of ECGs and texts, and the report ids (B,)."""
+    features = model.text_features(batch.input_ids, batch.attention_mask, batch.text)
+    ecg, text = model.ecg_embedding(batch.ecg, batch.valid_samples), model.text_embedding(features)
+    ecg, text = (F.normalize(x.float(), dim=-1).cpu() for x in (ecg, text))
+    return ecg.numpy(), text.numpy(), batch.report_ids.cpu().numpy()
+
+
+@contextmanager
+def _engine(
+    data: Path, out: Path, recipe: Recipe, resume: bool, replica: Replica, progress: Progress
+) -> Iterator[Engine[Batch]]:
+    """Everything ready to fit; the log is closed in the end."""
+    train, main = recipe.train, replica.main
+    check_names(recipe.model)
+    require_new(out, resume=resume)
+    store = Store.open(data)
+    text_encoder = build_text_encoder(recipe.model.text).to(replica.device)
+    cache = _cached(store, text_encoder, recipe, replica) if recipe.model.text.cacheable else None
+    model = build_model(recipe.model, seed=train.seed, text_encoder=text_encoder).to(replica.device)
+    model.recipe_name = recipe.name
+    if train.sync_batchnorm and replica.world > 1:
+        synchronise_batchnorm(model)
+    reader = PairReader(store, model, cache, _single_statements(store, text_encoder, recipe, replica))
+    plan = BatchPlan.make(reader.rows("train"), train, replica.rank, replica.world)
+    task = PairTask(model, reader, plan, recipe, replica, out)
+    run_id = _run_id(recipe, store, replica)
+    engine = Engine(
+        task,
+        train,
+        adamw(task.trained, train.lr, train.weight_decay, undecayed=("positions",)),
+        replica,
+        precision=choose_precision(train.precision, replica.device),
+        checkpoint=Checkpoint(
+            out / "checkpoints" / "last.safetensors", run_id, "another recipe, store or number of processes"
+        ),
+        progress=progress,
+    )
+    if resume and engine.resume():
+        progress.message(f"resuming {out} at step {engine.state.step}")
+    elif main:
+        write_text(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False))
+        about = {"data": str(data), "store": store.fingerprint, "processes": replica.world, "run_id": run_id}
+        write_json(out / "run.json", {"format": "deri-run", "version": 1, "deri_version": __version__, **about})
+    broadcast_weights(model, replica.world)
+    replica.barrier()
+    progress.message(
+        f"{recipe.name}: {len(plan.rows)} training pairs, batches of {plan.batch_size} × {replica.world}, "
+        f"{plan.steps_per_epoch} steps an epoch, {engine.precision} on {replica.device}"
+    )
+    if len(task.val_rows) < 2:
+        progress.message("warning: no held-out pairs (split val): the last weights are kept, not the best")
+    if not main:
+        yield engine
+        return
+    engine.log = RunLog(out / "metrics.jsonl", engine.state.step, board=out / "tensorboard", progress=progress)
+    try:
+        yield engine
+    finally:
+        engine.log.close()
+
+
+def _cached(
+    store: Store, encoder: TextEncoder, recipe: Recipe, replica: Replica, texts: list[str] | None = None, kind: str = ""
+) -> TextFeatureCache:
+    """Features of the reports, or ``texts``: one process computes them, the others find them done."""
+    if not replica.main:
+        replica.barrier()
+    cache = TextFeatureCache.build(store, encoder, texts=texts, kind=kind, dtype=recipe.model.text.cache_dtype)
+    if replica.main:
+        replica.barrier()
+    return cache
+
+
+def _single_statements(store: Store, encoder: TextEncoder, recipe: Recipe, replica: Replica) -> SingleStatements | None:
+    if recipe.objective.shared != "findings":
+        return None
+    statements = split_statements(store.reports)
+    share = recipe.train.statements
+    features = None
+    if share and statements.texts:
+        features = _cached(store, encoder, recipe, replica, statements.texts, "statements")
+    return SingleStatements(statements, features, share)
+
+
+def _run_id(recipe: Recipe, store: Store, replica: Replica) -> str:
+    """Identity of what is computed; how often it is logged or saved does not belong to it."""
+    content = recipe.model_dump()
+    for key in ("log_steps", "checkpoint_steps", "prefetch"):
+        del content["train"][key]
+    return run_identity(content, store.fingerprint, replica.world)
