@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -117,14 +117,9 @@ def _baseline(top: float, row: int) -> float:
 
 def _draw_grid(axes: Axes, height: float) -> None:
     for step, colour, width in ((1, _FINE, 0.1), (5, _HEAVY, 0.2)):
-        for positions, is_column in (
-            (np.arange(0, _WIDTH + step, step), True),
-            (np.arange(0, height + step, step), False),
-        ):
-            lines = axes.vlines if is_column else axes.hlines
-            lines(
-                positions, 0, height if is_column else _WIDTH, colors=colour, linewidth=width * _POINTS_PER_MM, zorder=0
-            )
+        pen: dict[str, Any] = {"colors": colour, "linewidth": width * _POINTS_PER_MM, "zorder": 0}
+        axes.vlines(np.arange(0, _WIDTH + step, step), 0, height, **pen)
+        axes.hlines(np.arange(0, height + step, step), 0, _WIDTH, **pen)
 
 
 def _draw_text(axes: Axes, ecg: ECG, height: float, title: str | None, lines: list[str]) -> None:
@@ -147,33 +142,14 @@ def _draw_text(axes: Axes, ecg: ECG, height: float, title: str | None, lines: li
     )
     facts = f"{MM_PER_SECOND:g} mm/s     {MM_PER_MV:g} mm/mV     {ecg.fs:g} Hz     {cut}, {columns}"
     _text(axes, 5, 3.5, facts, 8)
-    _text(axes, _WIDTH - 5, 3.5, "research use only, not a medical device", 7, align="right", colour=_FAINT)
+    _text(axes, _WIDTH - 5, 3.5, "research use only, not a medical device", 7, align="right", color=_FAINT)
 
 
-def _text(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    size: float,
-    *,
-    weight: str = "normal",
-    align: str = "left",
-    colour: str = _INK,
-) -> None:
+def _text(axes: Axes, x: float, y: float, text: str, size: float, *, align: str = "left", **style: Any) -> None:
     # A box of paper behind the letters keeps them readable on the grid; "$" would start mathematics.
-    axes.text(
-        x,
-        y,
-        text.replace("$", r"\$"),
-        fontsize=size,
-        fontweight=weight,
-        horizontalalignment=align,
-        verticalalignment="baseline",
-        color=colour,
-        zorder=4,
-        bbox={"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
-    )
+    box = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+    style = {"color": _INK, "verticalalignment": "baseline", "zorder": 4, "bbox": box, **style}
+    axes.text(x, y, text.replace("$", r"\$"), fontsize=size, horizontalalignment=align, **style)
 
 
 def _draw_row(axes: Axes, ecg: ECG, leads: Sequence[str], baseline: float) -> None:
@@ -215,7 +191,7 @@ def _draw_trace(axes: Axes, ecg: ECG, lead: str, x: float, baseline: float, star
     whole = ecg.signal[LEADS.index(lead)]
     _text(axes, x + 1.5, baseline + 11.5, lead, 9, weight="bold")
     if lead in ecg.missing_leads:
-        _text(axes, x + 5, baseline - 1, "not recorded", 8, colour=_FAINT)
+        _text(axes, x + 5, baseline - 1, "not recorded", 8, color=_FAINT)
         return
     # About the median of the ten seconds shown, so that the same lead has the same zero in its column and in the strip.
     shown = whole[: round(_SECONDS * ecg.fs)]

@@ -99,7 +99,7 @@ def _clipped(signal: np.ndarray, fs: float, high: np.ndarray, low: np.ndarray, m
     return sorted(rows)
 
 
-def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the first positions, and the ones after the last, of the runs of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
     return edges[::2], edges[1::2]
@@ -141,7 +141,7 @@ def _saturated(signal: np.ndarray, fs: float, high: np.ndarray, low: np.ndarray,
             at_rail = np.greater_equal if sign > 0 else np.less_equal
             if np.count_nonzero(at_rail(signal[row, ::stride], inner)) < 3:
                 continue
-            begin, end = _runs(at_rail(signal[row], inner))
+            begin, end = runs(at_rail(signal[row], inner))
             if (end - begin).max(initial=0) >= RAIL_SECONDS * fs:
                 rows.add(row)
     return sorted(rows)

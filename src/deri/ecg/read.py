@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
-from deri.ecg.formats.common import Options
-from deri.ecg.formats.wfdb import read_wfdb
+from deri.ecg.formats import FORMATS, Format, Options, find_format
+from deri.ecg.formats.container import fetched, is_packed, unpacked
+from deri.ecg.formats.xml_tree import is_xml, root_name
 from deri.ecg.recording import ECG
 from deri.errors import DeriError, ReadError
 
@@ -17,160 +15,9 @@ _MAX_NESTING = 2
 """A gzipped zip is read, a bomb of archives in archives is not."""
 
 
-class Reader(NamedTuple):
-    """A file format: what it is called, how its files are known, and who reads them."""
-
-    description: str
-    claims: Callable[[str, bytes], bool]  # path and first 4096 bytes of an existing file
-    read: Callable[[str, Options], ECG]
-    takes_options: bool = False  # whether the format leaves rate or unit to the caller
-
-
-def _is_wfdb_header(path: str, head: bytes) -> bool:
-    return path.endswith(".hea")
-
-
-def _is_xml(path: str, head: bytes) -> bool:
-    from deri.ecg.formats.xml_tree import is_xml
-
-    return is_xml(head)
-
-
-def _is_dicom(path: str, head: bytes) -> bool:
-    # Without the preamble: the waveform classes' identifier early in a file that begins with group 0002 or 0008.
-    bare = head[:2] in (b"\x02\0", b"\x08\0") and b"1.2.840.10008.5.1.4.1.1.9." in head
-    return head[128:132] == b"DICM" or bare
-
-
-def _is_edf(path: str, head: bytes) -> bool:
-    from deri.ecg.formats.edf import is_edf
-
-    return is_edf(head)
-
-
-def _is_scp(path: str, head: bytes) -> bool:
-    from deri.ecg.formats.scp import is_scp
-
-    return is_scp(head)
-
-
-def _is_csv(path: str, head: bytes) -> bool:
-    from deri.ecg.formats.tables import is_csv
-
-    return is_csv(head)
-
-
-def _is_matlab5(path: str, head: bytes) -> bool:
-    return head.startswith(b"MATLAB 5.0")
-
-
-def _is_hdf5(path: str, head: bytes) -> bool:
-    signature = b"\x89HDF\r\n\x1a\n"
-    return any(head[at : at + 8] == signature for at in (0, 512, 1024, 2048))
-
-
-def _is_ishne(path: str, head: bytes) -> bool:
-    return head[:8] == b"ISHNE1.0"
-
-
-def _is_npy(path: str, head: bytes) -> bool:
-    return head[:6] == b"\x93NUMPY"
-
-
-def _wfdb(path: str, options: Options) -> ECG:
-    return read_wfdb(path)
-
-
-def _xml(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.xml_tree import root_name
-
-    with open(path, "rb") as handle:
-        name = root_name(handle.read(2**20))
-    if name == "AnnotatedECG":
-        from deri.ecg.formats.aecg import read_aecg
-
-        return read_aecg(path)
-    if name == "restingecgdata":
-        from deri.ecg.formats.sierra import read_sierra
-
-        return read_sierra(path)
-    if name == "RestingECG":
-        from deri.ecg.formats.muse import read_muse
-
-        return read_muse(path)
-    raise ReadError(
-        f"{path}: is an XML file with the root <{name[:40]}>; read are HL7 aECG (AnnotatedECG), "
-        "Philips Sierra (restingecgdata) and GE MUSE (RestingECG)",
-        "unsupported_format",
-    )
-
-
-def _dicom(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.dicom import read_dicom
-
-    return read_dicom(path)
-
-
-def _edf(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.edf import read_edf
-
-    return read_edf(path)
-
-
-def _ishne(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.ishne import read_ishne
-
-    return read_ishne(path)
-
-
-def _scp(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.scp import read_scp
-
-    return read_scp(path)
-
-
-def _matlab5(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.cpsc import read_cpsc
-
-    return read_cpsc(path)
-
-
-def _hdf5(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.hdf5 import read_hdf5
-
-    return read_hdf5(path, options)
-
-
-def _npy(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.tables import read_npy
-
-    return read_npy(path, options)
-
-
-def _csv(path: str, options: Options) -> ECG:
-    from deri.ecg.formats.tables import read_csv
-
-    return read_csv(path, options)
-
-
-READERS = (
-    Reader("WFDB (.hea with .dat or .mat)", _is_wfdb_header, _wfdb),
-    Reader("DICOM", _is_dicom, _dicom),
-    Reader("ISHNE", _is_ishne, _ishne),
-    Reader("EDF, EDF+ and BDF", _is_edf, _edf),
-    Reader("HDF5 (SPH)", _is_hdf5, _hdf5, takes_options=True),
-    Reader("CPSC2018 .mat", _is_matlab5, _matlab5),
-    Reader("NumPy", _is_npy, _npy, takes_options=True),
-    Reader("XML (HL7 aECG, Philips Sierra, GE MUSE)", _is_xml, _xml),
-    Reader("SCP-ECG", _is_scp, _scp),
-    Reader("CSV with leads as header", _is_csv, _csv, takes_options=True),
-)
-"""In the order in which they are asked; the loosest test is last."""
-
-
 def claims_ecg(path: str, head: bytes) -> bool:
-    """Whether some reader knows a file of this name that begins with ``head``."""
-    return any(reader.claims(path, head) for reader in READERS)
+    """Whether some format knows a file of this name that begins with ``head``."""
+    return find_format(path, head) is not None
 
 
 def read_ecg(path: str | os.PathLike[str], *, fs: float | None = None, units: str | None = None) -> ECG:
@@ -194,65 +41,67 @@ def read_ecg(path: str | os.PathLike[str], *, fs: float | None = None, units: st
 
 def _read(name: str, options: Options, depth: int) -> ECG:
     if "://" in name:
-        from deri.ecg.formats.container import read_remote
-
-        return read_remote(name, options, lambda inner, given: _read(inner, given, depth + 1))
+        return _read_packed(name, None, options, depth)
+    stem = name[:-4] if name.endswith((".hea", ".dat", ".mat")) else name
     # The usual case first, with no look at the disk beyond opening the header itself.
-    header = name if name.endswith(".hea") else (name[:-4] if name.endswith((".dat", ".mat")) else name) + ".hea"
-    if os.path.exists(header):
-        return _use(READERS[0], header, options)
-    return _read_other(Path(name), header, options, depth)
-
-
-def _use(reader: Reader, path: str, options: Options) -> ECG:
-    if options != Options() and not reader.takes_options:
-        raise DeriError(f"{path}: is {reader.description}, which states its own rate and unit; leave out fs and units")
-    return reader.read(path, options)
-
-
-def _read_other(path: Path, header: str, options: Options, depth: int) -> ECG:
-    if path.is_dir():
-        raise ReadError(f"{path}: is a folder; name one recording in it", "unsupported_format")
-    if not path.exists():
-        archive, separator, member = str(path).partition("::")
+    if os.path.exists(f"{stem}.hea"):
+        return _read_as(FORMATS["wfdb"], f"{stem}.hea", options)
+    if os.path.isdir(name):
+        raise ReadError(f"{name}: is a folder; name one recording in it", "unsupported_format")
+    if not os.path.exists(name):
+        archive, separator, member = name.partition("::")
         if separator and os.path.isfile(archive):
             return _read_packed(archive, member, options, depth)
-        alone = Path(header.removesuffix(".hea") + ".mat")
-        if alone != path and alone.is_file() and path.suffix != ".hea":
-            return _read_other(alone, header, options, depth)
-        if any(os.path.exists(header.removesuffix(".hea") + suffix) for suffix in (".dat", ".mat")):
-            raise ReadError(f"{path}: its header {os.path.basename(header)} is missing", "missing_header")
-        raise ReadError(f"{path}: no such file (nor {os.path.basename(header)})", "missing_file")
+        if not name.endswith((".hea", ".mat")) and os.path.isfile(f"{stem}.mat"):
+            return _read(f"{stem}.mat", options, depth)
+        _refuse_missing(name, stem)
     try:
-        with open(path, "rb") as handle:
+        with open(name, "rb") as handle:
             head = handle.read(_HEAD)
     except OSError as error:
-        raise ReadError(f"{path}: cannot be opened ({error.strerror})", "unreadable_file") from error
-    if head[:2] == b"\x1f\x8b" or head[:4] in (b"PK\3\4", b"PK\5\6"):
-        return _read_packed(str(path), None, options, depth)
-    for reader in READERS:
-        if reader.claims(str(path), head):
-            return _use(reader, str(path), options)
-    if path.suffix in (".dat", ".mat"):
-        raise ReadError(
-            f"{path}: has no header {os.path.basename(header)} beside it to tell its leads, gain and sampling rate",
+        raise ReadError(f"{name}: cannot be opened ({error.strerror})", "unreadable_file") from error
+    found = find_format(name, head)
+    if found is not None:
+        return _read_as(found, name, options)
+    if is_packed(head):
+        return _read_packed(name, None, options, depth)
+    raise _unknown(name, stem, head)
+
+
+def _read_as(found: Format, path: str, options: Options) -> ECG:
+    if any(value is not None and key not in found.takes for key, value in options._asdict().items()):
+        raise DeriError(f"{path}: is {found.description}, which states its own rate and unit; leave out fs and units")
+    return found.read(path, options)
+
+
+def _read_packed(name: str, member: str | None, options: Options, depth: int) -> ECG:
+    """Read a recording at an address or in an archive, and name its source in place of the temporary folder."""
+    is_address = "://" in name
+    if depth >= _MAX_NESTING and not is_address:
+        raise ReadError(f"{name}: archives within archives are not unpacked further", "unsupported_format")
+    with fetched(name) if is_address else unpacked(name, member, claims_ecg) as inner:
+        try:
+            ecg = _read(inner.path, options, depth + 1)
+        except ReadError as error:
+            raise ReadError(str(error).replace(inner.folder, inner.source), error.reason) from error
+    ecg.metadata["source_file"] = str(ecg.metadata["source_file"]).replace(inner.folder, inner.source)
+    return ecg
+
+
+def _refuse_missing(name: str, stem: str) -> None:
+    if any(os.path.exists(stem + suffix) for suffix in (".dat", ".mat")):
+        raise ReadError(f"{name}: its header {os.path.basename(stem)}.hea is missing", "missing_header")
+    raise ReadError(f"{name}: no such file (nor {os.path.basename(stem)}.hea)", "missing_file")
+
+
+def _unknown(name: str, stem: str, head: bytes) -> ReadError:
+    if name.endswith((".dat", ".mat")):
+        return ReadError(
+            f"{name}: has no header {os.path.basename(stem)}.hea beside it to tell its leads, gain and sampling rate",
             "missing_header",
         )
     kind = "empty" if not head else "a PDF" if head.startswith(b"%PDF") else "of no known format"
-    supported = ", ".join(reader.description for reader in READERS)
-    raise ReadError(f"{path}: is {kind}; supported are: {supported}", "unsupported_format")
-
-
-def _read_packed(path: str, member: str | None, options: Options, depth: int) -> ECG:
-    from deri.ecg.formats.container import read_gzip, read_zip
-
-    if depth >= _MAX_NESTING:
-        raise ReadError(f"{path}: archives within archives are not unpacked further", "unsupported_format")
-
-    def read(inner: str, given: Options) -> ECG:
-        return _read(inner, given, depth + 1)
-
-    with open(path, "rb") as handle:
-        if handle.read(2) == b"\x1f\x8b":
-            return read_gzip(path, options, read)
-    return read_zip(path, member, options, read, claims_ecg)
+    if is_xml(head):
+        kind = f"an XML file with the root <{root_name(head)[:40]}>"
+    supported = ", ".join(FORMATS[row].description for row in FORMATS)
+    return ReadError(f"{name}: is {kind}; supported are: {supported}", "unsupported_format")

@@ -13,6 +13,7 @@ import numpy as np
 
 from deri.ecg.gains import with_common_gain
 from deri.ecg.leads import LEADS
+from deri.ecg.quality import runs
 from deri.ecg.recording import ECG
 from deri.errors import DeriError, ReadError
 
@@ -101,8 +102,7 @@ def standardise(
         ReadError: with the reasons above.
         DeriError: an unknown ``repair``.
     """
-    ecg = _checked(ecg, repair)
-    return _window(ecg, 0, 0, fs, samples, repair, min_leads)
+    return next(standardise_windows(ecg, fs, samples, windows=1, repair=repair, min_leads=min_leads))
 
 
 def standardise_windows(
@@ -284,7 +284,8 @@ def _repair(ecg: ECG, signal: np.ndarray, bad: np.ndarray, rule: str, names: Seq
         return repaired, int(bad.sum())
     n = signal.shape[1]
     for row in np.flatnonzero(bad.any(axis=1)):
-        longest = _longest_run(bad[row])
+        begins, ends = runs(bad[row])
+        longest = int((ends - begins).max())
         share = float(bad[row].mean())
         if longest > MAX_GAP_SECONDS * ecg.fs or share > MAX_GAP_FRACTION:
             raise ReadError(
@@ -299,12 +300,6 @@ def _repair(ecg: ECG, signal: np.ndarray, bad: np.ndarray, rule: str, names: Seq
         good = ~bad[row]
         repaired[row, bad[row]] = np.interp(time[bad[row]], time[good], signal[row, good])
     return repaired, int(bad.sum())
-
-
-def _longest_run(mask: np.ndarray) -> int:
-    """Length of the longest run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
 def repair_published(signal: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ One series may hold several sequence sets, one after the other, each with some l
 from __future__ import annotations
 
 import re
-import warnings
 from datetime import datetime
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -26,7 +25,7 @@ from deri.ecg.formats.common import (
     years,
     years_between,
 )
-from deri.ecg.formats.xml_tree import attribute, parse_xml, text_of
+from deri.ecg.formats.xml_tree import attribute, parse_numbers, parse_xml, text_of, xml_format
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
@@ -130,17 +129,6 @@ def _samples(path: str, code: str, sequence: Element) -> np.ndarray:
     return digits * (scale * factor) + shift
 
 
-def parse_numbers(path: str, name: str, text: str) -> np.ndarray:
-    """Numbers between blanks as float64 (n,), or ``unreadable_signal``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            # Parses in C without a Python object per number; anything unparsable is an error, not an early end.
-            return np.fromstring(text, dtype=np.float64, sep=" ") if text.strip() else np.empty(0)
-        except (DeprecationWarning, ValueError):
-            raise ReadError(f"{path}: the samples of {name[:40]} are not all numbers", "unreadable_signal") from None
-
-
 def _about(root: Element, series: Element, notes: dict[str, str]) -> dict[str, Any]:
     about: dict[str, Any] = {"warnings": notes}
     person = root.find(".//subjectDemographicPerson")
@@ -179,3 +167,6 @@ def _stated_age(root: Element) -> float | None:
 
 def _date(value: str) -> Any:
     return to_date(int(value[:4]), int(value[4:6]), int(value[6:8])) if re.match(r"\d{8}", value, re.ASCII) else None
+
+
+FORMAT = xml_format("HL7 aECG (XML, AnnotatedECG)", "AnnotatedECG", read_aecg)

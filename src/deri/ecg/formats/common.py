@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -32,6 +32,22 @@ class Options(NamedTuple):
 
     fs: float | None = None
     units: str | None = None
+
+
+class Format(NamedTuple):
+    """A row of the table of formats.
+
+    Attributes:
+        description: what the format is called, for messages and for users.
+        sniff: whether a file is of this format, from its path and its first 4096 bytes.
+        read: the recording in a file, from its path and the options that ``takes`` names.
+        takes: the fields of :class:`Options` that the format leaves to the caller; others are refused.
+    """
+
+    description: str
+    sniff: Callable[[str, bytes], bool]
+    read: Callable[[str, Options], ECG]
+    takes: tuple[str, ...] = ()
 
 
 def units_per_mv(unit: str) -> float | None:
@@ -71,23 +87,6 @@ def stated_scale(path: str, options: Options, kind: str) -> float:
     return 1.0 / per_mv
 
 
-def twelve_rows(path: str, values: np.ndarray, kind: str) -> np.ndarray:
-    """A 2-D array as (12, n); which side has the leads is seen from its length."""
-    if values.ndim == 3 and 12 in values.shape[1:]:
-        raise ReadError(
-            f"{path}: {kind} holds {values.shape[0]} recordings (shape {values.shape}); "
-            "save each as a file of its own, 12 x samples",
-            "several_recordings",
-        )
-    if values.ndim != 2 or 12 not in values.shape or values.shape == (12, 12):
-        raise ReadError(
-            f"{path}: {kind} has shape {values.shape}; one recording is 12 x samples or samples x 12 "
-            "in the order I II III aVR aVL aVF V1-V6",
-            "unsupported_format",
-        )
-    return values if values.shape[0] == 12 else values.T
-
-
 def optional(path: str, module: str, package: str, kind: str) -> ModuleType:
     """Import a reader library that not every installation has, or ``missing_dependency``."""
     try:
@@ -98,6 +97,11 @@ def optional(path: str, module: str, package: str, kind: str) -> ModuleType:
             "`pip install 'deri[formats]'` installs it",
             "missing_dependency",
         ) from error
+
+
+def brief(error: Exception) -> str:
+    """What a library's error says, on one short line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def load(path: str, limit: int = MAX_FILE_BYTES) -> bytes:

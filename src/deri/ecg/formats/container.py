@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import posixpath
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from deri.ecg.formats.common import Options, optional
-from deri.ecg.formats.tables import is_npz, read_npz
-from deri.ecg.recording import ECG
+from deri.ecg.formats.common import brief, optional
 from deri.errors import DeriError, ReadError
 
 MAX_UNPACKED = 256 * 2**20
@@ -26,184 +26,183 @@ _FREE_BYTES = 16 * 2**20  # below this any ratio will do: a flat recording compr
 _BLOCK = 2**20
 _SNIFFED = 64
 
-Read = Callable[[str, Options], ECG]  # reads an unpacked file
 Claims = Callable[[str, bytes], bool]  # whether a file of this name and beginning is a recording
 Fetch = Callable[[str, Path], None]  # writes a file of the source (by its name) to a path; KeyError if there is none
 
 
-def read_gzip(path: str, options: Options, read: Read) -> ECG:
-    """Read a gzipped file (``x.edf.gz``).
+class Unpacked(NamedTuple):
+    """A recording in a temporary folder."""
+
+    path: str
+    folder: str  # the temporary folder, with a separator at its end
+    source: str  # what messages and metadata say instead of it
+
+
+def is_packed(head: bytes) -> bool:
+    """Whether a file begins like gzip or zip."""
+    return head[:2] == b"\x1f\x8b" or head[:4] in (b"PK\3\4", b"PK\5\6")
+
+
+@contextmanager
+def unpacked(path: str, member: str | None, claims: Claims) -> Iterator[Unpacked]:
+    """Unpack the recording in a gzip file (``x.edf.gz``) or a zip archive: the one named ``member``, or the only one.
 
     Raises:
-        ReadError: ``unreadable_signal`` (damaged), ``too_long``, and those of the format inside.
+        ReadError: ``unreadable_signal`` (damaged, encrypted), ``truncated_signal``, ``too_long``,
+            ``several_recordings`` (naming them), ``missing_file``, ``no_signals`` (no recording in it).
     """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with open(path, "rb") as handle:
+            is_gzip = handle.read(2) == b"\x1f\x8b"
+        inner, source = _gunzip(path, folder) if is_gzip else _unzip(path, member, claims, folder)
+        yield Unpacked(inner, f"{temporary}{os.sep}", source)
+
+
+def _gunzip(path: str, folder: Path) -> tuple[str, str]:
     name = os.path.basename(path)
-    inner = name[:-3] if name.lower().endswith(".gz") and len(name) > 3 else f"{name}.unpacked"
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / inner
-        inflater = zlib.decompressobj(wbits=31)
-        try:
-            with open(path, "rb") as source, open(target, "wb") as out:
-                total = taken = 0
-                while block := source.read(_BLOCK // 16):
-                    taken += len(block)
-                    while block and not inflater.eof:
-                        content = inflater.decompress(block, _BLOCK)
-                        total += len(content)
-                        _check_ratio(path, total, taken)
-                        out.write(content)
-                        block = inflater.unconsumed_tail
-                if not inflater.eof:
-                    raise ReadError(f"{path}: the gzip stream is cut off", "truncated_signal")
-        except zlib.error as error:
-            raise ReadError(f"{path}: a damaged gzip stream ({error})", "unreadable_signal") from None
-        except OSError as error:
-            raise ReadError(f"{path}: cannot be unpacked ({error.strerror})", "unreadable_file") from error
-        return _relabel(folder, f"{path}::", lambda: read(str(target), options))
-
-
-def _check_ratio(path: str, total: int, taken: int) -> None:
-    if total > MAX_UNPACKED or (total > _FREE_BYTES and total > _MAX_RATIO * taken):
-        raise ReadError(f"{path}: expands from {taken} to more than {total} bytes; that is no recording", "too_long")
-
-
-def read_zip(path: str, member: str | None, options: Options, read: Read, claims: Claims) -> ECG:
-    """Read a record in a zip archive: the one named, or the only one. A ``.npz`` is such an archive.
-
-    Raises:
-        ReadError: ``several_recordings`` (naming them), ``missing_file``, ``unreadable_signal`` (damaged, encrypted),
-            ``too_long``, ``no_signals`` (no recording in it), and those of the format inside.
-    """
+    target = folder / (name[:-3] if name.lower().endswith(".gz") and len(name) > 3 else f"{name}.unpacked")
     try:
-        _check_directory(path)
-        with zipfile.ZipFile(path) as archive:
-            if member is None and is_npz(archive):
-                return read_npz(path, archive, options)
-            return _read_member(path, archive, member, options, read, claims)
-    except DeriError:
-        raise
-    except Exception as error:  # zipfile raises BadZipFile, RuntimeError (password), zlib and struct errors …
-        detail = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ReadError(f"{path}: cannot be unpacked ({detail})", "unreadable_signal") from error
+        with gzip.open(path) as source:
+            _copy(path, source, target, os.path.getsize(path), MAX_UNPACKED)
+    except EOFError:
+        raise ReadError(f"{path}: the gzip stream is cut off", "truncated_signal") from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise ReadError(f"{path}: a damaged gzip stream ({error})", "unreadable_signal") from None
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be unpacked ({error.strerror})", "unreadable_file") from error
+    return str(target), f"{path}::"
 
 
-def _check_directory(path: str) -> None:
-    """Refuse an archive whose table of contents alone would fill the memory."""
+def _copy(path: str, source: Any, target: Path, packed: int | None, budget: int) -> int:
+    """Write what ``source`` holds to ``target`` and return its size; ``packed`` is its size in an archive."""
+    total = 0
+    with open(target, "wb") as out:
+        while block := source.read(_BLOCK):
+            total += len(block)
+            if packed is not None and total > max(_FREE_BYTES, _MAX_RATIO * packed):
+                raise ReadError(
+                    f"{path}: expands from {packed} to more than {total} bytes; that is no recording", "too_long"
+                )
+            if total > budget:
+                raise ReadError(
+                    f"{path}: its files are larger than {MAX_UNPACKED} bytes; unpack or download them first", "too_long"
+                )
+            out.write(block)
+    return total
+
+
+@contextmanager
+def open_zip(path: str) -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive and turn every error of its content into ``unreadable_signal``.
+
+    An archive whose table of contents alone would fill the memory is ``too_long``.
+    """
     with open(path, "rb") as handle:
-        size = os.fstat(handle.fileno()).st_size
-        handle.seek(max(0, size - 65557))
+        handle.seek(max(0, os.fstat(handle.fileno()).st_size - 65557))
         tail = handle.read()
     at = tail.rfind(b"PK\5\6")
     if at >= 0 and len(tail) >= at + 16 and struct.unpack_from("<I", tail, at + 12)[0] > MAX_DIRECTORY:
         raise ReadError(f"{path}: lists too many files; unpack it and read the recording you want", "too_long")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except DeriError:
+        raise
+    except Exception as error:  # zipfile raises BadZipFile, RuntimeError (password), zlib and struct errors …
+        raise ReadError(f"{path}: cannot be unpacked ({brief(error)})", "unreadable_signal") from error
 
 
-def _read_member(
-    path: str, archive: zipfile.ZipFile, member: str | None, options: Options, read: Read, claims: Claims
-) -> ECG:
-    names = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    if member is None:
-        member = _only_record(path, archive, names, claims)
-    folder_in_zip = posixpath.dirname(member)
-    budget = [MAX_UNPACKED]
+def _unzip(path: str, member: str | None, claims: Claims, folder: Path) -> tuple[str, str]:
+    with open_zip(path) as archive:
+        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        chosen = member if member is not None else _only_record(path, archive, members, claims)
+        inside = posixpath.dirname(chosen)
+        budget = MAX_UNPACKED
 
-    def fetch(name: str, target: Path) -> None:
-        info = names[posixpath.join(folder_in_zip, name)]
-        with archive.open(info) as source, open(target, "wb") as out:
-            total = 0
-            while block := source.read(_BLOCK):
-                total += len(block)
-                _check_ratio(path, total, max(info.compress_size, 1))
-                if total > budget[0]:
-                    raise ReadError(f"{path}: its parts expand to more than {MAX_UNPACKED} bytes", "too_long")
-                out.write(block)
-        budget[0] -= total
+        def fetch(name: str, target: Path) -> None:
+            nonlocal budget
+            info = members[posixpath.join(inside, name)]
+            with archive.open(info) as source:
+                budget -= _copy(path, source, target, max(info.compress_size, 1), budget)
 
-    return _read_fetched(posixpath.basename(member), f"{path}::{folder_in_zip}", fetch, options, read)
+        source = f"{path}::{inside}/" if inside else f"{path}::"
+        return _fetch_record(posixpath.basename(chosen), source, fetch, folder), source
 
 
-def _only_record(path: str, archive: zipfile.ZipFile, names: dict[str, Any], claims: Claims) -> str:
-    visible = [n for n in names if not posixpath.basename(n).startswith(".") and not n.startswith("__MACOSX/")]
+def _only_record(path: str, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], claims: Claims) -> str:
+    visible = [n for n in members if not posixpath.basename(n).startswith(".") and not n.startswith("__MACOSX/")]
     records = [name for name in visible if name.endswith(".hea")]
     stems = {name.removesuffix(".hea") for name in records}
     for name in visible[:_SNIFFED]:
         if name.endswith(".hea") or posixpath.splitext(name)[0] in stems:
             continue
-        with archive.open(names[name]) as handle:
+        with archive.open(members[name]) as handle:
             if claims(name, handle.read(4096)):
                 records.append(name)
     if len(records) == 1:
         return records[0]
     if not records:
-        raise ReadError(f"{path}: no recording was found among its {len(names)} files", "no_signals")
+        raise ReadError(f"{path}: no recording was found among its {len(members)} files", "no_signals")
     listed = ", ".join(records[:3]) + (" …" if len(records) > 3 else "")
     raise ReadError(
         f"{path}: holds {len(records)} recordings ({listed}); name one: {path}::{records[0]}", "several_recordings"
     )
 
 
-def read_remote(url: str, options: Options, read: Read) -> ECG:
-    """Read a recording at an address such as ``s3://bucket/x.edf`` or ``https://host/100.hea``, through fsspec.
+@contextmanager
+def fetched(url: str) -> Iterator[Unpacked]:
+    """Fetch a recording from an address such as ``s3://bucket/x.edf`` or ``https://host/100.hea``, through fsspec.
 
     Raises:
-        ReadError: ``missing_dependency``, ``missing_file``, ``unreadable_file``, ``too_long``, and those of the format.
+        ReadError: ``missing_dependency``, ``missing_file``, ``unreadable_file``, ``too_long``.
     """
     fsspec: Any = optional(url, "fsspec", "fsspec", "an address")
     try:
         files, place = fsspec.core.url_to_fs(url)
     except Exception as error:  # unknown protocols, missing protocol packages, bad credentials
-        detail = " ".join(str(error).split())[:160]
-        raise ReadError(f"{url}: cannot be opened ({detail})", "unreadable_file") from error
+        raise ReadError(f"{url}: cannot be opened ({brief(error)})", "unreadable_file") from error
     base, name = posixpath.dirname(place), posixpath.basename(place)
-    budget = [MAX_UNPACKED]
+    budget = MAX_UNPACKED
 
     def fetch(part: str, target: Path) -> None:
+        nonlocal budget
         try:
-            with files.open(posixpath.join(base, part), "rb") as source, open(target, "wb") as out:
-                while block := source.read(_BLOCK):
-                    budget[0] -= len(block)
-                    if budget[0] < 0:
-                        raise ReadError(f"{url}: is larger than {MAX_UNPACKED} bytes; download it first", "too_long")
-                    out.write(block)
-        except FileNotFoundError as error:
-            # fsspec says so of every fault of HTTP; the cause knows better.
-            cause = error.__cause__
-            if (
-                cause is not None
-                and type(cause).__module__.startswith("aiohttp")
-                and getattr(cause, "status", 0) != 404
-            ):
-                detail = " ".join(str(cause).split())[:160] or type(cause).__name__
-                raise ReadError(f"{url}: {part} cannot be fetched ({detail})", "unreadable_file") from error
-            raise KeyError(part) from None
+            with files.open(posixpath.join(base, part), "rb") as source:
+                budget -= _copy(url, source, target, None, budget)
         except ReadError:
             raise
         except Exception as error:  # every protocol has its own errors
-            detail = " ".join(str(error).split())[:160] or type(error).__name__
-            raise ReadError(f"{url}: {part} cannot be fetched ({detail})", "unreadable_file") from error
+            # fsspec calls every fault of HTTP a missing file; the cause knows better.
+            cause = error.__cause__
+            of_server = cause is not None and type(cause).__module__.startswith("aiohttp")
+            if isinstance(error, FileNotFoundError) and not (of_server and getattr(cause, "status", 0) != 404):
+                raise KeyError(part) from None
+            known = cause if of_server and isinstance(cause, Exception) else error
+            raise ReadError(f"{url}: {part} cannot be fetched ({brief(known)})", "unreadable_file") from error
 
-    return _read_fetched(name, url[: len(url) - len(name)].rstrip("/"), fetch, options, read)
+    source = url[: len(url) - len(name)].rstrip("/") + "/"
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Unpacked(_fetch_record(name, source, fetch, Path(temporary)), f"{temporary}{os.sep}", source)
 
 
-def _read_fetched(name: str, source: str, fetch: Fetch, options: Options, read: Read) -> ECG:
-    """Fetch a recording with the files its WFDB header names, and read it."""
+def _fetch_record(name: str, source: str, fetch: Fetch, folder: Path) -> str:
+    """Fetch a recording with the files its WFDB header names, and return the path of what is to be read."""
     if name in ("", ".", "..") or "\\" in name or "\0" in name:
-        raise ReadError(f"{source}/{name}: is not the name of a file", "missing_file")
-    stem = name.removesuffix(".hea").removesuffix(".dat").removesuffix(".mat")
-    prefix = source if source.endswith("::") else f"{source}/"
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        try:
-            fetch(f"{stem}.hea", place / f"{stem}.hea")
-            _fetch_signals(place / f"{stem}.hea", fetch)
-            name = f"{stem}.hea"
-        except KeyError:
-            try:
-                (place / f"{stem}.hea").unlink(missing_ok=True)
-                fetch(name, place / name)
-            except KeyError:
-                raise ReadError(f"{prefix}{name}: no such file", "missing_file") from None
-        return _relabel(folder, prefix, lambda: read(str(place / name), options))
+        raise ReadError(f"{source}{name}: is not the name of a file", "missing_file")
+    header = folder / f"{name.removesuffix('.hea').removesuffix('.dat').removesuffix('.mat')}.hea"
+    try:
+        fetch(header.name, header)
+    except KeyError:
+        header.unlink(missing_ok=True)
+    else:
+        _fetch_signals(header, fetch)
+        return str(header)
+    try:
+        fetch(name, folder / name)
+    except KeyError:
+        raise ReadError(f"{source}{name}: no such file", "missing_file") from None
+    return str(folder / name)
 
 
 def _fetch_signals(header: Path, fetch: Fetch, depth: int = 0) -> None:
@@ -223,13 +222,3 @@ def _fetch_signals(header: Path, fetch: Fetch, depth: int = 0) -> None:
                 continue
             if part.endswith(".hea") and depth == 0:
                 _fetch_signals(header.parent / part, fetch, depth + 1)
-
-
-def _relabel(folder: str, source: str, read: Callable[[], ECG]) -> ECG:
-    """Read, and say ``source`` instead of the temporary folder in messages and metadata."""
-    try:
-        ecg = read()
-    except ReadError as error:
-        raise ReadError(str(error).replace(f"{folder}{os.sep}", source), error.reason) from error
-    ecg.metadata["source_file"] = str(ecg.metadata["source_file"]).replace(f"{folder}{os.sep}", source)
-    return ecg

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from deri.ecg.formats.common import (
+    Format,
     Strip,
+    brief,
     lay_out,
     load,
     make_ecg,
@@ -51,7 +53,7 @@ def read_dicom(path: str) -> ECG:
         groups = [group for group in data.get("WaveformSequence") or [] if _is_original(group)]
         modality = str(data.get("Modality", "") or "unknown")[:16]
     except Exception as error:
-        raise ReadError(f"{path}: its waveforms are damaged ({_brief(error)})", "bad_header") from error
+        raise ReadError(f"{path}: its waveforms are damaged ({brief(error)})", "bad_header") from error
     if not groups:
         raise ReadError(f"{path}: this DICOM object (modality {modality}) has no original waveform", "no_signals")
     notes: dict[str, str] = {}
@@ -62,7 +64,7 @@ def read_dicom(path: str) -> ECG:
         except ReadError:
             raise
         except Exception as error:
-            raise ReadError(f"{path}: a waveform group is damaged ({_brief(error)})", "bad_header") from error
+            raise ReadError(f"{path}: a waveform group is damaged ({brief(error)})", "bad_header") from error
         strips.setdefault(fs, []).extend(found)
     # Groups of another rate (a rhythm strip of an old cart, a test pulse) cannot share a time axis with the main one.
     fs = max(strips, key=lambda rate: _coverage(strips[rate]))
@@ -91,7 +93,7 @@ def _load(path: str) -> Any:
     except ReadError:
         raise
     except Exception as error:  # pydicom raises what struct, codecs and its own parsers raise on damaged files
-        raise ReadError(f"{path}: cannot be read as DICOM ({_brief(error)})", "bad_header") from error
+        raise ReadError(f"{path}: cannot be read as DICOM ({brief(error)})", "bad_header") from error
 
 
 def _check_deflated(path: str, content: bytes, meta: Any) -> None:
@@ -107,10 +109,6 @@ def _check_deflated(path: str, content: bytes, meta: Any) -> None:
         rest = inflater.unconsumed_tail
     if not inflater.eof:
         raise ReadError(f"{path}: its deflated content is cut off", "truncated_signal")
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _is_original(group: Any) -> bool:
@@ -214,7 +212,7 @@ def _about(data: Any) -> dict[str, Any]:
         texts = [_annotation(item) for item in data.get("WaveformAnnotationSequence") or []]
         filters = _filters(data)
     except Exception as error:
-        about["comments"] = [f"the annotations could not be read: {_brief(error)}"]
+        about["comments"] = [f"the annotations could not be read: {brief(error)}"]
         return about
     lines = list(dict.fromkeys(text for text in texts if text))
     if lines:
@@ -236,3 +234,12 @@ def _filters(data: Any) -> str:
     names = {"FilterLowFrequency": "high-pass", "FilterHighFrequency": "low-pass", "NotchFilterFrequency": "notch"}
     parts = [f"{word} {channel.get(tag)} Hz" for tag, word in names.items() if channel.get(tag)]
     return "filters: " + ", ".join(parts) if parts else ""
+
+
+def _sniff(path: str, head: bytes) -> bool:
+    # Without the preamble: the waveform classes' identifier early in a file that begins with group 0002 or 0008.
+    bare = head[:2] in (b"\x02\0", b"\x08\0") and b"1.2.840.10008.5.1.4.1.1.9." in head
+    return head[128:132] == b"DICM" or bare
+
+
+FORMAT = Format("DICOM", _sniff, lambda path, options: read_dicom(path))

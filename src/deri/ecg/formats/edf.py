@@ -14,6 +14,7 @@ import numpy as np
 from deri.ecg.formats.common import (
     MAX_SAMPLES,
     MAX_SPREAD_SAMPLES,
+    Format,
     load,
     make_ecg,
     require_voltage,
@@ -41,11 +42,6 @@ class Channel(NamedTuple):
     offset: float
     samples: int  # per data record
     first: int  # index of its first sample in a data record
-
-
-def is_edf(head: bytes) -> bool:
-    """Whether a file begins like EDF or BDF."""
-    return head[:8] == _BDF or (head[:8] == _EDF and head[252:256].strip(b" \0").isdigit())
 
 
 def read_edf(path: str) -> ECG:
@@ -198,3 +194,10 @@ def _date(text: str) -> Any:
     if not match or match[2].upper() not in _MONTHS:
         return None
     return to_date(int(match[3]), _MONTHS.index(match[2].upper()) + 1, int(match[1]))
+
+
+def _sniff(path: str, head: bytes) -> bool:
+    return head[:8] == _BDF or (head[:8] == _EDF and head[252:256].strip(b" \0").isdigit())
+
+
+FORMAT = Format("EDF, EDF+ and BDF", _sniff, lambda path, options: read_edf(path))

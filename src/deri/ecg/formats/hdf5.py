@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from deri.ecg.formats.common import Options, make_ecg, optional, stated_rate, stated_scale, twelve_rows
+from deri.ecg.formats.arrays import array_ecg, twelve_rows
+from deri.ecg.formats.common import Format, Options, brief, make_ecg, optional
 from deri.ecg.leads import LEADS
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_BYTES = 2**29
 _DEFLATE, _SHUFFLE, _FLETCHER = 1, 2, 3
 _NAMES = ("ecg", "signal", "data", "val", "tracings")
@@ -45,13 +46,11 @@ def read_hdf5(path: str, options: Options) -> ECG:
     except ReadError:
         raise
     except Exception as error:  # h5py passes on whatever libhdf5 finds wrong
-        detail = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ReadError(f"{path}: cannot be read as HDF5 ({detail})", "bad_header") from error
-    values = twelve_rows(path, values, f"dataset {names[0]}")
+        raise ReadError(f"{path}: cannot be read as HDF5 ({brief(error)})", "bad_header") from error
+    what = f"dataset {names[0]}"
     if is_sph and options == Options():
-        return make_ecg(path, "SPH HDF5", list(values), LEADS, _SPH_FS, {})
-    scale, fs = stated_scale(path, options, "this HDF5"), stated_rate(path, options, "this HDF5")
-    return make_ecg(path, "HDF5", list(values.astype(np.float64) * scale), LEADS, fs, {})
+        return make_ecg(path, "SPH HDF5", list(twelve_rows(path, values, what)), LEADS, _SPH_FS, {})
+    return array_ecg(path, "HDF5", what, values.astype(np.float64), options)
 
 
 def _values(path: str, dataset: Any) -> np.ndarray:
@@ -99,3 +98,10 @@ def _check_chunks(path: str, dataset: Any) -> None:
                 f"{path}: chunk {index + 1} of the dataset is damaged ({len(data)} of {expected} bytes)",
                 "unreadable_signal",
             )
+
+
+def _sniff(path: str, head: bytes) -> bool:
+    return any(head[at : at + 8] == _SIGNATURE for at in (0, 512, 1024, 2048))
+
+
+FORMAT = Format("HDF5 (SPH)", _sniff, read_hdf5, takes=("fs", "units"))

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from deri.ecg.formats.common import load, make_ecg, to_date, years_between
+from deri.ecg.formats.common import Format, load, make_ecg, to_date, years_between
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
-MAGIC = b"ISHNE1.0"
 _HEADER = 522
 _LEADS = {5: "I", 6: "II", 7: "III", 8: "aVR", 9: "aVL", 10: "aVF", **{10 + k: f"V{k}" for k in range(1, 7)}}
 _OTHER = {0: "unknown", 1: "bipolar", 2: "X", 3: "Y", 4: "Z", 17: "ES", 18: "AS", 19: "AI"}
@@ -73,3 +72,6 @@ def _about(data: bytes, begin: int) -> dict[str, Any]:
         "age": years_between(to_date(*born[::-1]), to_date(*recorded[::-1])),
         "comments": [text] if text else [],
     }
+
+
+FORMAT = Format("ISHNE", lambda path, head: head.startswith(b"ISHNE1.0"), lambda path, options: read_ishne(path))

@@ -1,22 +1,30 @@
-"""Signal files that are MATLAB files: ``.mat`` beside a ``.hea`` (PhysioNet/CinC Challenges 2011 to 2021, CSN).
+"""MATLAB files: ``.mat`` beside a ``.hea`` (PhysioNet/CinC Challenges 2011 to 2021, CSN), and the structs of CPSC 2018.
 
 A level-4 file of int16 is raw samples after a header of 20 bytes and the variable's name, which is what the byte offset
-24 of ``16+24`` skips. Anything else (level 5, or level 4 of another number type) cannot be read at an offset.
+24 of ``16+24`` skips. Anything else is read by SciPy, which believes the sizes that a file claims before it looks at
+its bytes: a damaged kilobyte could cost all memory. So every size is compared with the bytes that are there first.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import struct
-from typing import NamedTuple
+import zlib
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from deri.ecg.formats.common import load
-from deri.ecg.formats.mat5 import load_mat5
+from deri.ecg.formats.common import brief, load
 from deri.errors import ReadError
 
-_LEVEL4_TYPES = ("<f8", "<f4", "<i4", "<i2", "<u2", "u1")
+MAX_UNPACKED = 2**27
+"""Bytes that the variables of a file may take when inflated."""
 _LEVEL4_INT16 = 30  # MOPT: little-endian, int16, full matrix
+_MATRIX, _COMPRESSED = 14, 15
+_CELL, _STRUCT, _OBJECT = 1, 2, 3
+_MAX_CLASS = 15  # beyond are function handles and opaque objects
+_MAX_DEPTH = 8
 
 
 class Level4(NamedTuple):
@@ -59,8 +67,7 @@ def load_val(path: str) -> np.ndarray:
         ReadError: ``unsupported_format``.
     """
     try:
-        data = load(path)
-        value = load_mat5(path, data).get("val") if is_level5(data) else _load_level4(path, data)
+        value = load_matlab(path).get("val")
     except ReadError as error:
         reason = error.reason if error.reason in ("too_long", "unreadable_file") else "unsupported_format"
         raise ReadError(str(error), reason) from error
@@ -71,17 +78,91 @@ def load_val(path: str) -> np.ndarray:
     return value
 
 
-def _load_level4(path: str, data: bytes) -> np.ndarray | None:
-    header = level4_header(data)
-    if header is None or header.kind // 10 % 10 >= len(_LEVEL4_TYPES) or header.kind % 10 != 0:
-        raise ReadError(
-            f"{path}: cannot be read as a MATLAB file (no numeric matrix at its start)", "unsupported_format"
-        )
-    dtype = np.dtype(_LEVEL4_TYPES[header.kind // 10 % 10])
-    count = header.rows * header.columns
-    if count * dtype.itemsize > len(data) - header.data_offset:
-        raise ReadError(f"{path}: holds less than its {header.rows} x {header.columns} matrix", "unsupported_format")
-    if data[20 : header.data_offset - 1] != b"val":
-        return None
-    values = np.frombuffer(data, dtype=dtype, count=count, offset=header.data_offset)
-    return values.reshape(header.rows, header.columns, order="F")
+def load_matlab(path: str) -> dict[str, Any]:
+    """The variables of a MATLAB file up to 7.2, as ``scipy.io.loadmat`` gives them.
+
+    Raises:
+        ReadError: ``bad_header``, ``unreadable_signal`` (damaged), ``too_long`` (expands to more than 128 MiB).
+    """
+    from scipy.io import loadmat
+
+    data = load(path)
+    if is_level5(data):
+        data = _checked(path, data)
+    try:
+        found = loadmat(io.BytesIO(data), variable_names=None if is_level5(data) else ["val"])
+    except Exception as error:  # SciPy passes on what struct, NumPy and zlib find
+        raise ReadError(f"{path}: cannot be read as a MATLAB file ({brief(error)})", "unreadable_signal") from None
+    return {name: value for name, value in found.items() if not name.startswith("__")}
+
+
+def _checked(path: str, data: bytes) -> bytes:
+    """The file with its variables inflated, once every size in it is known to fit into its bytes."""
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    if order is None:
+        raise ReadError(f"{path}: its MATLAB header is damaged", "bad_header")
+    parts = [data[:128]]
+    budget, at = MAX_UNPACKED, 128
+    try:
+        while at + 8 <= len(data):
+            kind, size = struct.unpack_from(f"{order}2I", data, at)
+            part = data[at : at + 8 + size]
+            at += 8 + size
+            if kind == _COMPRESSED:
+                inflater = zlib.decompressobj()
+                part = inflater.decompress(part[8:], budget)
+                if inflater.unconsumed_tail:
+                    raise ReadError(f"{path}: expands to more than {MAX_UNPACKED} bytes", "too_long")
+                budget -= len(part)
+            _check_element(memoryview(part), order)
+            parts.append(part)
+    except (ValueError, struct.error, zlib.error) as error:
+        raise ReadError(f"{path}: cannot be read as a MATLAB file ({error})", "unreadable_signal") from None
+    return b"".join(parts)
+
+
+def _check_element(element: memoryview, order: str) -> None:
+    [(kind, body)] = _elements(element, order)
+    if kind == _MATRIX:
+        _check_matrix(body, order, 0)
+
+
+def _elements(body: memoryview, order: str) -> list[tuple[int, memoryview]]:
+    """Type and content of the data elements that fill ``body`` without a rest."""
+    found = []
+    at = 0
+    while at < len(body):
+        word = struct.unpack_from(f"{order}I", body, at)[0]
+        if word >> 16:  # small element: size and type share a word, the content follows in four bytes
+            kind, size, begin, end = word & 0xFFFF, word >> 16, at + 4, at + 8
+        else:
+            kind, size, begin = word, struct.unpack_from(f"{order}I", body, at + 4)[0], at + 8
+            end = begin + size + -size % 8
+        if size > min(end, len(body)) - begin:
+            raise ValueError("an element reaches beyond its matrix")
+        found.append((kind, body[begin : begin + size]))
+        at = end
+    return found
+
+
+def _check_matrix(body: memoryview, order: str, depth: int) -> None:
+    """Refuse a matrix whose dimensions stand for more than its bytes hold."""
+    if len(body) == 0:
+        return
+    elements = _elements(body, order)
+    if depth > _MAX_DEPTH or len(elements) < 3 or len(elements[1][1]) % 4:
+        raise ValueError("nested too deeply, or a matrix without flags or dimensions")
+    array_class = struct.unpack_from(f"{order}I", elements[0][1])[0] & 0xFF
+    dims = struct.unpack(f"{order}{len(elements[1][1]) // 4}i", elements[1][1])
+    count, held = math.prod(dims), len(body)
+    if array_class in (_CELL, _STRUCT, _OBJECT):
+        held = sum(kind == _MATRIX for kind, _ in elements)
+        if array_class != _CELL:
+            names = next(i for i in range(3, len(elements)) if elements[i][0] == 5)
+            width = struct.unpack_from(f"{order}I", elements[names][1])[0]
+            count *= max(1, len(elements[names + 1][1]) // max(1, width))
+        for kind, inner in elements[3:]:
+            if kind == _MATRIX:
+                _check_matrix(inner, order, depth + 1)
+    if array_class > _MAX_CLASS or min(dims) < 0 or count > held:
+        raise ValueError(f"a matrix of {dims} in {len(body)} bytes")

@@ -10,8 +10,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from deri.ecg.formats.common import make_ecg, require_voltage, sex_of, to_date, to_float, years, years_between
-from deri.ecg.formats.sierra import decode_base64
-from deri.ecg.formats.xml_tree import parse_xml, text_of
+from deri.ecg.formats.xml_tree import decode_base64, parse_xml, text_of, xml_format
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
@@ -103,3 +102,6 @@ def _statements(diagnosis: Element | None) -> list[str]:
 def _date(text: str) -> Any:
     match = re.fullmatch(r"(\d{1,2})[-/](\d{1,2})[-/](\d{4})", text.strip(), re.ASCII)
     return to_date(int(match[3]), int(match[1]), int(match[2])) if match else None
+
+
+FORMAT = xml_format("GE MUSE (XML, RestingECG)", "RestingECG", read_muse)

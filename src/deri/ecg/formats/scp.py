@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deri.ecg.formats import scp_codec
-from deri.ecg.formats.common import Strip, lay_out, load, make_ecg, sex_of, to_date, years, years_between
+from deri.ecg.formats.common import Format, Strip, lay_out, load, make_ecg, sex_of, to_date, years, years_between
 from deri.ecg.formats.scp_codec import ScpError
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
@@ -64,15 +64,6 @@ class Packed(NamedTuple):
     order: int  # of the differences
     flag: int  # section 6: 1 where samples outside the protected zones are decimated
     leads: list[bytes]
-
-
-def is_scp(head: bytes) -> bool:
-    """Whether a file begins like SCP-ECG: section 0 at byte 7, which lists itself first."""
-    if len(head) < 32 or struct.unpack_from("<H", head, 8)[0] != 0:
-        return False
-    if head[16:22] == b"SCPECG":
-        return True
-    return struct.unpack_from("<H", head, 22)[0] == 0 and struct.unpack_from("<I", head, 28)[0] == 7
 
 
 def read_scp(path: str) -> ECG:
@@ -304,3 +295,15 @@ def _statements(body: bytes, encoding: str, skip: int) -> list[str]:
 
 def _date(value: bytes) -> Any:
     return to_date(*struct.unpack_from("<HBB", value)) if len(value) >= 4 else None
+
+
+def _sniff(path: str, head: bytes) -> bool:
+    # Section 0 at byte 7 lists itself first.
+    if len(head) < 32 or struct.unpack_from("<H", head, 8)[0] != 0:
+        return False
+    if head[16:22] == b"SCPECG":
+        return True
+    return struct.unpack_from("<H", head, 22)[0] == 0 and struct.unpack_from("<I", head, 28)[0] == 7
+
+
+FORMAT = Format("SCP-ECG", _sniff, lambda path, options: read_scp(path))

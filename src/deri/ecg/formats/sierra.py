@@ -6,14 +6,11 @@ high bytes before low bytes. In XLI the leads III, aVR, aVL and aVF hold only wh
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from deri.ecg.formats.aecg import parse_numbers
 from deri.ecg.formats.common import (
     MAX_SPREAD_SAMPLES,
     make_ecg,
@@ -24,7 +21,7 @@ from deri.ecg.formats.common import (
     years,
     years_between,
 )
-from deri.ecg.formats.xml_tree import attribute, parse_xml, text_of
+from deri.ecg.formats.xml_tree import attribute, decode_base64, parse_numbers, parse_xml, text_of, xml_format
 from deri.ecg.leads import LEADS
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
@@ -126,14 +123,6 @@ def _digital(
     if values.size > leads * count:
         notes["surplus_data"] = f"{values.size - leads * count} samples more than {leads} leads of {count}"
     return list(values[: leads * count].reshape(leads, count))
-
-
-def decode_base64(path: str, text: str) -> bytes:
-    """The bytes of base64 text with white space in it, or ``unreadable_signal``."""
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ReadError(f"{path}: its samples are not valid base64 ({error})", "unreadable_signal") from None
 
 
 def _read_xli(path: str, data: bytes, leads: int, count: int, notes: dict[str, str]) -> list[np.ndarray]:
@@ -251,3 +240,6 @@ def _about(root: Element) -> dict[str, Any]:
 def _date(text: str) -> Any:
     parts = text.split("-")
     return to_date(*map(int, parts)) if len(parts) == 3 and all(p.isascii() and p.isdigit() for p in parts) else None
+
+
+FORMAT = xml_format("Philips Sierra (XML, restingecgdata)", "restingecgdata", read_sierra)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deri.ecg.formats import matlab
-from deri.ecg.formats.common import units_per_mv
+from deri.ecg.formats.common import Format, units_per_mv
 from deri.ecg.formats.errata import find_erratum
 from deri.ecg.formats.wfdb_header import Header, HeaderError, SignalLine, parse_header, parse_subject
 from deri.ecg.formats.wfdb_segments import read_segments
@@ -320,3 +320,8 @@ def _metadata(path: str, header: Header, plan: LeadPlan, warnings: dict[str, str
 
 def _comments(header: Header) -> dict[str, Any]:
     return {"comments": header.comments, **parse_subject(header.comments)}
+
+
+FORMAT = Format(
+    "WFDB (.hea with .dat or .mat)", lambda path, head: path.endswith(".hea"), lambda path, options: read_wfdb(path)
+)

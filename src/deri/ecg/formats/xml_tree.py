@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import codecs
 import re
+import warnings
+from collections.abc import Callable
 from pyexpat import ExpatError, ParserCreate
 from xml.etree.ElementTree import Element, TreeBuilder
 
-from deri.ecg.formats.common import load
+import numpy as np
+
+from deri.ecg.formats.common import Format, load
+from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
 MAX_XML_BYTES = 64 * 2**20
@@ -20,6 +27,11 @@ MAX_DEPTH = 200
 _DECLARATION = re.compile(r"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _PROLOG = re.compile(r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>)", re.DOTALL)
 _ROOT = re.compile(r"\s*<([^\s<>/!?]+)")
+
+
+def xml_format(description: str, root: str, read: Callable[[str], ECG]) -> Format:
+    """The row of a format that is known by the name of its root element."""
+    return Format(description, lambda path, head: is_xml(head) and root_name(head) == root, lambda path, _: read(path))
 
 
 def is_xml(head: bytes) -> bool:
@@ -121,3 +133,22 @@ def attribute(element: Element | None, path: str, name: str) -> str:
     """An attribute of the element at ``path``, empty if there is none."""
     found = element.find(path) if element is not None else None
     return found.get(name, "").strip() if found is not None else ""
+
+
+def parse_numbers(path: str, name: str, text: str) -> np.ndarray:
+    """Numbers between blanks as float64 (n,), or ``unreadable_signal``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            # Parses in C without a Python object per number; anything unparsable is an error, not an early end.
+            return np.fromstring(text, dtype=np.float64, sep=" ") if text.strip() else np.empty(0)
+        except (DeprecationWarning, ValueError):
+            raise ReadError(f"{path}: the samples of {name[:40]} are not all numbers", "unreadable_signal") from None
+
+
+def decode_base64(path: str, text: str) -> bytes:
+    """The bytes of base64 text with white space in it, or ``unreadable_signal``."""
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ReadError(f"{path}: its samples are not valid base64 ({error})", "unreadable_signal") from None
