@@ -23,7 +23,10 @@ from deri.reports.labeller import (
     label_report,
     sentence_spans,
 )
-from deri.simulate.phrases import STATEMENTS, TERSE
+from deri.simulate.phrases import phrases
+
+STATEMENTS = {code: words.cart for code, words in phrases().findings.items() if words.cart}
+TERSE = {code: words.terse for code, words in phrases().findings.items() if words.terse}
 
 SENTENCES = [
     # text, {finding: certainty}

@@ -20,6 +20,7 @@ from deri.evaluation.probe import probe_task
 from deri.evaluation.zero_shot import class_weights, zero_shot_task
 from deri.files import write_json
 from deri.models import load_model
+from deri.progress import Progress
 from deri.recipes import load_recipe
 from deri.reports import class_names, prompts_for
 from deri.simulate import simulate
@@ -68,7 +69,7 @@ def run_demo(
     stores = {}
     for layout, records in (("mimic-iv-ecg", train_records), ("ptb-xl", test_records)):
         source = out / "data" / layout
-        simulate(layout, records, source, seed=seed, progress=show)
+        simulate(layout, records, source, seed=seed, progress=_shown(show))
         dataset = open_dataset(layout, source)
         if layout == "mimic-iv-ecg":
             # Retrieval among two per cent of a small set would be over a hundred pairs; three times as many say more.
@@ -117,6 +118,12 @@ def run_demo(
     demo["seconds"] = {**timings, "total": round(time.perf_counter() - started, 1)}
     write_json(out / "demo.json", demo)
     return demo
+
+
+def _shown(show: Show | None) -> Progress:
+    shown = Progress()
+    shown.update = show or shown.update  # type: ignore[method-assign]
+    return shown
 
 
 def _headline(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
