@@ -1,4 +1,4 @@
-"""tools/findings_page.py: the page in docs/ is the catalogue's, and each finding has a picture of its size on ECG paper."""
+"""The page of findings in docs/ is what its script gives, and each finding has a picture of its size on ECG paper."""
 
 from __future__ import annotations
 

@@ -64,10 +64,10 @@ def page() -> str:
     parts = [
         "# Findings of the simulator\n\n"
         f"{len(FINDINGS)} findings, each with its sign, the source of its limits (in full at the head of\n"
-        "`src/deri/simulate/data/findings.yaml`) and a simulated recording of little noise with its true measurements.\n"
-        "The sign of each is measured in the noise-free signal by `tests/simulate/test_findings.py` and\n"
-        "`test_more_findings.py`. Of a section at most one is present. Made by `python tools/findings_page.py`. See also\n"
-        "[simulated studies](simulate.md).\n"
+        "`src/deri/simulate/data/findings.yaml`) and a simulated recording of little noise with its true\n"
+        "measurements. The sign of each is measured in the noise-free signal by `tests/simulate/test_findings.py`\n"
+        "and `test_more_findings.py`. Of a section at most one is present. Made by\n"
+        "`python tools/findings_page.py`. See also [simulated studies](simulate.md).\n"
     ]
     for group, title in CATALOGUE.groups.items():
         parts.append(f"\n## {title}\n")
