@@ -13,7 +13,7 @@ from deri.evaluation.zero_shot import class_weights
 from deri.generation.evaluate import finding_matrix
 from deri.models import EcgTextModel
 from deri.reports import prompts_for
-from deri.reports.knowledge import LABELS
+from deri.reports.prompts import LABELS
 from deri.reports.labeller import known_findings
 
 _OWN = {"INJ": ["subendocardial injury."]}
