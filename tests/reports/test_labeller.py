@@ -212,7 +212,7 @@ def _macro_f1(pairs: list[tuple[frozenset[str], frozenset[str]]], codes: list[st
 
 
 def test_agreement_with_the_statements_of_ptbxl(held_out: list[tuple[str, frozenset[str]]]) -> None:
-    # The measured figures of docs/results/labeller.md (0.703, rhythm 0.968), less 0.01. Cardiologists revised the statements
+    # The figures of docs/results/labeller.md (0.703, rhythm 0.968), less 0.01. Cardiologists revised the statements
     # from the tracing, not from the text: see there what no reader of the text alone can know.
     counts = Counter(code for _, coded in held_out for code in coded)
     frequent = [code for code, count in counts.items() if count >= 50]
