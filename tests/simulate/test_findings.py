@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import find_peaks
+from yaml import YAMLError
 
 from deri.errors import DeriError
 from deri.simulate import FINDINGS, Patient, generate
-from deri.simulate.catalogue import OWN
-from deri.simulate.findings import clash, complete, implied
+from deri.simulate.findings import clash, complete, implied, read_catalogue
 from support.waves import (
     FS,
     PATIENTS,
@@ -363,8 +363,7 @@ def test_there_are_enough_findings_and_all_are_scp_statements() -> None:
 
     known = {line.split(",")[0] for line in scp_statements().splitlines()[1:]}
     assert len(FINDINGS) >= 40
-    assert set(FINDINGS) - OWN <= known
-    assert set(FINDINGS) - known >= OWN
+    assert {code: code in known for code in FINDINGS} == {code: finding.scp for code, finding in FINDINGS.items()}
     assert set(implied(list(FINDINGS))) <= known
     assert all(finding.source and finding.sign for finding in FINDINGS.values())
     assert all(extra in FINDINGS for finding in FINDINGS.values() for extra in finding.excludes)
@@ -421,3 +420,41 @@ def test_other_rates_and_lengths() -> None:
     assert short.shape == (12, 2000)
     with pytest.raises(DeriError, match="5 s"):
         generate(["SR"], rng, seconds=2)
+
+
+# --- the catalogue ----------------------------------------------------------------------------------------
+
+ONE = """
+groups: {rhythm: Rhythm}
+sets: {fast: [B, A]}
+background: {}
+transient: {A: 0.5}
+findings:
+  A: {name: a, group: rhythm, patients: 1, sign: s, source: t, excludes: [fast], implies: [X]}
+  B: {name: b, group: rhythm, patients: 0, sign: s, source: t}
+"""
+
+
+def test_a_catalogue_is_read() -> None:
+    catalogue = read_catalogue(ONE)
+    first = catalogue.findings["A"]
+    assert list(catalogue.findings) == ["A", "B"]
+    assert first.excludes == {"B"}  # the set without itself
+    assert (first.implies, first.persists, first.scp) == (("X",), 1, True)
+    assert catalogue.transient == {"A": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sign: s, source: t}", "sign: s}", "finding B: .*source"),
+        ("group: rhythm, patients: 0", "group: rythm, patients: 0", "finding B: group rythm"),
+        ("patients: 0", "patiens: 0", "finding B: .*patiens"),
+        ("[fast]", "[fats]", "unknown findings fats"),
+        ("{A: 0.5}", "{C: 0.5}", "unknown findings C"),
+        ("  B:", "  A:", "key twice: A"),
+    ],
+)
+def test_a_catalogue_with_a_mistake_is_refused(old: str, new: str, message: str) -> None:
+    with pytest.raises((ValueError, YAMLError), match=message):
+        read_catalogue(ONE.replace(old, new))

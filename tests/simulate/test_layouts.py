@@ -22,13 +22,14 @@ from scipy.signal import resample_poly
 from deri.datasets import open_dataset
 from deri.ecg import LEADS, read_ecg
 from deri.errors import DeriError
+from deri.progress import Progress
 from deri.simulate import FINDINGS, LAYOUTS, simulate
-from deri.simulate.catalogue import OWN
 from deri.simulate.layouts import mimic, ptbxl
 from deri.simulate.layouts.wfdb16 import digitise, write_record
 from deri.simulate.studies import Study, draw_studies
 
 N = 60
+WITHOUT_STATEMENT = {code for code, finding in FINDINGS.items() if not finding.scp}
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,7 @@ def test_ptbxl_rows_describe_their_studies(ptbxl_root: Path) -> None:
     table = pd.read_csv(ptbxl_root / "ptbxl_database.csv")
     for row, study in zip(table.itertuples(), studies_of(ptbxl.STREAM, 0.2, 50.0), strict=True):
         codes = ast.literal_eval(row.scp_codes)
-        assert set(study.tracing.findings) - OWN <= set(codes)
+        assert set(study.tracing.findings) - WITHOUT_STATEMENT <= set(codes)
         assert all(0 <= likelihood <= 100 for likelihood in codes.values())
         assert row.patient_id == ptbxl.patient_id(study.patient_index)
         assert row.sex == (study.patient.sex == "female")
@@ -248,11 +249,11 @@ def test_ptbxl_opens_as_a_data_set(ptbxl_root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def population() -> dict[str, list[tuple[int, int, str, tuple[str, ...]]]]:
-    """(patient, fold, theme, findings) of 800 studies of each layout."""
+    """(patient, fold, main finding, findings) of 800 studies of each layout."""
     layouts = {"mimic-iv-ecg": (mimic.STREAM, 0.5), "ptb-xl": (ptbxl.STREAM, 0.2)}
     return {
         name: [
-            (s.patient_index, s.fold, s.theme, s.tracing.findings)
+            (s.patient_index, s.fold, s.main_finding, s.tracing.findings)
             for s in draw_studies(0, stream, 800, more=more, mains_hz=50.0)
         ]
         for name, (stream, more) in layouts.items()
@@ -292,11 +293,11 @@ def test_folds_keep_patients_together_and_are_balanced(population: dict) -> None
     sizes = Counter(fold for folds in by_patient.values() for fold in folds)
     assert set(sizes) == set(range(1, 11))
     assert max(sizes.values()) < 1.5 * min(sizes.values())
-    # Every theme with at least ten patients is in every fold.
-    themes = Counter(theme for theme in {(p, t): t for p, _, t, _ in rows}.values())
-    for theme, count in themes.items():
+    # Every main finding with at least ten patients is in every fold.
+    counts = Counter(code for code in {(p, t): t for p, _, t, _ in rows}.values())
+    for code, count in counts.items():
         if count >= 20:
-            assert {fold for _, fold, t, _ in rows if t == theme} == set(range(1, 11))
+            assert {fold for _, fold, t, _ in rows if t == code} == set(range(1, 11))
 
 
 # --- determinism, all or nothing --------------------------------------------------------------------------
@@ -348,14 +349,19 @@ def test_ids_stay_unique_and_in_range() -> None:
 
 def test_summary_and_progress(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    summary = simulate("ptb-xl", 7, tmp_path / "x", progress=lambda done, total: calls.append((done, total)))
+
+    class Record(Progress):
+        def update(self, done: int, total: int) -> None:
+            calls.append((done, total))
+
+    summary = simulate("ptb-xl", 7, tmp_path / "x", progress=Record())
     assert calls == [(i, 7) for i in range(1, 8)]
     assert summary.records == 7
     assert 1 <= summary.patients <= 7
     table = pd.read_csv(tmp_path / "x/ptbxl_database.csv")
     assert summary.patients == table["patient_id"].nunique()
     counted = Counter(code for codes in table["scp_codes"] for code in ast.literal_eval(codes) if code in FINDINGS)
-    assert all(counted[code] >= count for code, count in summary.findings.items() if code not in OWN)
+    assert all(counted[code] >= count for code, count in summary.findings.items() if code not in WITHOUT_STATEMENT)
     assert "7 simulated records" in summary.text()
 
 
@@ -395,20 +401,24 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
-    def fail(done: int, total: int) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
+    class Interrupt(Progress):
+        def update(self, done: int, total: int) -> None:
+            if done == 3:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate("mimic-iv-ecg", 5, tmp_path / "x", progress=fail)
+        simulate("mimic-iv-ecg", 5, tmp_path / "x", progress=Interrupt())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_run_leaves_no_finished_looking_layout(tmp_path: Path) -> None:
     out = tmp_path / "x"
     code = (
-        "import os, signal, sys; from deri.simulate import simulate\n"
-        "simulate('ptb-xl', 9, sys.argv[1], progress=lambda d, n: d == 4 and os.kill(os.getpid(), signal.SIGKILL))"
+        "import os, signal, sys; from deri.progress import Progress; from deri.simulate import simulate\n"
+        "class Kill(Progress):\n"
+        "    def update(self, done, total):\n"
+        "        if done == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "simulate('ptb-xl', 9, sys.argv[1], progress=Kill())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False

@@ -8,12 +8,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from deri.simulate import FINDINGS, Noise, Patient, draw_tracing, phrases
+from deri.simulate import FINDINGS, Noise, Patient, draw_tracing
 from deri.simulate.findings import clash
 from deri.simulate.layouts.ptbxl import scp_codes
+from deri.simulate.phrases import phrases
 from deri.simulate.reports import clinical_report, draw_certainty, heart_axis, machine_report
 
 REPEATS = 40
+WORDS = phrases().findings
 
 
 def tracing(*codes: str, seed: int = 0, noise: Noise | None = None):
@@ -27,22 +29,23 @@ def reports(*codes: str, noise: Noise | None = None) -> list[list[str]]:
 
 
 def test_every_finding_has_words() -> None:
-    for words in (phrases.STATEMENTS, phrases.GERMAN, phrases.ENGLISH):
-        assert set(words) | {"NORM"} == set(FINDINGS)
-    assert set(phrases.NOUNS) < set(FINDINGS)
-    assert all(len(lines) >= 2 for lines in phrases.STATEMENTS.values())
+    assert set(WORDS) == set(FINDINGS)
+    assert all(words.german and words.english for words in WORDS.values())
+    assert all(len(words.cart) >= 2 for code, words in WORDS.items() if code != "NORM")
+    assert set(phrases().german_axis) == {"LAD", "ALAD", "MID", "RAD", "ARAD"}
 
 
 def test_no_two_findings_share_a_statement() -> None:
-    lines = Counter(line for lines in phrases.STATEMENTS.values() for line in set(lines))
+    lines = Counter(line for words in WORDS.values() for line in set(words.cart))
     assert max(lines.values()) == 1
 
 
 @pytest.mark.parametrize("code", [c for c in FINDINGS if c not in ("NORM", "SR")])
 def test_a_report_names_its_finding_and_no_other(code: str) -> None:
     names = {
-        c: {*phrases.STATEMENTS[c], *phrases.NOUNS.get(c, ()), FINDINGS[c].name, phrases.TERSE.get(c, FINDINGS[c].name)}
-        for c in phrases.STATEMENTS
+        code: {*words.cart, *words.nouns, FINDINGS[code].name, words.terse or FINDINGS[code].name}
+        for code, words in WORDS.items()
+        if words.cart
     }
     for columns in reports(code):
         text = ". ".join(columns).lower()

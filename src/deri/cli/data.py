@@ -44,7 +44,7 @@ def simulate(
     from deri.simulate import simulate as run
 
     with progress(f"simulate {layout}") as show:
-        summary = run(layout, records, out, seed=seed, progress=show.update)
+        summary = run(layout, records, out, seed=seed, progress=show)
     print(summary.text())
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from deri.cli.console import progress, say
+from deri.cli.console import progress
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="a demo of before in it is replaced")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="an earlier demo in it is replaced")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     train_records: Annotated[int, typer.Option(min=200)] = 5200,
     test_records: Annotated[int, typer.Option(min=200)] = 800,
@@ -27,8 +27,7 @@ def demo(
             test_records=test_records,
             seed=seed,
             overrides=tuple(overrides or ()),
-            say=say,
-            show=show.update,
+            progress=show,
         )
     scores = result["reports"]
     print(

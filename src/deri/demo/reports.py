@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from deri.evaluation.features import Features
 from deri.files import write_json, write_text
@@ -32,8 +33,6 @@ NAMES = {
     "neighbour": "report of the nearest training ECG",
     "template": "sentence of each finding that zero-shot calls",
 }
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,31 +68,8 @@ class DemoReports:
         }
 
 
-class Callbacks(Progress):
-    """Calls ``say`` with messages and ``show`` with counts."""
-
-    def __init__(self, say: Callable[[str], None], show: Callable[[int, int], None] | None = None) -> None:
-        self._say, self._show = say, show
-
-    def message(self, text: str) -> None:
-        """Pass on."""
-        self._say(text)
-
-    def update(self, done: int, total: int) -> None:
-        """Pass on."""
-        if self._show is not None:
-            self._show(done, total)
-
-
 def write_reports(
-    out: Path,
-    model: EcgTextModel,
-    store: Store,
-    *,
-    model_name: str,
-    seed: int,
-    overrides: tuple[str, ...] = (),
-    say: Say = print,
+    out: Path, model: EcgTextModel, store: Store, model_name: str, overrides: list[str], seed: int, progress: Progress
 ) -> DemoReports:
     """Train a writer into ``out/report``, write the test split's reports, score them and the baselines.
 
@@ -102,13 +78,13 @@ def write_reports(
         model: the encoder; it stays as it is.
         store: with reports in all three splits.
         model_name: for the provenance.
-        seed: of the writer.
-        overrides: ``KEY=VALUE`` of its config.
-        say: receives lines for people.
+        overrides: ``KEY=VALUE`` of the writer's config.
+        seed: of the bootstrap.
+        progress: receives lines.
     """
     run = out / "report"
-    config = load_config(["epochs=7", "network.width=128", f"seed={seed}", *overrides])
-    train_writer(model, store, run, config, model_name=model_name, device="cpu", progress=Callbacks(say))
+    config = load_config(["epochs=7", "network.width=128", *overrides])
+    train_writer(model, store, run, config, model_name=model_name, device="cpu", progress=progress)
     calibrate_directory(run / "writer", store)
     writer = ReportWriter.from_pretrained(run / "writer")
     rows, _ = rows_with_report(store, "test")
@@ -127,50 +103,33 @@ def write_reports(
     return DemoReports(result["systems"], result["differences"], _examples(tables["writer"]), trained)
 
 
-def _examples(table: Any) -> list[dict[str, Any]]:
+def _examples(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The first test record whose report asserts each of a few findings: chosen before any generated text is seen.
 
     Each with ``record``, ``reference``, ``sentences`` of the generated report (``text`` and ``kind``: ``true`` where
     the reference asserts all that the sentence names, ``false`` where it does not, ``none`` where it names nothing),
     ``flags`` in words, and ``missed``, the findings that only the reference asserts.
     """
-    names = known_findings()
     truth = [asserted(text) for text in table["reference"]]
     shown: list[int] = []
     for code in SHOWN:
-        first = next((i for i, found in enumerate(truth) if code in found and i not in shown), None)
-        if first is not None:
-            shown.append(first)
-    examples = []
-    for i in shown:
-        row = table.iloc[i]
-        parts = sentences(row["generated"])
-        said = asserted(row["generated"])
-        examples.append(
+        shown += [i for i, found in enumerate(truth) if code in found and i not in shown][:1]
+    return [_example(table.iloc[i], truth[i]) for i in shown]
+
+
+def _example(row: Any, truth: frozenset[str]) -> dict[str, Any]:
+    said = asserted(row["generated"])
+    flags = [f"{flag['name']} (score {flag['score']:.2f}, threshold {flag['threshold']:.2f})" for flag in row["flags"]]
+    return {
+        "record": row["record_id"],
+        "reference": row["reference"],
+        "sentences": [
             {
-                "record": row["record_id"],
-                "reference": row["reference"],
-                "sentences": [
-                    {
-                        "text": part["text"],
-                        "kind": "none" if not part["findings"] else str(set(part["findings"]) <= truth[i]).lower(),
-                    }
-                    for part in parts
-                ],
-                "flags": [
-                    f"{item['name']} (score {item['score']:.2f}, threshold {item['threshold']:.2f})"
-                    for item in row["flags"]
-                ],
-                "missed": [names[code].name for code in known_findings() if code in truth[i] - said],
+                "text": part["text"],
+                "kind": str(set(part["findings"]) <= truth).lower() if part["findings"] else "none",
             }
-        )
-    return examples
-
-
-def flag_words(flags: dict[str, Any]) -> str:
-    """How often flagged and other assertions are in the true report, in words."""
-    shares = {of: flags[f"precision_{of}"] for of in ("flagged", "unflagged")}
-    return "; ".join(
-        f"of {flags[of]} {of} assertions " + ("none can be judged" if share is None else f"{share:.0%} are true")
-        for of, share in shares.items()
-    )
+            for part in sentences(row["generated"])
+        ],
+        "flags": flags,
+        "missed": [finding.name for code, finding in known_findings().items() if code in truth - said],
+    }

@@ -17,7 +17,7 @@ from deri.generation.evaluate import Bootstrap, interval, prf
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import load_prompt_file, load_prompts
-from deri.reports.knowledge import LABELS
+from deri.reports.prompts import LABELS
 
 
 def text_classes(model: EcgTextModel, texts: Sequence[str], weights: np.ndarray) -> np.ndarray:

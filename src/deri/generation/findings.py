@@ -14,8 +14,8 @@ from deri.generation.evaluate import finding_matrix
 from deri.models import EcgTextModel
 from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
-from deri.reports.knowledge import LABELS
 from deri.reports.labeller import known_findings
+from deri.reports.prompts import LABELS
 
 _OWN = {"INJ": ["subendocardial injury."]}
 """Findings that join several statements and have no prompt of their own."""

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
+from deri.files import parse_yaml
 
 Certainty = Literal["present", "uncertain", "absent"]
 
@@ -113,17 +113,13 @@ def _compile(patterns: Iterable[str], parts: Mapping[str, str]) -> re.Pattern[st
 
 @cache
 def _rules() -> _Rules:
-    data: dict[str, Any] = yaml.safe_load(
-        resources.files("deri.reports").joinpath("findings.yaml").read_text(encoding="utf-8")
-    )
+    data = parse_yaml(resources.files("deri.reports").joinpath("findings.yaml").read_text(encoding="utf-8"))
     parts: dict[str, str] = {}
     for name, part in data["parts"].items():
         for known, text in parts.items():
             part = part.replace("{" + known + "}", text)
         parts[name] = part
-    findings = {}
-    phrases = {}
-    keeps = {}
+    findings, phrases, keeps = {}, {}, {}
     for code, entry in data["findings"].items():
         findings[code] = Finding(code, entry["name"], tuple(entry.get("scp", ())))
         keeps[code] = frozenset(entry.get("keeps", ()))
@@ -177,6 +173,7 @@ def _locate(text: str, rules: _Rules) -> list[_Span]:
 
 
 def _cues(text: str, spans: list[_Span], rules: _Rules) -> list[_Cue]:
+    """Cues of negation and uncertainty outside of findings; the longest where one lies within another."""
     found = [
         _Cue(match.start(), match.end(), certainty, before)
         for certainty, before, pattern in rules.cues
@@ -216,11 +213,10 @@ def _listed(text: str, spans: list[_Span], i: int) -> bool:
     return False
 
 
-@lru_cache(maxsize=4096)
-def _mentions(text: str) -> tuple[Mention, ...]:
-    rules = _rules()
-    spans = _locate(text, rules)
-    cues = _cues(text, spans, rules) if spans else []
+def _cues_in_reach(
+    text: str, spans: list[_Span], cues: list[_Cue], rules: _Rules
+) -> tuple[list[_Cue | None], list[_Cue | None]]:
+    """Of every span, the nearest cue before it and the nearest after it."""
     before: list[_Cue | None] = []
     after: list[_Cue | None] = []
     for span in spans:
@@ -233,25 +229,26 @@ def _mentions(text: str) -> tuple[Mention, ...]:
         behind = [c for c in behind if _reaches(text[span.end : c.start], rules)]
         before.append(max(ahead, key=lambda c: c.end, default=None))
         after.append(min(behind, key=lambda c: c.start, default=None))
-    for i in range(1, len(spans)):
+    return before, after
+
+
+@lru_cache(maxsize=4096)
+def _mentions(text: str) -> tuple[Mention, ...]:
+    rules = _rules()
+    spans = _locate(text, rules)
+    before, after = _cues_in_reach(text, spans, _cues(text, spans, rules) if spans else [], rules)
+    for i in range(1, len(spans)):  # the findings of a list share their cue
         if before[i] is None and _listed(text, spans, i):
             before[i] = before[i - 1]
     for i in reversed(range(len(spans) - 1)):
         if after[i] is None and _listed(text, spans, i + 1):
             after[i] = after[i + 1]
     mentions = []
-    for span, ahead_cue, behind_cue in zip(spans, before, after, strict=True):
-        cue = ahead_cue or behind_cue
-        mentions.append(
-            Mention(
-                finding=span.finding,
-                certainty=cue.certainty if cue else "present",
-                start=span.start,
-                end=span.end,
-                text=text[span.start : span.end],
-                cue=text[cue.start : cue.end] if cue else None,
-            )
-        )
+    for span, ahead, behind in zip(spans, before, after, strict=True):
+        cue = ahead or behind
+        certainty: Certainty = cue.certainty if cue else "present"
+        words = text[cue.start : cue.end] if cue else None
+        mentions.append(Mention(span.finding, certainty, span.start, span.end, text[span.start : span.end], words))
     return tuple(mentions)
 
 
@@ -291,9 +288,3 @@ def asserted(text: str, *, uncertain: bool = True) -> frozenset[str]:
     """Codes of the findings that ``text`` asserts; with ``uncertain`` also those that it holds possible."""
     wanted = ("present", "uncertain") if uncertain else ("present",)
     return frozenset(code for code, certainty in label_report(text).items() if certainty in wanted)
-
-
-def codes_to_findings(codes: Iterable[str]) -> frozenset[str]:
-    """The findings that SCP statements of PTB-XL name, e.g. ``{"ASMI", "SR"}`` → ``{"AMI", "SR"}``."""
-    given = set(codes)
-    return frozenset(code for code, finding in _rules().findings.items() if given & set(finding.scp))

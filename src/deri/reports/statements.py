@@ -47,32 +47,19 @@ class Statements:
 
 def split_statements(reports: Sequence[str]) -> Statements:
     """Split reports into sentences, and read the findings of both."""
-    numbers: dict[str, int] = {}
-    bits: list[int] = []
+    bits: dict[str, int] = {}  # of every distinct sentence
+    numbers: dict[str, int] = {}  # of those that name a finding
     starts, ids = [0], []
-    report_bits = []
-    silent: set[str] = set()
     for report in reports:
-        report_bits.append(finding_bits(report))
         for sentence in _sentences(report):
-            if sentence in silent:
-                continue
-            if sentence not in numbers:
-                found = finding_bits(sentence)
-                if not found:
-                    silent.add(sentence)
-                    continue
-                numbers[sentence] = len(numbers)
-                bits.append(found)
-            ids.append(numbers[sentence])
+            if sentence not in bits:
+                bits[sentence] = finding_bits(sentence)
+            if bits[sentence]:
+                ids.append(numbers.setdefault(sentence, len(numbers)))
         starts.append(len(ids))
-    return Statements(
-        list(numbers),
-        np.array(bits, dtype=np.int64),
-        np.array(report_bits, dtype=np.int64),
-        np.array(starts, dtype=np.int64),
-        np.array(ids, dtype=np.int64),
-    )
+    whole = [finding_bits(report) for report in reports]
+    arrays = (np.array(values, dtype=np.int64) for values in ([bits[text] for text in numbers], whole, starts, ids))
+    return Statements(list(numbers), *arrays)
 
 
 def _sentences(report: str) -> list[str]:

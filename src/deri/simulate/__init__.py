@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from deri.simulate.catalogue import Finding
-from deri.simulate.findings import FINDINGS
+from deri.simulate.findings import FINDINGS, Finding
 from deri.simulate.noise import Noise
 from deri.simulate.patient import Patient
 from deri.simulate.tracing import Measurements, Tracing, draw_tracing, generate

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
 from deri.simulate.beats import Array, Rhythm
 from deri.simulate.leadfield import DOWER, rotate_frontal, rotation_to_axis
 from deri.simulate.patient import Patient
+from deri.simulate.ventricles import Codes
 from deri.simulate.waves import Waves
 
 ATRIAL_GAIN: Array = np.array([0.85, 0.38, 0.30, 0.30, 0.36, 0.44])
@@ -16,7 +15,7 @@ ATRIAL_GAIN: Array = np.array([0.85, 0.38, 0.30, 0.30, 0.36, 0.44])
 which lie behind them, too near V3-V6. Brings P in the chest leads to the size it has beside that in the limb leads."""
 
 
-def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) -> tuple[Waves, float]:
+def p_waves(codes: Codes, patient: Patient, own: np.random.Generator) -> tuple[Waves, float]:
     """The sinus P, beginning at 0 s, and its duration in s.
 
     Right atrium first (down, front), then left (left, back). LAE: >= 120 ms, deep end in V1; RAE: > 0.25 mV in II
@@ -54,10 +53,10 @@ def p_waves(codes: Collection[str], patient: Patient, own: np.random.Generator) 
     return Waves(centres, widths, widths, vector), duration
 
 
-def ectopic_p(p: Waves, codes: Collection[str], own: np.random.Generator) -> Waves:
+def ectopic_p(p: Waves, codes: Codes, own: np.random.Generator) -> Waves:
     """A P wave from elsewhere: a low focus or backward excitation runs upwards, a focus on the left to the right."""
     form = np.array([0.7, -0.8, 1.2])
-    if not {"JR", "SVTAC"} & set(codes) and own.random() < 0.4:
+    if not {"JR", "SVTAC"} & codes and own.random() < 0.4:
         form = np.array([-0.6, 0.75, -0.9]) if own.random() < 0.5 else np.array([0.2, 1.35, -0.8])
     shorter = 0.75 if "SVTAC" in codes or "JR" in codes else 0.9
     return Waves(shorter * p.centre, shorter * p.rise, shorter * p.fall, p.vector * form)

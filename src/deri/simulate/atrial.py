@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deri.simulate.beats import CONDUCTED, ECTOPIC, LEAD_IN, LEAD_OUT, NONE, Rhythm, coupled, regular, sinus_times
+from deri.simulate.beats import (
+    CONDUCTED,
+    ECTOPIC,
+    LEAD_IN,
+    LEAD_OUT,
+    NONE,
+    Array,
+    Rhythm,
+    Variability,
+    coupled,
+    regular,
+    sinus_times,
+)
 from deri.simulate.patient import Patient
+from deri.simulate.ventricles import Codes
 
-_NO_P = np.zeros(0, dtype=bool)
+
+def _without_p(qrs: Array, atrial: str, rate: float, phase: float, kind: int | NDArray[np.int64] = CONDUCTED) -> Rhythm:
+    return replace(Rhythm.of(qrs, kind=kind), atrial=atrial, atrial_rate=rate, atrial_phase=phase)
 
 
-def fibrillation(rng: np.random.Generator, seconds: float, codes: Collection[str]) -> Rhythm:
+def fibrillation(rng: np.random.Generator, seconds: float, codes: Codes) -> Rhythm:
     """RR without order: gamma intervals, coefficient of variation 0.16-0.32, mean rate 45-170/min (ESC 2020).
 
     A fast response (> 110/min) varies a little less, a slow one (< 60/min) occurs with drugs or a sick node.
@@ -31,7 +47,7 @@ def fibrillation(rng: np.random.Generator, seconds: float, codes: Collection[str
             if kind[i - 1] == CONDUCTED == kind[i + 1]:
                 kind[i] = ECTOPIC
                 qrs[i + 1 :] += max(0.0, 0.55 + 0.3 * mean - (qrs[i + 1] - qrs[i]))
-    return Rhythm(NONE, _NO_P, qrs, kind, None, "fibrillation", rng.uniform(4.2, 8.5), rng.random())
+    return _without_p(qrs, "fibrillation", rng.uniform(4.2, 8.5), rng.random(), kind)
 
 
 _RESPONSE = (0.15, 0.6, 0.25)  # slow, controlled, fast
@@ -46,7 +62,7 @@ def flutter(rng: np.random.Generator, seconds: float) -> Rhythm:
     qrs = np.cumsum(steps + 0.02 * rng.standard_normal(count)) / rate - LEAD_IN - rng.uniform(0.8, 1.6)
     # A fixed phase between flutter wave and QRS: the ratio is fixed by the AV node, and so is its delay.
     phase = float(rng.uniform(0, 1) - qrs[0] * rate)
-    return Rhythm(NONE, _NO_P, qrs, np.zeros(count, dtype=np.int64), None, "flutter", rate, phase)
+    return _without_p(qrs, "flutter", rate, phase)
 
 
 def supraventricular(rng: np.random.Generator, seconds: float) -> Rhythm:
@@ -54,7 +70,7 @@ def supraventricular(rng: np.random.Generator, seconds: float) -> Rhythm:
     qrs = regular(rng, 60 / rng.uniform(145, 215), seconds)
     behind = rng.uniform(0.06, 0.13)
     p = qrs + behind if rng.random() < 0.6 else NONE
-    return Rhythm(p, np.ones(len(p), dtype=bool), qrs, np.zeros(len(qrs), dtype=np.int64), None)
+    return Rhythm.of(qrs, p, p_ectopic=True)
 
 
 def atrial_tachycardia(rng: np.random.Generator, patient: Patient, seconds: float) -> Rhythm:
@@ -62,7 +78,7 @@ def atrial_tachycardia(rng: np.random.Generator, patient: Patient, seconds: floa
     rate = rng.uniform(105, 180)
     p = regular(rng, 60 / rate, seconds, 0.006)
     pr = max(min(patient.pr, 0.42 * 60 / rate), patient.p_duration + 0.004)
-    return coupled(p, pr, np.ones(len(p), dtype=bool))
+    return coupled(p, pr, True)
 
 
 def junctional(rng: np.random.Generator, seconds: float) -> Rhythm:
@@ -70,10 +86,10 @@ def junctional(rng: np.random.Generator, seconds: float) -> Rhythm:
     qrs = regular(rng, 60 / rng.uniform(36, 60), seconds, 0.008)
     form = rng.random()
     p = NONE if form < 0.45 else qrs - rng.uniform(0.09, 0.115) if form < 0.7 else qrs + rng.uniform(0.09, 0.14)
-    return Rhythm(p, np.ones(len(p), dtype=bool), qrs, np.zeros(len(qrs), dtype=np.int64), None)
+    return Rhythm.of(qrs, p, p_ectopic=True)
 
 
-def paced(rng: np.random.Generator, patient: Patient, seconds: float, codes: Collection[str]) -> Rhythm:
+def paced(rng: np.random.Generator, patient: Patient, seconds: float, codes: Codes) -> Rhythm:
     """A pacemaker (ESC 2021). Of the atrium: spike, P, QRS of its own (AAI); of both: spike, P, spike, QRS (DDD).
 
     Of the ventricle: at a fixed rate without P waves (VVI), over fibrillation, or behind each sinus P (VDD).
@@ -81,14 +97,13 @@ def paced(rng: np.random.Generator, patient: Patient, seconds: float, codes: Col
     rr = 60 / float(rng.choice(np.array([50, 60, 60, 65, 70, 70, 75, 80, 85, 90])))
     if "PACE" in codes:
         if patient.variant >= 0.55:
-            p = sinus_times(rng, 60 / rng.uniform(60, 98), patient, seconds, rsa=0.01)
+            p = sinus_times(rng, 60 / rng.uniform(60, 98), patient, seconds, Variability(0.01))
             return coupled(p, float(rng.uniform(0.13, 0.2)))
         qrs = regular(rng, rr, seconds, 0.0)
-        over = "fibrillation" if patient.variant < 0.25 else None
-        return Rhythm(NONE, _NO_P, qrs, np.zeros(len(qrs), dtype=np.int64), None, over, 6.0, rng.random())
+        phase = rng.random()
+        return _without_p(qrs, "fibrillation", 6.0, phase) if patient.variant < 0.25 else Rhythm.of(qrs)
     spikes = regular(rng, rr, seconds, 0.0)
     delay = rng.uniform(0.015, 0.04)
     gap = rng.uniform(0.15, 0.2) if "DPACE" in codes else max(patient.pr, patient.p_duration + 0.006)
     p = spikes + delay
-    flags = np.zeros(len(p), dtype=bool)
-    return Rhythm(p, flags, p + gap, np.zeros(len(p), dtype=np.int64), gap, p_spikes=spikes)
+    return Rhythm.of(p + gap, p, gap, p_spikes=spikes)

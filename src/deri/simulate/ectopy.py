@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deri.simulate.beats import CONDUCTED, ECTOPIC, Array, Rhythm, coupled, regular, sinus_times
+from deri.simulate.beats import CONDUCTED, ECTOPIC, Array, Rhythm, Variability, coupled, regular, sinus_times
 from deri.simulate.patient import Patient
 
 
@@ -53,7 +53,7 @@ def premature_ventricular(rng: np.random.Generator, p: Array, pr: float, seconds
         if pattern == "COUP":
             qrs[i + 2] = qrs[i + 1] + max(rng.uniform(0.52, 0.66) * interval, 0.43)
             kind[i + 2], keep_p[i + 2] = ECTOPIC, False
-    return Rhythm(p[keep_p], np.zeros(int(keep_p.sum()), dtype=bool), qrs, kind, pr)
+    return Rhythm.of(qrs, p[keep_p], pr, kind=kind)
 
 
 def wenckebach(rng: np.random.Generator, p: Array) -> Rhythm:
@@ -64,8 +64,7 @@ def wenckebach(rng: np.random.Generator, p: Array) -> Rhythm:
     position = (np.arange(len(p)) + offset) % length
     conducted = position < length - 1
     qrs = p[conducted] + first + steps[position[conducted].clip(0, 3)]
-    kinds = np.zeros(len(qrs), dtype=np.int64)
-    return Rhythm(p, np.zeros(len(p), dtype=bool), qrs, kinds, float(first))
+    return Rhythm.of(qrs, p, float(first))
 
 
 def mobitz(rng: np.random.Generator, p: Array, pr: float, seconds: float) -> Rhythm:
@@ -76,8 +75,7 @@ def mobitz(rng: np.random.Generator, p: Array, pr: float, seconds: float) -> Rhy
         conducted = np.ones(len(p), dtype=bool)
         length = int(rng.integers(3, 6))
         conducted[int(rng.integers(length)) :: length] = False
-    qrs = p[conducted] + pr
-    return Rhythm(p, np.zeros(len(p), dtype=bool), qrs, np.zeros(len(qrs), dtype=np.int64), pr)
+    return Rhythm.of(p[conducted] + pr, p, pr)
 
 
 def complete_block(rng: np.random.Generator, patient: Patient, seconds: float, *, ventricular: bool) -> Rhythm:
@@ -86,6 +84,5 @@ def complete_block(rng: np.random.Generator, patient: Patient, seconds: float, *
     qrs = regular(rng, rr, seconds, 0.008)
     # Two and a bit P waves to a QRS, never a whole number: by chance ten seconds could look coupled.
     per_beat = np.floor(rr / rng.uniform(0.6, 0.8)) + rng.uniform(0.25, 0.7)
-    p = sinus_times(rng, rr / per_beat, patient, seconds, rsa=0.01)
-    kind = np.full(len(qrs), ECTOPIC if ventricular else CONDUCTED, dtype=np.int64)
-    return Rhythm(p, np.zeros(len(p), dtype=bool), qrs, kind, None)
+    p = sinus_times(rng, rr / per_beat, patient, seconds, Variability(0.01))
+    return Rhythm.of(qrs, p, kind=ECTOPIC if ventricular else CONDUCTED)

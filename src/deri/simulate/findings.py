@@ -1,23 +1,82 @@
-"""Which findings go together, and how often each is drawn. The findings themselves stand in `catalogue`."""
+"""The findings of the simulator (``data/findings.yaml``), which go together, and how often each is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
 
 import numpy as np
 
 from deri.errors import DeriError
-from deri.simulate.catalogue import ALL as _ALL
-from deri.simulate.catalogue import Finding
+from deri.files import parse_yaml
 
-FINDINGS: dict[str, Finding] = {finding.code: finding for finding in _ALL}
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding; the head of ``data/findings.yaml`` explains the fields."""
+
+    code: str
+    name: str
+    group: str
+    patients: int
+    sign: str
+    source: str
+    persists: float = 1.0
+    scp: bool = True
+    borderline: bool = False
+    excludes: frozenset[str] = frozenset()
+    implies: tuple[str, ...] = ()
+    mean_age: int = 58
+    beside: Mapping[str, float] = field(default_factory=dict)
+    csn: tuple[str, ...] = ()
+    snomed: str | None = None
+    cpsc2018: int | None = None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All findings by code in the order in which sets of them are listed, and the titles of their groups.
+
+    ``background`` and ``transient`` are the findings that any patient or any study may have, with their probability.
+    """
+
+    findings: dict[str, Finding]
+    groups: dict[str, str]
+    background: dict[str, float]
+    transient: dict[str, float]
+
+
+def read_catalogue(text: str) -> Catalogue:
+    """Read the text of ``findings.yaml``; ValueError where an entry has an unknown field, finding or group."""
+    content: dict[str, Any] = parse_yaml(text)
+    sets, findings = content["sets"], {}
+    for code, entry in content["findings"].items():
+        excludes = {other for name in entry.get("excludes", ()) for other in sets.get(name, (name,))} - {code}
+        entry |= {name: tuple(entry.get(name, ())) for name in ("implies", "csn")} | {"excludes": frozenset(excludes)}
+        try:
+            findings[code] = Finding(code, **entry)
+        except TypeError as error:
+            raise ValueError(f"finding {code}: {error}") from error
+        if findings[code].group not in content["groups"]:
+            raise ValueError(f"finding {code}: group {entry['group']} is not among the groups")
+    catalogue = Catalogue(findings, content["groups"], content["background"], content["transient"])
+    named = [catalogue.background, catalogue.transient, *(x for f in findings.values() for x in (f.excludes, f.beside))]
+    unknown = sorted({code for codes in named for code in codes} - findings.keys())
+    if unknown:
+        raise ValueError(f"unknown findings {', '.join(unknown)}")
+    return catalogue
+
+
+CATALOGUE = read_catalogue(resources.files("deri.simulate").joinpath("data/findings.yaml").read_text(encoding="utf-8"))
+FINDINGS = CATALOGUE.findings
 """All findings by SCP code, in the order in which sets of them are listed."""
 
 _ORDER = {code: i for i, code in enumerate(FINDINGS)}
-_NORMAL_RHYTHMS = frozenset({"SR", "SBRAD", "SARRH"})
-DECK = sum(finding.cards for finding in _ALL)
-"""Number of patients after which the themes repeat."""
+NORMAL_RHYTHMS = frozenset({"SR", "SBRAD", "SARRH"})
+CYCLE = sum(finding.patients for finding in FINDINGS.values())
+"""Number of patients in which each finding is the main one as often as its ``patients`` say."""
 
 
 def clash(a: str, b: str) -> bool:
@@ -43,11 +102,45 @@ def complete(findings: Iterable[str]) -> tuple[str, ...]:
         for b in ordered[i + 1 :]:
             if clash(a, b):
                 raise DeriError(f"Findings {a} and {b} contradict each other: drop one of them.")
-    normal = codes - {"NORM"} <= _NORMAL_RHYTHMS
+    normal = codes - {"NORM"} <= NORMAL_RHYTHMS
     if "NORM" in codes and not normal:
-        other = ", ".join(code for code in ordered if code not in _NORMAL_RHYTHMS | {"NORM"})
+        other = ", ".join(code for code in ordered if code not in NORMAL_RHYTHMS | {"NORM"})
         raise DeriError(f"Finding NORM contradicts {other}: drop one of them.")
     return ("NORM", *(c for c in ordered if c != "NORM")) if normal else tuple(ordered)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a patient has: the main finding (a code), and all ``lasting`` findings, the main one among them."""
+
+    main: str
+    lasting: frozenset[str]
+
+
+def shuffled_cycle(rng: np.random.Generator) -> list[str]:
+    """The main findings of one cycle of patients: prevalence hardly varies with the seed."""
+    codes = [finding.code for finding in FINDINGS.values() for _ in range(finding.patients)]
+    return [codes[i] for i in rng.permutation(len(codes))]
+
+
+def draw_condition(main: str, rng: np.random.Generator) -> Condition:
+    """Draw the findings that come with the ``main`` one in one patient."""
+    codes = {main}
+    if main != "NORM":
+        _add_by_chance(codes, FINDINGS[main].beside, rng)
+        _add_by_chance(codes, CATALOGUE.background, rng)
+    return Condition(main, frozenset(codes - {"NORM"}))
+
+
+def draw_findings(condition: Condition, rng: np.random.Generator, *, first: bool) -> tuple[str, ...]:
+    """Draw the findings of one study. The ``first`` study of a patient always shows the main one."""
+    codes: set[str] = set()
+    for code in sorted(condition.lasting, key=_ORDER.__getitem__):
+        if (first and code == condition.main) or rng.random() < FINDINGS[code].persists:
+            _add(codes, code)
+    if not (first and condition.main == "NORM"):
+        _add_by_chance(codes, CATALOGUE.transient, rng)
+    return complete(codes)
 
 
 def _add(codes: set[str], code: str) -> None:
@@ -55,88 +148,10 @@ def _add(codes: set[str], code: str) -> None:
         codes.add(code)
 
 
-# Findings found beside others (a: b with probability p), beyond the background below. Rough clinical company,
-# not epidemiology.
-_COMPANY: dict[str, tuple[tuple[str, float], ...]] = {
-    "AFIB": (("LVH", 0.08), ("LVHST", 0.05), ("CRBBB", 0.08), ("LVOLT", 0.05), ("NST_", 0.15), ("PVC", 0.12),
-             ("DIG", 0.05), ("IMI", 0.04), ("LAD", 0.05), ("CLBBB", 0.04), ("LAFB", 0.05), ("ISC_", 0.04)),
-    "AFLT": (("CRBBB", 0.08), ("LAFB", 0.05)),
-    "SVTAC": (("STD_", 0.2), ("CRBBB", 0.06)),
-    "LVH": (("LAO/LAE", 0.3), ("LAFB", 0.06), ("LAD", 0.08), ("1AVB", 0.06)),
-    "LVHST": (("LAO/LAE", 0.35), ("LAFB", 0.06), ("LAD", 0.06), ("1AVB", 0.06)),
-    "RVH": (("RAO/RAE", 0.4),),
-    "CRBBB": (("LAFB", 0.2), ("1AVB", 0.1), ("LPFB", 0.04), ("LAD", 0.05)),
-    "IRBBB": (("RAD", 0.06),),
-    "CLBBB": (("1AVB", 0.15), ("LAO/LAE", 0.15)),
-    "IMI": (("1AVB", 0.12), ("PVC", 0.1), ("ISC_", 0.08), ("INVT", 0.06)),
-    "ASMI": (("PVC", 0.12), ("LAFB", 0.12), ("INVT", 0.1)),
-    "AMI": (("PVC", 0.12), ("LAFB", 0.1), ("INVT", 0.12), ("NST_", 0.1)),
-    "ISC_": (("STACH", 0.12), ("LVOLT", 0.04)),
-    "ISTEMI": (("SBRAD", 0.15), ("1AVB", 0.1), ("2AVB", 0.04), ("3AVB", 0.03)),
-    "ASTEMI": (("STACH", 0.2), ("PVC", 0.12)),
-    "PERIC": (("STACH", 0.3),),
-    "HYPERK": (("1AVB", 0.12), ("IVCD", 0.1)),
-    "HYPOK": (("PVC", 0.12), ("PAC", 0.08)),
-    "ERP": (("SBRAD", 0.25), ("SARRH", 0.1)),
-    "STACH": (("STD_", 0.08), ("RAO/RAE", 0.06), ("NST_", 0.12), ("PVC", 0.04), ("PAC", 0.04)),
-    "SBRAD": (("LVH", 0.06), ("NST_", 0.05)),
-    "PAC": (("LAO/LAE", 0.08), ("NST_", 0.08)),
-    "PVC": (("NST_", 0.08), ("LVH", 0.06)),
-    "DIG": (("AFIB", 0.5),),
-    "APACE": (("CRBBB", 0.08), ("LAFB", 0.06)),
-}  # fmt: skip
-_BACKGROUND = (
-    ("LAFB", 0.04),
-    ("1AVB", 0.05),
-    ("LVH", 0.06),
-    ("IRBBB", 0.04),
-    ("IMI", 0.03),
-    ("LAO/LAE", 0.06),
-    ("LAD", 0.05),
-    ("NST_", 0.10),
-    ("CRBBB", 0.03),
-    ("LVOLT", 0.02),
-)
-_TRANSIENT = (
-    ("PVC", 0.04), ("PAC", 0.05), ("STACH", 0.06), ("SBRAD", 0.10), ("INVT", 0.01), ("STD_", 0.01), ("NST_", 0.01),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a patient has: the ``theme`` (a code), and all ``lasting`` findings, the theme among them."""
-
-    theme: str
-    lasting: frozenset[str]
-
-
-def deck(rng: np.random.Generator) -> list[str]:
-    """One shuffled deck of themes, each as often as its ``cards`` say: prevalence hardly varies with the seed."""
-    cards = [finding.code for finding in _ALL for _ in range(finding.cards)]
-    return [cards[i] for i in rng.permutation(len(cards))]
-
-
-def draw_condition(theme: str, rng: np.random.Generator) -> Condition:
-    """Draw the company that ``theme`` keeps in one patient."""
-    codes = {theme}
-    if theme != "NORM":
-        for code, probability in (*_COMPANY.get(theme, ()), *_BACKGROUND):
-            if rng.random() < probability:
-                _add(codes, code)
-    return Condition(theme, frozenset(codes - {"NORM"}))
-
-
-def draw_findings(condition: Condition, rng: np.random.Generator, *, first: bool) -> tuple[str, ...]:
-    """Draw the findings of one study. The ``first`` study of a patient always shows the theme."""
-    codes: set[str] = set()
-    for code in sorted(condition.lasting, key=_ORDER.__getitem__):
-        if (first and code == condition.theme) or rng.random() < FINDINGS[code].persists:
+def _add_by_chance(codes: set[str], probabilities: Mapping[str, float], rng: np.random.Generator) -> None:
+    for code, probability in probabilities.items():
+        if rng.random() < probability:
             _add(codes, code)
-    if not (first and condition.theme == "NORM"):
-        for code, probability in _TRANSIENT:
-            if rng.random() < probability:
-                _add(codes, code)
-    return complete(codes)
 
 
 def implied(codes: Collection[str]) -> tuple[str, ...]:

@@ -53,19 +53,15 @@ class Noise:
         if u[4] < -0.6:
             mains_hz = 110.0 - mains_hz
         if kind < 0.6:
-            return cls(
-                0.034 * spread[0],
-                0.0075 * spread[1],
-                0.0006 * spread[2],
-                mains_hz,
-                drift=0.4 * drift,
-                contact=0.0095 * spread[3],
+            wander, muscle, mains, contact = (
+                a * b for a, b in zip((0.034, 0.0075, 0.0006, 0.0095), spread[:4], strict=True)
             )
+            return cls(wander, muscle, mains, mains_hz, drift=0.4 * drift, contact=contact)
         if kind < 0.85:
-            return cls(
-                0.060 * spread[0], 0.013 * spread[1], 0.002 * spread[2], mains_hz, quality="light", drift=drift,
-                contact=0.014 * spread[3],
-            )  # fmt: skip
+            wander, muscle, mains, contact = (
+                a * b for a, b in zip((0.060, 0.013, 0.002, 0.014), spread[:4], strict=True)
+            )
+            return cls(wander, muscle, mains, mains_hz, quality="light", drift=drift, contact=contact)
         dominant = str(rng.choice(["wander", "muscle", "mains", "motion"]))
         strong = 0.7 + 0.9 * rng.random()
         return cls(

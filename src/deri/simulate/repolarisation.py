@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from deri.simulate.beats import Array
 from deri.simulate.leadfield import rotate_frontal
 from deri.simulate.patient import Patient
-from deri.simulate.ventricles import DIMENSIONS, RIGHT_LATE
+from deri.simulate.ventricles import DIMENSIONS, PACED_VENTRICLE, RIGHT_LATE, Codes
 from deri.simulate.waves import TAIL, Waves
 
 _T_NORMAL = np.array([0.39, 0.20, -0.29])
@@ -53,30 +52,67 @@ class Repolarisation:
         )
 
 
-_SECONDARY = frozenset({"CLBBB", "PACE", "DPACE"})
 # Findings that place the T wave; one that none of them has placed follows the rotation of the heart half way.
-_OWN_T = _SECONDARY | frozenset(
+_PLACE_T = frozenset(
     {
-        "LAFB", "LPFB", "LVHST", "RVH", "IMI", "ASMI", "AMI", "LMI", "PMI", "ISC_", "STD_", "INVT", "ISTEMI", "ASTEMI",
-        "LSTEMI", "PERIC", "ERP", "DIG", "HYPERK", "HYPOK",
+        "CLBBB", "PACE", "DPACE", "LAFB", "LPFB", "LVHST", "RVH", "IMI", "ASMI", "AMI", "LMI", "PMI", "ISC_", "STD_",
+        "INVT", "ISTEMI", "ASTEMI", "LSTEMI", "PERIC", "ERP", "DIG", "HYPERK", "HYPOK",
     }
 )  # fmt: skip
 _ACUTE = frozenset({"ISTEMI", "ASTEMI", "LSTEMI"})
 
 
-def draw_repolarisation(
-    codes: Collection[str], patient: Patient, own: np.random.Generator, qrs: Waves, angle: float, amount: float,
-    boost: float = 1.0,
-) -> Repolarisation:  # fmt: skip
-    """Draw ST, T and U for a ``qrs`` of final size, T ``boost`` times as large as usual.
+@dataclass
+class _Draft:
+    """ST, T and U as dipoles (3,) in mV, changed by one group of findings after the other."""
 
-    Secondary changes point away from the QRS area (AHA IV).
-    """
+    codes: Codes
+    z: Array  # (12,) normal and
+    u: Array  # (6,) uniform numbers: what differs from heart to heart
+    direction: Array  # (3,) of the QRS area, of length 1
+    gain: float  # of T
+    severity: float  # of ST-T findings
+    t: Array
+    st: Array
+    late: Array
+    before: Array
+    local: Array  # of the first source near the chest wall: st, late, t
+    wave_u: Array
+    rise: float
+    fall: float
+    j_wave: Array | None = None
+
+
+def draw_repolarisation(
+    codes: Codes,
+    patient: Patient,
+    own: np.random.Generator,
+    qrs: Waves,
+    angle: float,
+    amount: float,
+    boost: float = 1.0,
+) -> Repolarisation:
+    """Draw ST, T and U for a ``qrs`` of final size that is turned by ``angle``, T ``boost`` times as large as usual."""
+    draft = _normal(codes, patient, own, qrs, amount, boost)
+    _change_secondarily(draft)
+    _change_with_infarct(draft)
+    _change_primarily(draft)
+    if _ACUTE & codes:
+        _raise_acutely(draft)
+    _change_throughout(draft)
+    if _PLACE_T - _ACUTE & codes and not ("INVT" in codes and draft.u[4] < 0.3):
+        draft.before = _ZERO  # the foot of a normal T, which rises slowly out of the ST segment
+    return _with_local_sources(draft, angle, amount)
+
+
+def _normal(
+    codes: Codes, patient: Patient, own: np.random.Generator, qrs: Waves, amount: float, boost: float
+) -> _Draft:
+    """What follows a normal QRS."""
     z = own.standard_normal(12).clip(-2.2, 2.2)
     u = own.random(6)
     net = qrs.net()[:3]
     size = float(np.linalg.norm(net))
-    direction = net / size
     # T grows with the QRS, though less: an area of 0.04 mV s is typical.
     gain = boost * patient.t_gain * (0.55 + 0.45 * min(size / 0.036, 1.6))
     if "NORM" not in codes:  # a sick heart's T is lower
@@ -86,128 +122,163 @@ def draw_repolarisation(
     t = _T_NORMAL * gain + 0.05 * amount * z[:3] * min(gain, 1.2)
     young = patient.sex == "male" and patient.age < 45
     st = 0.9 * np.array([0.034, 0.008, -0.066]) * gain * (1.3 if young else 0.85) * (0.15 + 1.8 * u[0])
-    late, before, wave_u, j_wave = 1.25 * st, (0.03 + 0.13 * u[5]) * t, _ZERO, None
-    rise, fall = 0.088 + 0.045 * u[1], 0.080 + 0.032 * u[2]
-    severity = 0.75 + 0.9 * u[3] ** 1.5
-    local = np.zeros(5)
-    local[:3] = np.array([0.012, 0.018, 0.055]) * z[3:6] * amount * min(gain, 1.0)
-    if _SECONDARY & set(codes):
-        t, st = -0.42 * direction * min(gain, 1.3), -0.12 * direction * severity
-        late = st * 1.2
+    return _Draft(
+        codes,
+        z,
+        u,
+        direction=net / size,
+        gain=gain,
+        severity=0.75 + 0.9 * u[3] ** 1.5,
+        t=t,
+        st=st,
+        late=1.25 * st,
+        before=(0.03 + 0.13 * u[5]) * t,
+        local=np.array([0.012, 0.018, 0.055]) * z[3:6] * amount * min(gain, 1.0),
+        wave_u=_ZERO,
+        rise=0.088 + 0.045 * u[1],
+        fall=0.080 + 0.032 * u[2],
+    )
+
+
+def _change_secondarily(d: _Draft) -> None:
+    """Changes that follow from another QRS: they point away from its area (AHA IV)."""
+    codes, t, u = d.codes, d.t, d.u
+    if (PACED_VENTRICLE | {"CLBBB"}) & codes:
+        d.t, d.st = -0.42 * d.direction * min(d.gain, 1.3), -0.12 * d.direction * d.severity
+        d.late = d.st * 1.2
     elif "CRBBB" in codes:
-        t = np.array([t[0] + 0.06, t[1] + 0.02, 0.02 + 0.16 * u[4]])
-        st = late = np.array([0.02, 0.0, 0.03])
+        d.t = np.array([t[0] + 0.06, t[1] + 0.02, 0.02 + 0.16 * u[4]])
+        d.st = d.late = np.array([0.02, 0.0, 0.03])
     elif "WPW" in codes:
-        t = 0.55 * t - 0.16 * direction
-        st = late = -0.05 * direction
+        d.t = 0.55 * t - 0.16 * d.direction
+        d.st = d.late = -0.05 * d.direction
     elif "RVH" in codes:  # strain: T down in V1-V3
-        t = np.array([0.20, -0.02, 0.24 + 0.1 * u[4]]) * min(gain, 1.2)
-        st, late = np.array([0.02, -0.02, 0.05]), np.array([0.02, -0.03, 0.07])
+        d.t = np.array([0.20, -0.02, 0.24 + 0.1 * u[4]]) * min(d.gain, 1.2)
+        d.st, d.late = np.array([0.02, -0.02, 0.05]), np.array([0.02, -0.03, 0.07])
     elif "LVHST" in codes:  # ST down and sloping, T down in I, aVL, V5-V6; the mirror image in V1-V2
-        t = np.array([-0.34, -0.06, -0.30]) * severity
-        st = np.array([-0.10, -0.03, -0.09]) * severity
-        late = 1.3 * st
+        d.t = np.array([-0.34, -0.06, -0.30]) * d.severity
+        d.st = np.array([-0.10, -0.03, -0.09]) * d.severity
+        d.late = 1.3 * d.st
+
+
+def _change_with_infarct(d: _Draft) -> None:
+    """T of an old infarct, inverted in some over its territory."""
+    codes, u = d.codes, d.u
     if "IMI" in codes and u[4] < 0.5:
-        t = np.array([t[0] + 0.05, -0.20, t[2]])
-    if {"ASMI", "AMI"} & set(codes) and u[4] < 0.6 and "LVHST" not in codes:
-        t = np.array([(0.8 if "ASMI" in codes else 0.1) * t[0], t[1], 0.24])
+        d.t = np.array([d.t[0] + 0.05, -0.20, d.t[2]])
+    if {"ASMI", "AMI"} & codes and u[4] < 0.6 and "LVHST" not in codes:
+        d.t = np.array([(0.8 if "ASMI" in codes else 0.1) * d.t[0], d.t[1], 0.24])
     if "LMI" in codes and u[4] < 0.5:
-        t = np.array([-0.16, abs(t[1]), t[2]])
+        d.t = np.array([-0.16, abs(d.t[1]), d.t[2]])
     if "PMI" in codes:
-        t = np.array([t[0], t[1], -0.30 - 0.12 * u[4]])
+        d.t = np.array([d.t[0], d.t[1], -0.30 - 0.12 * u[4]])
+
+
+def _change_primarily(d: _Draft) -> None:
+    """Findings of ST and T themselves, of which there is at most one."""
+    codes, t, u, severity = d.codes, d.t, d.u, d.severity
     if "ISC_" in codes:
-        t = np.array([-0.20, -0.12, 0.06]) * severity
-        st = np.array([-0.115, -0.08, 0.02]) * severity
-        late = (0.9 + 0.6 * u[5]) * st
+        d.t = np.array([-0.20, -0.12, 0.06]) * severity
+        d.st = np.array([-0.115, -0.08, 0.02]) * severity
+        d.late = (0.9 + 0.6 * u[5]) * d.st
     elif "STD_" in codes:
-        t = 0.75 * t + np.array([0.06, 0.04, 0.0])
-        st = np.array([-0.13, -0.08, 0.02]) * severity
-        late = (0.75 + 0.6 * u[5]) * st
+        d.t = 0.75 * t + np.array([0.06, 0.04, 0.0])
+        d.st = np.array([-0.13, -0.08, 0.02]) * severity
+        d.late = (0.75 + 0.6 * u[5]) * d.st
     elif "INVT" in codes:
         wide = u[5]  # from anterior only to all of the chest leads
-        t = np.array([-0.06 - 0.2 * wide, abs(t[1]) * 0.3, 0.24]) * severity
-        st = late = _ZERO
-        rise, fall = 0.10, 0.08
+        d.t = np.array([-0.06 - 0.2 * wide, abs(t[1]) * 0.3, 0.24]) * severity
+        d.st = d.late = _ZERO
+        d.rise, d.fall = 0.10, 0.08
         if u[4] < 0.3:
-            before = -0.35 * t
+            d.before = -0.35 * d.t
     elif "NST_" in codes:
-        t = _T_NORMAL * gain * (0.03 + 0.12 * u[4]) + np.array([0.014, 0.01, 0.02]) * z[:3]
-        st = late = np.array([-0.03, -0.02, 0.0]) * u[5]
-        local *= 0.3
+        d.t = _T_NORMAL * d.gain * (0.03 + 0.12 * u[4]) + np.array([0.014, 0.01, 0.02]) * d.z[:3]
+        d.st = d.late = np.array([-0.03, -0.02, 0.0]) * u[5]
+        d.local *= 0.3
     elif "ISTEMI" in codes:
-        st = np.array([-0.05, 0.20, 0.06]) * severity
+        d.st = np.array([-0.05, 0.20, 0.06]) * severity
     elif "ASTEMI" in codes:
-        st = np.array([0.08 + 0.06 * u[4], -0.06, -0.30]) * severity
+        d.st = np.array([0.08 + 0.06 * u[4], -0.06, -0.30]) * severity
     elif "LSTEMI" in codes:
-        st = np.array([0.22, -0.10, 0.02 + 0.05 * u[4]]) * severity
+        d.st = np.array([0.22, -0.10, 0.02 + 0.05 * u[4]]) * severity
     elif "PERIC" in codes:
-        st = np.array([0.18, 0.12, -0.09]) * severity
-        late = 0.9 * st
+        d.st = np.array([0.18, 0.12, -0.09]) * severity
+        d.late = 0.9 * d.st
     elif "ERP" in codes:
-        st = np.array([0.095, 0.09, -0.10]) * severity
-        late = 1.15 * st
-        t = _T_NORMAL * max(gain, 1.0) * np.array([1.1, 1.1, 1.3])
-        j_wave = np.array([0.13, 0.12, -0.02, 0.0, 0.0, 0.0]) * severity
+        d.st = np.array([0.095, 0.09, -0.10]) * severity
+        d.late = 1.15 * d.st
+        d.t = _T_NORMAL * max(d.gain, 1.0) * np.array([1.1, 1.1, 1.3])
+        d.j_wave = np.array([0.13, 0.12, -0.02, 0.0, 0.0, 0.0]) * severity
     elif "DIG" in codes:
-        st = np.array([-0.06, -0.06, 0.02]) * severity
-        late = 2.4 * st
-        t = 0.45 * t + np.array([0.03, 0.03, 0.0])
+        d.st = np.array([-0.06, -0.06, 0.02]) * severity
+        d.late = 2.4 * d.st
+        d.t = 0.45 * t + np.array([0.03, 0.03, 0.0])
     elif "HYPERK" in codes:
-        t = np.array([0.36, 0.30, -0.5]) * (0.4 + 0.7 * severity) * 1.35
-        rise, fall, st, late = 0.055, 0.050, 0.3 * st, 0.3 * st
+        d.t = np.array([0.36, 0.30, -0.5]) * (0.4 + 0.7 * severity) * 1.35
+        d.rise, d.fall, d.st, d.late = 0.055, 0.050, 0.3 * d.st, 0.3 * d.st
     elif "HYPOK" in codes:
-        t = _T_NORMAL * (0.12 + 0.15 * u[4])
-        st = np.array([-0.045, -0.03, 0.02]) * severity
-        late = st
-        wave_u = np.array([0.12, 0.09, -0.12]) * severity
-    if _ACUTE & set(codes):
-        late = (1.05 + 0.7 * u[5]) * st  # convex
-        t = t + 1.0 * st
-        before = 0.5 * late  # the ST segment runs into T without a dip
-        if u[4] < 0.2:  # already turning
-            t = t - 2.6 * st
-            before = 0.2 * late
-    if {"LNGQT", "SHQT"} & set(codes):
-        t = np.where(np.abs(t) < 0.1, t, 0.9 * t)
-    if "SHQT" in codes:
-        rise, fall = 0.10, 0.075
-    if "LVOLT" in codes:
-        t, st, late = 0.55 * t, 0.6 * st, 0.6 * late
-    if not wave_u.any() and not {"LNGQT", "INVT", "ISC_"} & set(codes) and ("SBRAD" in codes or z[6] > 1.0):
-        wave_u = (0.05 + 0.08 * u[5]) * t
-    if RIGHT_LATE & set(codes) and "CRBBB" not in codes:
-        t = t + np.array([0.0, 0.0, 0.05])
+        d.t = _T_NORMAL * (0.12 + 0.15 * u[4])
+        d.st = d.late = np.array([-0.045, -0.03, 0.02]) * severity
+        d.wave_u = np.array([0.12, 0.09, -0.12]) * severity
 
-    if _OWN_T - _ACUTE & set(codes) and not ("INVT" in codes and u[4] < 0.3):
-        before = _ZERO  # the foot of a normal T, which rises slowly out of the ST segment
+
+def _raise_acutely(d: _Draft) -> None:
+    d.late = (1.05 + 0.7 * d.u[5]) * d.st  # convex
+    d.t = d.t + 1.0 * d.st
+    d.before = 0.5 * d.late  # the ST segment runs into T without a dip
+    if d.u[4] < 0.2:  # already turning
+        d.t = d.t - 2.6 * d.st
+        d.before = 0.2 * d.late
+
+
+def _change_throughout(d: _Draft) -> None:
+    """QT and voltage change what all others left; U waves come with a slow heart, and by chance."""
+    codes = d.codes
+    if {"LNGQT", "SHQT"} & codes:
+        d.t = np.where(np.abs(d.t) < 0.1, d.t, 0.9 * d.t)
+    if "SHQT" in codes:
+        d.rise, d.fall = 0.10, 0.075
+    if "LVOLT" in codes:
+        d.t, d.st, d.late = 0.55 * d.t, 0.6 * d.st, 0.6 * d.late
+    if not d.wave_u.any() and not {"LNGQT", "INVT", "ISC_"} & codes and ("SBRAD" in codes or d.z[6] > 1.0):
+        d.wave_u = (0.05 + 0.08 * d.u[5]) * d.t
+    if RIGHT_LATE & codes and "CRBBB" not in codes:
+        d.t = d.t + np.array([0.0, 0.0, 0.05])
+
+
+def _with_local_sources(d: _Draft, angle: float, amount: float) -> Repolarisation:
+    """Add the components of sources near the chest wall, and turn what no finding has placed."""
+    free = not _PLACE_T & d.codes
     # Dower's matrix, made for the QRS, shows a normal T of the right size in the limb leads half as large again as
     # measured in V3-V5, which lie near the ventricle that beats first.
-    near_t = -max(0.0, float(t @ _T_NORMAL) / float(_T_NORMAL @ _T_NORMAL)) if not _OWN_T & set(codes) else 0.0
+    left = -max(0.0, float(d.t @ _T_NORMAL) / float(_T_NORMAL @ _T_NORMAL)) if free else 0.0
 
-    def full(vector: Array, near: float = 0.0, left: float = 0.0) -> Array:
-        return np.array([*vector, near, 0.5 * amount * z[7] * abs(near), left])
+    def full(vector: Array, near: float = 0.0, left: float = 0.0, *, turned: bool = False) -> Array:
+        whole = np.array([*vector, near, 0.5 * amount * d.z[7] * abs(near), left])
+        return rotate_frontal(whole, 0.5 * angle) if turned else whole
 
-    found = Repolarisation(
-        full(st, local[0]), full(late, local[1]), full(t, local[2], near_t), full(before), full(wave_u), rise, fall,
-        j_wave,
-    )  # fmt: skip
-    if not _OWN_T & set(codes):
-        found = replace(
-            found, t=rotate_frontal(found.t, 0.5 * angle), st=rotate_frontal(found.st, 0.5 * angle),
-            st_late=rotate_frontal(found.st_late, 0.5 * angle),
-        )  # fmt: skip
-    return found
+    return Repolarisation(
+        full(d.st, d.local[0], turned=free),
+        full(d.late, d.local[1], turned=free),
+        full(d.t, d.local[2], left, turned=free),
+        full(d.before),
+        full(d.wave_u),
+        d.rise,
+        d.fall,
+        d.j_wave,
+    )
 
 
-def qtc_of(codes: Collection[str], patient: Patient, own: np.random.Generator, duration: float) -> float:
-    """QTc in s (Bazett). Long beyond 480 ms (AHA IV), short below 345 ms (ESC 2022); digitalis shortens it (Chou)."""
+# QTc in s (Bazett): shortest, and how much longer it may be. Long is beyond 480 ms (AHA IV), short below 345 ms (ESC
+# 2022); digitalis shortens it (Chou).
+_QTC = {"LNGQT": (0.493, 0.08), "SHQT": (0.318, 0.026), "DIG": (0.355, 0.03), "HYPERK": (0.37, 0.04)}
+
+
+def qtc_of(codes: Codes, patient: Patient, own: np.random.Generator, duration: float) -> float:
+    """QTc in s (Bazett) for a QRS of ``duration`` s."""
     spread = own.random()
-    if "LNGQT" in codes:
-        return 0.493 + 0.08 * spread**1.5
-    if "SHQT" in codes:
-        return 0.318 + 0.026 * spread
-    if "DIG" in codes:
-        return 0.355 + 0.03 * spread
-    if "HYPERK" in codes:
-        return 0.37 + 0.04 * spread
+    for code, (shortest, more) in _QTC.items():
+        if code in codes:
+            return shortest + more * (spread**1.5 if code == "LNGQT" else spread)
     return patient.qtc + max(0.0, duration - 0.1) * 0.6

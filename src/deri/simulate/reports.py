@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from deri.simulate import phrases
-from deri.simulate.findings import FINDINGS, clash
+from deri.simulate.findings import CATALOGUE, FINDINGS, NORMAL_RHYTHMS, clash
+from deri.simulate.phrases import phrases
 from deri.simulate.tracing import Tracing
 
 T = TypeVar("T")
@@ -16,31 +16,19 @@ T = TypeVar("T")
 COLUMNS = 18  # report_0 ... report_17
 HEDGED = 0.3  # share of the statements about which a cart can hedge that it does hedge about
 
-_BORDERLINE = frozenset(
-    {"1AVB", "IRBBB", "LAFB", "LAO/LAE", "RAO/RAE", "PAC", "STACH", "LVOLT", "STD_", "LAD", "RAD", "NST_", "ERP"}
-)
-_NORMAL = frozenset({"NORM", "SR", "SBRAD", "SARRH"})
-# Statements in the order in which a cart prints them: rhythm, ectopy, conduction, then the rest.
-_GROUPS = (
-    "rhythm",
-    "ectopy",
-    "av",
-    "atrial",
-    "conduction",
-    "fascicle",
-    "axis",
-    "hypertrophy",
-    "infarct",
-    "repolarisation",
-    "interval",
-    "voltage",
-)
-_ORDER = {group: i for i, group in enumerate(_GROUPS)}
+_NORMAL = NORMAL_RHYTHMS | {"NORM"}
+_BORDERLINE = frozenset(code for code, finding in FINDINGS.items() if finding.borderline)
+_ORDER = {group: i for i, group in enumerate(CATALOGUE.groups)}
+_VOICES = ("cart",) * 12 + ("verbose",) * 3 + ("terse",) * 3 + ("capitals",) * 2
 
 
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     """One of ``options``, all equally likely (`Generator.choice` takes ten times as long)."""
     return options[int(rng.integers(len(options)))]
+
+
+def _phrase(rng: np.random.Generator, use: str) -> str:
+    return pick(rng, phrases().general[use])
 
 
 def in_report_order(codes: Sequence[str]) -> list[str]:
@@ -50,7 +38,7 @@ def in_report_order(codes: Sequence[str]) -> list[str]:
 
 def draw_certainty(codes: Sequence[str], rng: np.random.Generator) -> dict[str, bool]:
     """For every code whether its statement is plain (True) or hedged."""
-    return {code: not (code in phrases.NOUNS and rng.random() < HEDGED) for code in codes}
+    return {code: not (phrases().findings[code].nouns and rng.random() < HEDGED) for code in codes}
 
 
 def reported(findings: Sequence[str], rng: np.random.Generator, label_noise: float) -> tuple[str, ...]:
@@ -77,18 +65,19 @@ def reported(findings: Sequence[str], rng: np.random.Generator, label_noise: flo
 
 def _statement(code: str, sure: bool, rng: np.random.Generator, voice: str = "cart") -> str:
     if voice == "verbose" and code != "SR":
-        text = pick(rng, phrases.VERBOSE if sure else phrases.VERBOSE_DOUBT).format(FINDINGS[code].name)
+        text = _phrase(rng, "verbose" if sure else "verbose_doubt").format(FINDINGS[code].name)
         return text[0].upper() + text[1:].rstrip(".")
     if not sure:
-        return pick(rng, phrases.HEDGES).format(pick(rng, phrases.NOUNS[code]))
-    return pick(rng, phrases.STATEMENTS[code])
+        return _phrase(rng, "hedges").format(pick(rng, phrases().findings[code].nouns))
+    return pick(rng, phrases().findings[code].cart)
 
 
 def _response(code: str, line: str, rr: float) -> str:
     """Fibrillation and flutter with the ventricles' answer where it is fast or slow."""
     if code not in ("AFIB", "AFLT") or "response" in line or "block" in line or "present" in line:
         return line
-    return line + (phrases.RAPID if rr < 60_000 / 110 else phrases.SLOW if rr > 1000 else "")
+    general = phrases().general
+    return line + (general["rapid"][0] if rr < 60_000 / 110 else general["slow"][0] if rr > 1000 else "")
 
 
 def _company(tracing: Tracing, codes: set[str], rng: np.random.Generator) -> list[str]:
@@ -98,38 +87,35 @@ def _company(tracing: Tracing, codes: set[str], rng: np.random.Generator) -> lis
         return []
     if not {"LAD", "RAD"} & codes:
         if axis < -30 and rng.random() < 0.8:
-            lines.append(pick(rng, phrases.AXIS_LEFT))
+            lines.append(_phrase(rng, "axis_left"))
         elif -30 <= axis < -10 and rng.random() < 0.4:
-            lines.append(pick(rng, phrases.AXIS_LEFTWARD))
+            lines.append(_phrase(rng, "axis_leftward"))
         elif axis > 95 and rng.random() < 0.8:
-            lines.append(pick(rng, phrases.AXIS_RIGHT))
+            lines.append(_phrase(rng, "axis_right"))
     if "LVHST" in codes and rng.random() < 0.4:
-        lines.append(pick(rng, phrases.STRAIN))
+        lines.append(_phrase(rng, "strain"))
     if "CLBBB" in codes and rng.random() < 0.3:
-        lines.append(pick(rng, phrases.BLOCK_REPOLARISATION))
+        lines.append(_phrase(rng, "block_repolarisation"))
     if tracing.device is not None and tracing.device.arms_swapped and rng.random() < 0.7:
-        lines.append(pick(rng, phrases.ARMS_SWAPPED))
+        lines.append(_phrase(rng, "arms_swapped"))
     return lines
 
 
 def _summary(codes: set[str], rng: np.random.Generator) -> str:
     if codes <= _NORMAL:
-        text = pick(rng, phrases.NORMAL if "SR" in codes else phrases.OTHERWISE_NORMAL)
+        text = _phrase(rng, "normal" if "SR" in codes else "otherwise_normal")
     elif codes <= _BORDERLINE | _NORMAL:
-        text = pick(rng, phrases.BORDERLINE if rng.random() < 0.8 else phrases.ABNORMAL)
+        text = _phrase(rng, "borderline" if rng.random() < 0.8 else "abnormal")
     else:
-        text = pick(rng, phrases.ABNORMAL)
+        text = _phrase(rng, "abnormal")
     return text.replace("ECG", "EKG") if rng.random() < 0.08 else text
-
-
-_VOICES = ("cart",) * 12 + ("verbose",) * 3 + ("terse",) * 3 + ("capitals",) * 2
 
 
 def _lines(tracing: Tracing, codes: tuple[str, ...], voice: str, rng: np.random.Generator) -> list[str]:
     """The statements of a study but for the overall judgement, rhythm first."""
     certainty = draw_certainty(codes, rng)
     if voice == "terse":
-        short = [phrases.TERSE.get(code, FINDINGS[code].name) for code in in_report_order(codes)]
+        short = [phrases().findings[code].terse or FINDINGS[code].name for code in in_report_order(codes)]
         doubt = ["?" if not certainty[code] else "" for code in in_report_order(codes)]
         short[0] += f" {60_000 / tracing.measurements.rr:.0f} bpm"
         return [", ".join(f"{mark}{word}" for mark, word in zip(doubt, short, strict=True))]
@@ -153,7 +139,7 @@ def machine_report(tracing: Tracing, rng: np.random.Generator, label_noise: floa
     codes, voice = reported(tracing.findings, rng, label_noise), pick(rng, _VOICES)
     lines = _lines(tracing, codes, voice, rng)
     if tracing.noise is not None and tracing.noise.quality not in ("clean", "light") and rng.random() < 0.5:
-        remark = pick(rng, phrases.POOR_QUALITY)
+        remark = _phrase(rng, "poor_quality")
         lines.insert(0, f"*** {remark} ***" if rng.random() < 0.5 else remark)
     if rng.random() < 0.03:
         lines.append(pick(rng, ["**************", "=============="]))
@@ -161,7 +147,7 @@ def machine_report(tracing: Tracing, rng: np.random.Generator, label_noise: floa
     if rng.random() < 0.03:
         summary = f"== {summary} =="
     columns, column = [""] * COLUMNS, 0
-    tail = [summary, phrases.UNCONFIRMED] if rng.random() < 0.05 else [summary]
+    tail = [summary, phrases().general["unconfirmed"][0]] if rng.random() < 0.05 else [summary]
     for line in lines:
         columns[column] = line
         column += 2 if rng.random() < 0.12 and column + 2 + len(lines) + len(tail) < COLUMNS else 1
@@ -189,17 +175,17 @@ def clinical_report(
     """A short lower-case report, three in five German and the rest English."""
     codes = reported(tracing.findings, rng, label_noise)
     german = bool(rng.random() < 0.6)
-    words = phrases.GERMAN if german else phrases.ENGLISH
+    words = {code: (word.german if german else word.english) for code, word in phrases().findings.items()}
     parts: list[str] = []
     for code in in_report_order(codes):
         text = pick(rng, words[code])
         if not certainty.get(code, True):
-            text = pick(rng, phrases.GERMAN_HEDGES).format(text) if german else f"possible {text}"
+            text = _phrase(rng, "german_hedges").format(text) if german else f"possible {text}"
         parts.append(text)
     if "NORM" in codes:
         parts.append(pick(rng, words["NORM"]))
     if german and not {"PACE", "DPACE", "LAD", "RAD"} & set(codes) and rng.random() < 0.5:
-        parts.insert(1, phrases.GERMAN_AXIS[heart_axis(tracing.measurements.qrs_axis)])
+        parts.insert(1, phrases().german_axis[heart_axis(tracing.measurements.qrs_axis)])
     text = " ".join(parts)
     if german and rng.random() < 0.2:
         text += " 4.46                          unbestÄtigter bericht"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 
 from deri.simulate import atrial, ectopy
-from deri.simulate.beats import CONDUCTED, ECTOPIC, Rhythm, coupled, sinus_times
+from deri.simulate.beats import CONDUCTED, ECTOPIC, Rhythm, Variability, coupled, sinus_times
 from deri.simulate.patient import Patient, clamp
+from deri.simulate.ventricles import Codes
 
 __all__ = ["CONDUCTED", "ECTOPIC", "Rhythm", "draw_rhythm"]
 
@@ -23,7 +24,7 @@ _PATTERNS = ("PVC", "BIGU", "TRIGU", "COUP")
 
 
 def draw_rhythm(
-    codes: Collection[str], patient: Patient, rng: np.random.Generator, seconds: float, *, ventricular_escape: bool
+    codes: Codes, patient: Patient, rng: np.random.Generator, seconds: float, *, ventricular_escape: bool
 ) -> Rhythm:
     """Beat times for the findings ``codes`` (complete, see `findings.complete`) over ``seconds``.
 
@@ -39,7 +40,7 @@ def draw_rhythm(
         return atrial.atrial_tachycardia(rng, patient, seconds)
     if "JR" in codes:
         return atrial.junctional(rng, seconds)
-    if {"PACE", "APACE", "DPACE"} & set(codes):
+    if {"PACE", "APACE", "DPACE"} & codes:
         return atrial.paced(rng, patient, seconds, codes)
     if "3AVB" in codes:
         return ectopy.complete_block(rng, patient, seconds, ventricular=ventricular_escape)
@@ -53,16 +54,13 @@ def draw_rhythm(
     calm = clamp(0.045 - 0.0005 * (patient.age - 30), 0.010, 0.045) * math.exp(0.7 * rng.standard_normal())
     arrhythmia = name == "SARRH"
     quiet = 0.4 if name == "STACH" else 1.0
-    p = sinus_times(
-        rng,
-        rr,
-        patient,
-        seconds,
-        rsa=float(rng.uniform(0.14, 0.24)) if arrhythmia else quiet * calm,
+    variability = Variability(
+        respiration=float(rng.uniform(0.14, 0.24)) if arrhythmia else quiet * calm,
         slow=quiet * 0.011 * math.exp(0.7 * rng.standard_normal()),
-        jitter=0.004 if arrhythmia else quiet * 0.006 * math.exp(0.6 * rng.standard_normal()),
+        chance=0.004 if arrhythmia else quiet * 0.006 * math.exp(0.6 * rng.standard_normal()),
         most=np.inf if arrhythmia else 0.11,
     )
+    p = sinus_times(rng, rr, patient, seconds, variability)
     pr = _pr(codes, patient, rng, name, rr)
     if "2AVB" in codes:
         return ectopy.wenckebach(rng, p)
@@ -76,7 +74,7 @@ def draw_rhythm(
     return coupled(p, pr)
 
 
-def _pr(codes: Collection[str], patient: Patient, rng: np.random.Generator, name: str, rr: float) -> float:
+def _pr(codes: Codes, patient: Patient, rng: np.random.Generator, name: str, rr: float) -> float:
     """PR in s: the patient's, a little shorter when fast; 205-340 ms in first degree block (ACC 2018)."""
     pr = patient.pr * (0.9 if name == "STACH" else 1.0)
     if "1AVB" in codes:

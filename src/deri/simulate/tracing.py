@@ -64,15 +64,9 @@ def _beats(beat: Beat, times: Array, rr: Array, scale: Array, t_scale: Array, sp
         return []
     shape = beat.after.waves(beat.qtc * np.sqrt(rr), beat.duration)
     per_beat = len(shape) // len(times)
-    waves = [
-        beat.qrs.at(times, scale),
-        Waves(
-            shape.centre + np.repeat(times, per_beat),
-            shape.rise,
-            shape.fall,
-            shape.vector * np.repeat(t_scale, per_beat)[:, None],
-        ),
-    ]
+    centre = shape.centre + np.repeat(times, per_beat)
+    after = Waves(centre, shape.rise, shape.fall, shape.vector * np.repeat(t_scale, per_beat)[:, None])
+    waves = [beat.qrs.at(times, scale), after]
     if beat.spike is not None and spikes:
         waves.append(beat.spike.at(times))
     return waves
@@ -108,11 +102,12 @@ def draw_tracing(
 
     Raises DeriError for unknown or contradictory findings, and for a recording too short to show a rhythm.
     """
-    codes = complete(findings)
+    ordered = complete(findings)
+    codes = frozenset(ordered)
     if seconds < 5 or fs < 100:
         raise DeriError(f"A simulated recording needs >= 5 s at >= 100 Hz, not {seconds:g} s at {fs:g} Hz.")
     samples = round(seconds * fs)
-    shape = draw_morphology(codes, patient, rng)
+    shape = draw_morphology(codes, patient)
     rhythm = draw_rhythm(codes, patient, rng, seconds, ventricular_escape=shape.ventricular_escape)
 
     rr = rhythm.rr()
@@ -145,7 +140,7 @@ def draw_tracing(
         leads = record(device, leads, fs)
     beat = shape.ectopic if shape.ectopic is not None and shape.ventricular_escape else shape.conducted
     signal = _FROM_INDEPENDENT @ leads
-    return Tracing(signal, fs, codes, _measure(rhythm, shape, beat, seconds), rhythm, noise, device)
+    return Tracing(signal, fs, ordered, _measure(rhythm, shape, beat, seconds), rhythm, noise, device)
 
 
 def generate(

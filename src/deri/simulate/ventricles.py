@@ -1,123 +1,42 @@
-"""The QRS complex: tables of waves by pattern, varied from heart to heart, and brought to axis, duration and voltage.
-
-Tables of waves are written with time in ms from the peak of the main QRS wave and vectors in Frank's axes (x
-left, y down, z back) in mV. Vectors follow the classical account of each pattern (Chou; AHA III-VI) and were
-fitted by eye and by the tests' measurements through Dower's matrix.
+"""The QRS complex: tables of waves by pattern (``data/qrs.yaml``), varied from heart to heart, and brought to axis,
+duration and voltage. Vectors in Frank's axes (x left, y down, z back), mV.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, lru_cache
+from importlib import resources
 
 import numpy as np
 
+from deri.files import parse_yaml
 from deri.simulate.beats import Array
 from deri.simulate.leadfield import rotate_frontal, rotate_horizontal, rotation_to_axis
 from deri.simulate.patient import Patient, clamp
 from deri.simulate.waves import Waves
 
 Row = tuple[float, float, float, float, float, float]
+Codes = frozenset[str]
 
 DIMENSIONS = 6
 """Of a vector: the dipole and three sources near the chest wall (`morphology`)."""
 _FLOOR = 0.04  # of the peak of the dipole's magnitude: where the QRS is taken to begin and end
 
-# Septum (right, front), apex and free wall of the left ventricle (left, down), posterior wall, base (back).
-_NORMAL: list[Row] = [
-    (-25, 6.5, 6.5, -0.14, -0.04, -0.17),
-    (-9, 6, 6, 0.46, 0.32, -0.42),
-    (0, 6.2, 6.2, 1.10, 0.80, 0.37),
-    (10, 6.2, 6.5, 0.34, 0.29, 0.86),
-    (25, 8, 9, -0.14, 0.06, 0.40),
-]
-# The right ventricle, excited late through the myocardium, points right and front (AHA III).
-_CRBBB: list[Row] = [
-    *_NORMAL[:3],
-    (13, 8, 8, 0.18, 0.14, 0.50),
-    (41, 12, 13, -0.34, -0.04, -0.56),
-    (65, 12, 15, -0.26, -0.05, -0.26),
-]
-_IRBBB: list[Row] = [*_NORMAL[:3], (14, 8.5, 9, 0.26, 0.10, 0.46), (36, 8, 9, -0.30, -0.06, -0.42)]
-# Right to left through the septum, then slowly the free wall: no septal q, notched plateau to the left and
-# back (AHA III).
-_CLBBB: list[Row] = [
-    (-34, 13, 13, 0.26, 0.14, 0.20),
-    (-8, 15, 16, 0.70, 0.42, 0.86),
-    (26, 16, 17, 0.66, 0.24, 1.02),
-    (56, 14, 15, 0.26, -0.02, 0.46),
-]
-_ILBBB: list[Row] = [
-    (-26, 8, 8, 0.16, 0.06, 0.02),
-    (-12, 9, 9, 0.46, 0.30, 0.10),
-    (2, 10, 10, 0.84, 0.62, 0.42),
-    (17, 9, 10, 0.40, 0.10, 0.52),
-    (30, 8, 8, 0.02, -0.06, 0.26),
-]
-# Slow everywhere and in no order of a bundle branch: notches within (AHA III).
-_IVCD: list[Row] = [
-    (-30, 7, 8, -0.12, -0.02, -0.18),
-    (-14, 9, 10, 0.44, 0.32, -0.20),
-    (3, 10, 11, 0.70, 0.56, 0.26),
-    (22, 10, 11, 0.42, 0.30, 0.48),
-    (42, 10, 11, -0.10, -0.16, 0.34),
-]
-# Inferior-septal first (q in I, aVL; r in II, III, aVF), then up and left late (AHA III).
-_LAFB: list[Row] = [
-    (-26, 7, 7, -0.20, 0.22, -0.18),
-    (-12, 8, 8, 0.46, 0.12, -0.26),
-    (2, 10, 10, 0.86, -0.52, 0.22),
-    (18, 9, 10, 0.28, -0.50, 0.48),
-    (32, 8, 8, -0.08, -0.20, 0.26),
-]
-# The mirror image: up and left first (r in I, aVL; q in III), then down and right (AHA III).
-_LPFB: list[Row] = [
-    (-26, 7, 7, 0.24, -0.24, -0.16),
-    (-12, 8, 8, 0.30, 0.10, -0.30),
-    (2, 10, 10, 0.10, 0.98, 0.14),
-    (18, 9, 10, -0.36, 0.56, 0.44),
-    (32, 8, 8, -0.26, 0.14, 0.26),
-]
-# A heart that hangs steeply: the main vector points down and a little to the right.
-_STEEP: list[Row] = [
-    (-26, 6.5, 7, -0.06, 0.02, -0.20),
-    (-12, 8, 8, 0.26, 0.34, -0.30),
-    (0, 9, 9, 0.16, 0.98, 0.24),
-    (14, 8.5, 9, -0.06, 0.24, 0.52),
-    (26, 8, 8, -0.10, -0.02, 0.30),
-]
-# Right and front outweigh the left ventricle (AHA V: R in V1, S in V5-V6, axis > 100 degrees).
-_RVH: list[Row] = [
-    (-26, 7, 7, 0.16, 0.02, -0.16),
-    (-12, 8, 8, 0.30, 0.26, -0.36),
-    (0, 10, 10, -0.26, 0.66, -0.78),
-    (16, 9, 10, -0.50, 0.22, -0.20),
-    (30, 8, 8, -0.30, -0.10, 0.10),
-]
-# Pre-excitation: a slow start, to the front where the pathway is left-sided (type A), to the left and back
-# otherwise (type B).
-_DELTA_A: list[Row] = [(-44, 12, 13, 0.18, 0.10, -0.22), (-24, 11, 11, 0.44, 0.24, -0.50)]
-_DELTA_B: list[Row] = [(-44, 12, 13, 0.22, 0.12, 0.12), (-24, 11, 11, 0.60, 0.28, 0.20)]
-# Apical right ventricular pacing: as left bundle branch block, but from the apex upwards.
-_PACED: list[Row] = [
-    (-34, 14, 14, 0.20, -0.26, 0.14),
-    (-6, 17, 17, 0.62, -0.62, 0.52),
-    (32, 17, 18, 0.52, -0.60, 0.66),
-    (62, 14, 15, 0.10, -0.22, 0.36),
-]
-
 RIGHT_LATE = frozenset({"CRBBB", "IRBBB"})
-_PACED_CODES = frozenset({"PACE", "DPACE"})
-_LEFT = frozenset({"CLBBB", "PACE", "DPACE"})
+PACED_VENTRICLE = frozenset({"PACE", "DPACE"})
 _INFARCTS = frozenset({"IMI", "ASMI", "AMI", "LMI", "PMI"})
 
 
-def extent(waves: Waves) -> tuple[float, float]:
-    """First and last time (s) at which the dipole of ``waves`` exceeds 4 % of its peak magnitude."""
+def _lasting(waves: Waves, seconds: float) -> Waves:
+    """``waves`` moved and stretched so that their dipole exceeds 4 % of its peak from 0 s to ``seconds``."""
     times = np.arange((waves.centre - 3.6 * waves.rise).min(), (waves.centre + 3.6 * waves.fall).max(), 0.002)
     power = (waves.values(times) ** 2).sum(axis=0)
     above = np.flatnonzero(power >= _FLOOR**2 * power.max())
-    return float(times[above[0]]), float(times[above[-1]])
+    first, last = float(times[above[0]]), float(times[above[-1]])
+    factor = seconds / (last - first)
+    return Waves((waves.centre - first) * factor, waves.rise * factor, waves.fall * factor, waves.vector)
 
 
 @lru_cache(maxsize=64)
@@ -125,27 +44,38 @@ def _known(rows: tuple[Row, ...]) -> Waves:
     return Waves.table(rows)
 
 
-def _table(codes: Collection[str], patient: Patient, own: np.random.Generator) -> list[Row]:
-    if _PACED_CODES & set(codes):
-        return _PACED
-    if "CLBBB" in codes:
-        return _CLBBB
-    if "RVH" in codes:
-        return _RVH
-    if "ILBBB" in codes or "IVCD" in codes:
-        return list(_ILBBB if "ILBBB" in codes else _IVCD)
-    table = list(_LAFB if "LAFB" in codes else _LPFB if "LPFB" in codes else _STEEP if "RAD" in codes else _NORMAL)
-    if RIGHT_LATE & set(codes):
-        late = _CRBBB if "CRBBB" in codes else _IRBBB
+# Patterns that stand for themselves; all others are a beginning and, in right bundle branch block, an end.
+_PATTERN = {"PACE": "paced", "DPACE": "paced", "CLBBB": "clbbb", "RVH": "rvh", "ILBBB": "ilbbb", "IVCD": "ivcd"}
+_START = {"LAFB": "lafb", "LPFB": "lpfb", "RAD": "steep"}
+
+
+@cache
+def _patterns() -> dict[str, list[Row]]:
+    text = resources.files("deri.simulate").joinpath("data/qrs.yaml").read_text(encoding="utf-8")
+    patterns: dict[str, list[Row]] = {name: [tuple(row) for row in rows] for name, rows in parse_yaml(text).items()}
+    odd = [name for name, rows in patterns.items() if any(len(row) != 6 for row in rows)]
+    if odd:
+        raise ValueError(f"a wave has six numbers; see {', '.join(odd)} in qrs.yaml")
+    return patterns
+
+
+def _table(codes: Codes, patient: Patient, own: np.random.Generator) -> list[Row]:
+    patterns = _patterns()
+    whole = next((pattern for code, pattern in _PATTERN.items() if code in codes), None)
+    if whole is not None:
+        return patterns[whole]
+    table = patterns[next((pattern for code, pattern in _START.items() if code in codes), "normal")]
+    if RIGHT_LATE & codes:
+        late = patterns["crbbb" if "CRBBB" in codes else "irbbb"]
         size = (0.65 if "CRBBB" in codes else 0.5) * 2.3 ** own.random()  # R' and S are of any size
-        end = [(t, rise, fall, size * x, size * y, size * z) for t, rise, fall, x, y, z in late[4:]]
-        table = [*table[:3], late[3] if not {"LAFB", "LPFB"} & set(codes) else table[3], *end]
+        end = [(t, rise, fall, size * x, size * y, size * z) for t, rise, fall, x, y, z in late[1:]]
+        table = [*table[:3], late[0] if not {"LAFB", "LPFB"} & codes else table[3], *end]
     if "WPW" in codes:
-        table = [*(_DELTA_A if patient.variant < 0.5 else _DELTA_B), *table[1:]]
+        table = [*patterns["delta_a" if patient.variant < 0.5 else "delta_b"], *table[1:]]
     return table
 
 
-def _infarct(table: list[Row], codes: Collection[str], own: np.random.Generator) -> list[Row]:
+def _infarct(table: list[Row], codes: Codes, own: np.random.Generator) -> list[Row]:
     """Dead myocardium no longer pulls the early vector its way: it points away (UDMI: Q waves by territory)."""
     depth = own.uniform(0.95, 1.5)
     if "IMI" in codes:
@@ -172,46 +102,44 @@ def _infarct(table: list[Row], codes: Collection[str], own: np.random.Generator)
     return table
 
 
-def duration_of(codes: Collection[str], patient: Patient, own: np.random.Generator) -> float:
-    """QRS duration in s (AHA III; normal 70-112 ms)."""
+# QRS durations (AHA III): shortest, and how much longer they may be, in s. Normal is 70-112 ms.
+_DURATION = {
+    "PACE": (0.138, 0.046),
+    "DPACE": (0.138, 0.046),
+    "CLBBB": (0.128, 0.046),
+    "CRBBB": (0.124, 0.032),
+    "IVCD": (0.116, 0.030),
+    "WPW": (0.119, 0.024),
+    "IRBBB": (0.102, 0.012),
+    "ILBBB": (0.110, 0.007),
+}
+# QRS axes, in degrees, likewise.
+_AXIS = {"LAFB": (-74, 28), "LPFB": (98, 34), "RVH": (102, 38), "LAD": (-58, 26), "RAD": (94, 40)}
+
+
+def _duration(codes: Codes, patient: Patient, own: np.random.Generator) -> float:
+    """QRS duration in s."""
     normal = 0.091 * patient.qrs_width
     spread = own.random()
-    if _PACED_CODES & set(codes):
-        return 0.138 + 0.046 * spread
-    if "CLBBB" in codes:
-        return 0.128 + 0.046 * spread + 0.12 * (normal - 0.09)
-    if "CRBBB" in codes:
-        return 0.124 + 0.032 * spread + 0.12 * (normal - 0.09)
-    if "IVCD" in codes:
-        return 0.116 + 0.030 * spread
-    if "WPW" in codes:
-        return 0.119 + 0.024 * spread
-    if "IRBBB" in codes:
-        return 0.102 + 0.012 * spread
-    if "ILBBB" in codes:
-        return 0.110 + 0.007 * spread
+    for code, (shortest, more) in _DURATION.items():
+        if code in codes:
+            slow = 0.12 * (normal - 0.09) if code in ("CLBBB", "CRBBB") else 0.0
+            return shortest + more * spread + slow
     grown = {"LVH", "LVHST", "RVH", "HYPERK"} | _INFARCTS
-    return normal + (0.007 if {"LAFB", "LPFB"} & set(codes) else 0) + (0.006 if grown & set(codes) else 0)
+    return normal + (0.007 if {"LAFB", "LPFB"} & codes else 0) + (0.006 if grown & codes else 0)
 
 
-def axis_of(codes: Collection[str], patient: Patient, own: np.random.Generator) -> float:
+def _axis(codes: Codes, patient: Patient, own: np.random.Generator) -> float:
     """The frontal QRS axis in degrees that the findings ask for, else the patient's."""
     spread = own.random()
-    if "LAFB" in codes:
-        return -74 + 28 * spread
-    if "LPFB" in codes:
-        return 98 + 34 * spread
-    if "RVH" in codes:
-        return 102 + 38 * spread
-    if "LAD" in codes:
-        return -58 + 26 * spread
-    if "RAD" in codes:
-        return 94 + 40 * spread
-    if _PACED_CODES & set(codes):
+    for code, (least, more) in _AXIS.items():
+        if code in codes:
+            return least + more * spread
+    if PACED_VENTRICLE & codes:
         return -88 + 55 * spread if patient.variant < 0.8 else 20 + 70 * spread
     if "CLBBB" in codes:
         return clamp(patient.axis - 65 + 50 * spread, -40, 65)
-    if {"LVH", "LVHST"} & set(codes):
+    if {"LVH", "LVHST"} & codes:
         return clamp(patient.axis - 25 * spread, -29, 88)
     if "IMI" in codes:  # inferior forces are lost
         return clamp(patient.axis - 25, -27, 20)
@@ -238,9 +166,8 @@ def _varied(rows: Sequence[Row], own: np.random.Generator, amount: float) -> Wav
     notch = own.random(2)
     if notch[0] < 0.33 * amount:
         low, high = known.centre[0], known.centre[-1]
-        extra = 0.12 * size * _details(own, 1)
-        at, width = np.array([low + (high - low) * notch[1]]), np.array([0.0035 + 0.003 * notch[0]])
-        waves = Waves.join(waves, Waves(at, width, width, extra))
+        extra = 0.12 * size * _details(own, 1)[0]
+        waves = Waves.join(waves, Waves.single(low + (high - low) * notch[1], 0.0035 + 0.003 * notch[0], extra))
     return waves
 
 
@@ -279,33 +206,32 @@ def _sharpened(waves: Waves, own: np.random.Generator, amount: float, since: flo
     )
 
 
-def conducted_qrs(codes: Collection[str], patient: Patient, own: np.random.Generator, amount: float) -> tuple[
-    Waves, float, float
-]:  # fmt: skip
+def conducted_qrs(
+    codes: Codes, patient: Patient, own: np.random.Generator, amount: float
+) -> tuple[Waves, float, float]:
     """The QRS at no particular voltage, beginning at 0 s; its duration in s; its rotation in the frontal plane."""
-    duration = duration_of(codes, patient, own)
+    duration = _duration(codes, patient, own)
     waves = _varied(_infarct(_table(codes, patient, own), codes, own), own, amount)
-    waves = _sharpened(waves, own, amount, 0.45 if (_INFARCTS | {"CLBBB", "ILBBB", "WPW"}) & set(codes) else 0.0)
-    first, last = extent(waves)
-    factor = duration / (last - first)
-    vector = waves.vector
+    waves = _sharpened(waves, own, amount, 0.45 if (_INFARCTS | {"CLBBB", "ILBBB", "WPW"}) & codes else 0.0)
+    qrs = _lasting(waves, duration)
+    vector = qrs.vector
     if "AMI" in codes:  # seen by the electrodes above it alone: the septum, and its r in V1, live
         vector[:3, 3] = np.array([-0.7, -1.4, -0.7]) * (0.9 + 0.4 * own.random())
         vector[0, 2] *= 0.6
-    if {"LVH", "LVHST"} & set(codes):  # the larger left ventricle pulls left and back
+    if {"LVH", "LVHST"} & codes:  # the larger left ventricle pulls left and back
         vector[:, 2] += 0.17 * vector[:, 0].clip(0)
-    if not {"RVH", "ASMI", "PMI", "AMI", "LMI"} & set(codes) and not _LEFT & set(codes):
+    if not {"RVH", "ASMI", "PMI", "AMI", "LMI", "CLBBB", "PACE", "DPACE"} & codes:
         vector = rotate_horizontal(vector, patient.turn * (0.4 + 0.6 * amount))
-    qrs = Waves((waves.centre - first) * factor, waves.rise * factor, waves.fall * factor, vector)
-    angle = rotation_to_axis(axis_part(qrs, codes).net()[:3], axis_of(codes, patient, own))
+    qrs = replace(qrs, vector=vector)
+    angle = rotation_to_axis(axis_part(qrs, codes).net()[:3], _axis(codes, patient, own))
     if "LMI" in codes:  # the lost forces set the axis, and turned far they would not be lateral ones
         angle = clamp(angle, -22, 22)
-    return Waves(qrs.centre, qrs.rise, qrs.fall, rotate_frontal(vector, angle)), duration, angle
+    return replace(qrs, vector=rotate_frontal(vector, angle)), duration, angle
 
 
-def axis_part(qrs: Waves, codes: Collection[str]) -> Waves:
+def axis_part(qrs: Waves, codes: Codes) -> Waves:
     """The waves that make the axis: in right bundle branch block those before the late right ventricle (AHA III)."""
-    if not RIGHT_LATE & set(codes):
+    if not RIGHT_LATE & codes:
         return qrs
     keep = qrs.centre < 0.5 * (qrs.centre[3] + qrs.centre[4])  # of the table, whose last wave is the late one
     return Waves(qrs.centre[keep], qrs.rise[keep], qrs.fall[keep], qrs.vector[keep])
@@ -327,8 +253,5 @@ def ectopic_qrs(patient: Patient, own: np.random.Generator) -> tuple[Waves, floa
     waves = Waves(
         np.array([-0.034, 0.0, 0.044]), np.array([0.015, 0.019, 0.017]), np.array([0.016, 0.02, 0.018]), vector
     )
-    waves = _sharpened(waves, own, 0.7)
-    first, last = extent(waves)
-    factor = duration / (last - first)
-    qrs = Waves((waves.centre - first) * factor, waves.rise * factor, waves.fall * factor, waves.vector)
+    qrs = _lasting(_sharpened(waves, own, 0.7), duration)
     return qrs.scaled(0.4 + 0.6 * patient.gain), duration

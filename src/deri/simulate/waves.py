@@ -38,6 +38,11 @@ class Waves:
         return cls(array[:, 0] / 1000, array[:, 1] / 1000, array[:, 2] / 1000, array[:, 3:].copy())
 
     @classmethod
+    def single(cls, centre: float, width: float, vector: Array) -> Waves:
+        """One symmetrical wave of ``vector`` (d,)."""
+        return cls(np.array([centre]), np.array([width]), np.array([width]), vector[None])
+
+    @classmethod
     def join(cls, *parts: Waves) -> Waves:
         """All waves of ``parts``, in order."""
         return cls(

@@ -6,21 +6,15 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from deri.errors import DeriError
+from deri.progress import SILENT, Progress
 from deri.simulate.layouts import cpsc2018, csn, mimic, ptbxl
-from deri.simulate.studies import Study
 
-_WRITERS: dict[str, tuple[Callable[[Path, int, int, float], Iterator[Study]], int]] = {
-    mimic.NAME: (mimic.write, mimic.MOST_RECORDS),
-    ptbxl.NAME: (ptbxl.write, ptbxl.MOST_RECORDS),
-    cpsc2018.NAME: (cpsc2018.write, cpsc2018.MOST_RECORDS),
-    csn.NAME: (csn.write, csn.MOST_RECORDS),
-}
-LAYOUTS = tuple(_WRITERS)
+_MODULES = {module.NAME: module for module in (mimic, ptbxl, cpsc2018, csn)}
+LAYOUTS = tuple(_MODULES)
 """Names of the layouts that `simulate` writes."""
 
 
@@ -52,22 +46,23 @@ def simulate(
     *,
     seed: int = 0,
     label_noise: float = 0.02,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> SimulationSummary:
     """Write ``records`` simulated studies to the new folder ``out`` in one of the `LAYOUTS`.
 
-    The same ``seed`` gives the same bytes; a study does not depend on how many follow it. The layouts draw
-    from streams of their own: with one seed, too, no patient of one occurs in another. ``progress(done,
-    total)`` is called after each record. ``label_noise``: the share of findings that a report misses, and of reports
-    that name one too many; the labels of layouts that have labels stay true.
+    The same ``seed`` gives the same bytes; a study does not depend on how many follow it. The layouts draw from
+    streams of their own: with one seed, too, no patient of one occurs in another. ``label_noise`` is the share of
+    findings that a report misses, and of reports that name one too many; the labels of layouts that have labels stay
+    true.
 
     Files are written to a hidden folder beside ``out`` that is renamed when complete, so that a killed run
     leaves nothing that looks finished. Raises DeriError for an unknown layout, a bad number or seed, or an
     ``out`` that exists and is not empty.
     """
-    if layout not in _WRITERS:
+    if layout not in _MODULES:
         raise DeriError(f"Layout '{layout}' cannot be simulated. Layouts that can: {', '.join(LAYOUTS)}.")
-    write, most = _WRITERS[layout]
+    module = _MODULES[layout]
+    most = module.MOST_RECORDS
     if not 1 <= records <= most:
         raise DeriError(f"--records must be between 1 and {most:,} for {layout}, not {records:,}.")
     if not 0 <= label_noise < 1:
@@ -86,12 +81,11 @@ def simulate(
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
-        for study in write(partial, records, seed, label_noise):
+        for study in module.write(partial, records, seed, label_noise):
             done += 1
             patients += study.study_index == 0
             findings.update(study.tracing.findings)
-            if progress is not None:
-                progress(done, records)
+            progress.update(done, records)
         if out.exists():
             out.rmdir()
         os.replace(partial, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import struct
 import zlib
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deri.simulate.findings import FINDINGS
+from deri.simulate.layouts import write_table
 from deri.simulate.studies import MOST_STUDIES, Study, draw_studies
 
 NAME = "cpsc2018"
@@ -18,19 +19,13 @@ STREAM = 4
 MOST_RECORDS = 9_999  # record names have four digits
 SHORTEST, LONGEST = 6.0, 60.0  # s
 
-_CLASS = {
-    "NORM": 1, "AFIB": 2, "1AVB": 3, "CLBBB": 4, "CRBBB": 5, "PAC": 6, "PVC": 7, "BIGU": 7, "TRIGU": 7, "COUP": 7,
-    "STD_": 8, "ISC_": 8, "ISTEMI": 9, "ASTEMI": 9, "LSTEMI": 9, "PERIC": 9,
-}  # fmt: skip
-"""Class numbers of REFERENCE.csv."""
-
 _HEAD = b"MATLAB 5.0 MAT-file, Platform: PCWIN64, Created on: Tue Dec 19 17:25:13 2017".ljust(116)
 _LABELS = 3
 
 
 def classes_of(findings: tuple[str, ...]) -> list[int]:
     """The class numbers of a recording, at most three; empty where it shows none of the nine."""
-    return sorted({_CLASS[finding] for finding in findings if finding in _CLASS})[:_LABELS]
+    return sorted({number for code in findings if (number := FINDINGS[code].cpsc2018) is not None})[:_LABELS]
 
 
 def _seconds(rng: np.random.Generator) -> float:
@@ -77,7 +72,4 @@ def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iter
         yield study
         if kept == records:
             break
-    with open(root / "REFERENCE.csv", "w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(["Recording", "First_label", "Second_label", "Third_label"])
-        writer.writerows(rows)
+    write_table(root / "REFERENCE.csv", ["Recording", "First_label", "Second_label", "Third_label"], rows)

@@ -9,9 +9,8 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
-
 from deri.ecg.leads import LEADS
+from deri.simulate.findings import FINDINGS
 from deri.simulate.layouts.wfdb16 import digitise, write_mat_record
 from deri.simulate.studies import Study, draw_studies
 
@@ -20,24 +19,6 @@ STREAM = 3
 GAIN = 1000.0
 MOST_RECORDS = 99_999  # record names have five digits
 _PER_FOLDER = 100
-
-_ACRONYMS: dict[str, tuple[str, ...]] = {
-    "NORM": (), "SR": ("SR",), "SBRAD": ("SB",), "STACH": ("ST",), "SARRH": ("SA",), "AFIB": ("AFIB",), "AFLT": ("AF",),
-    "SVTAC": ("SVT",), "AT": ("AT",), "JR": ("JEB",), "PAC": ("APB",), "PVC": ("VPB",), "BIGU": ("VB",),
-    "TRIGU": ("VET",), "1AVB": ("1AVB",), "2AVB": ("2AVB1",), "2AVB2": ("2AVB2",), "3AVB": ("3AVB",),
-    "CRBBB": ("RBBB",), "CLBBB": ("LBBB",), "IVCD": ("IVB",), "WPW": ("WPW",), "LAD": ("ALS",), "RAD": ("ARS",),
-    "LVH": ("LVH",), "LVHST": ("LVH", "STTC"), "RVH": ("RVH",), "IMI": ("MI", "AQW"), "ASMI": ("MI", "AQW"),
-    "AMI": ("MI", "AQW"), "LMI": ("MI", "AQW"), "PMI": ("MI",), "ISTEMI": ("MI", "STE"), "ASTEMI": ("MI", "STE"),
-    "LSTEMI": ("MI", "STE"), "ISC_": ("STTC",), "STD_": ("STDD",), "INVT": ("TWO",), "NST_": ("STTC",),
-    "ERP": ("ERV",), "DIG": ("STDD",), "HYPERK": ("TWC",), "HYPOK": ("UW",), "LNGQT": ("QTIE",),
-    "LVOLT": ("LVQRSAL",), "RAO/RAE": ("RAH",),
-}  # fmt: skip
-_UNLISTED = {
-    "PACE": "10370003", "APACE": "251268003", "DPACE": "10370003", "IRBBB": "713426002", "ILBBB": "251120003",
-    "LAFB": "445118002", "LPFB": "445211001", "LAO/LAE": "67741000119109", "COUP": "251182009", "PERIC": "3238004",
-    "SHQT": "77867006",
-}  # fmt: skip
-"""Findings whose SNOMED codes stand in headers, as some do in the real ones, but not in the condition table."""
 
 
 def condition_table() -> str:
@@ -56,14 +37,13 @@ def _codes() -> dict[str, str]:
 
 
 def snomed_codes(findings: tuple[str, ...]) -> list[str]:
-    """The codes of a header's ``#Dx`` line: each once, in the order of the findings."""
-    codes = [
-        code
-        for finding in findings
-        for code in (
-            [_UNLISTED[finding]] if finding in _UNLISTED else [_codes()[acronym] for acronym in _ACRONYMS[finding]]
-        )
-    ]
+    """The codes of a header's ``#Dx`` line: each once, in the order of the findings.
+
+    Some do not stand in the condition table, as in the real headers.
+    """
+    codes: list[str] = []
+    for finding in (FINDINGS[code] for code in findings):
+        codes += [finding.snomed] if finding.snomed else [_codes()[acronym] for acronym in finding.csn]
     return list(dict.fromkeys(codes))
 
 
@@ -85,8 +65,9 @@ def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iter
         if not listed or listed[-1] != f"{folder}/":
             os.makedirs(f"{root}/{folder}")
             listed.append(f"{folder}/")
-        sex = study.patient.sex.capitalize()
-        comments = [f"Age: {study.patient.age:.0f}", f"Sex: {sex}", f"Dx: {','.join(_dx(study))}"]
+        sex, codes = study.patient.sex.capitalize(), snomed_codes(study.tracing.findings)
+        codes = [codes[i] for i in study.rng.permutation(len(codes))]  # the real headers have no order
+        comments = [f"Age: {study.patient.age:.0f}", f"Sex: {sex}", f"Dx: {','.join(codes)}"]
         comments += [f"{key}: Unknown" for key in ("Rx", "Hx", "Sx")]
         digital = digitise(study.tracing.signal, GAIN)
         stamp = when + timedelta(seconds=index // 20)  # the real ones were written some twenty a second
@@ -94,10 +75,3 @@ def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iter
         yield study
     (root / "ConditionNames_SNOMED-CT.csv").write_text(condition_table(), encoding="utf-8")
     (root / "RECORDS").write_text("\n".join(listed) + "\n", encoding="utf-8")
-
-
-def _dx(study: Study) -> list[str]:
-    """The codes in an order of chance: the real headers have none."""
-    codes = snomed_codes(study.tracing.findings)
-    order: np.ndarray = study.rng.permutation(len(codes))
-    return [codes[i] for i in order]

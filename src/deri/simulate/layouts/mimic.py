@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deri.ecg.leads import LEADS, MIMIC_LEADS
+from deri.simulate.layouts import write_table
 from deri.simulate.layouts.wfdb16 import digitise, write_record
 from deri.simulate.reports import COLUMNS, machine_report, pick
 from deri.simulate.studies import MOST_STUDIES, Study, draw_studies
@@ -28,19 +26,8 @@ RECORD_COLUMNS = ("subject_id", "study_id", "file_name", "ecg_time", "path")
 MEASUREMENT_COLUMNS = (
     *("subject_id", "study_id", "cart_id", "ecg_time"),
     *(f"report_{i}" for i in range(COLUMNS)),
-    *(
-        "bandwidth",
-        "filtering",
-        "rr_interval",
-        "p_onset",
-        "p_end",
-        "qrs_onset",
-        "qrs_end",
-        "t_end",
-        "p_axis",
-        "qrs_axis",
-        "t_axis",
-    ),
+    *("bandwidth", "filtering", "rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end"),
+    *("p_axis", "qrs_axis", "t_axis"),
 )
 _ABSENT = 29999  # the carts' number for "not measured"
 _P_ONSET = 40  # ms, where the carts' representative beat begins
@@ -57,10 +44,6 @@ def subject_id(patient: int) -> int:
 def study_id(patient: int, study: int) -> int:
     """The id of a study: eight digits, 40000000-49999999, unique."""
     return 40_000_000 + (271_828 + (patient * MOST_STUDIES + study) * _STEP) % 10_000_000
-
-
-def _first_time(rng: np.random.Generator) -> datetime:
-    return datetime(2110, 1, 1) + timedelta(minutes=int(rng.integers(0, 80 * 365 * 24 * 60)))
 
 
 def _measured(measurements: Measurements) -> list[int]:
@@ -85,12 +68,12 @@ def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iter
     """
     listed: list[tuple[Any, ...]] = []
     measured: list[tuple[Any, ...]] = []
-    cart, when = 0, datetime(2110, 1, 1)
+    when = datetime(2110, 1, 1)
     for study in draw_studies(seed, STREAM, records, more=0.5, mains_hz=60.0):
         rng = study.rng
         subject, number = subject_id(study.patient_index), study_id(study.patient_index, study.study_index)
         if study.study_index == 0:
-            when = _first_time(rng)
+            when = datetime(2110, 1, 1) + timedelta(minutes=int(rng.integers(0, 80 * 365 * 24 * 60)))
         else:
             when += timedelta(minutes=int(rng.exponential(200 * 24 * 60)) + 60)
         folder = f"files/p{subject // 10_000}/p{subject}/s{number}"
@@ -109,13 +92,8 @@ def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iter
             (subject, number, cart, when, *report, bandwidth, filtering, *_measured(study.tracing.measurements))
         )
         yield study
-    _write_table(root / "record_list.csv", RECORD_COLUMNS, listed)
-    _write_table(root / "machine_measurements.csv", MEASUREMENT_COLUMNS, measured)
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-    rows.sort(key=itemgetter(0, 1))
-    with open(path, "w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    for file, columns, rows in (
+        ("record_list.csv", RECORD_COLUMNS, listed),
+        ("machine_measurements.csv", MEASUREMENT_COLUMNS, measured),
+    ):
+        write_table(root / file, columns, sorted(rows, key=itemgetter(0, 1)))

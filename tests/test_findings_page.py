@@ -1,20 +1,25 @@
-"""The page of findings in docs/ is the catalogue's, and each finding has a picture of its size on ECG paper."""
+"""The page of findings in docs/ is what its script gives, and each finding has a picture of its size on ECG paper."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deri.simulate import FINDINGS
-from deri.simulate.gallery import draw, file_name, page
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+spec = importlib.util.spec_from_file_location("findings_page", ROOT / "tools" / "findings_page.py")
+findings_page = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(findings_page)
+draw, file_name, page = findings_page.draw, findings_page.file_name, findings_page.page
 
 
 def test_page_is_up_to_date() -> None:
-    assert (DOCS / "findings.md").read_text() == page(), "run python -m deri.simulate.gallery"
+    assert (DOCS / "findings.md").read_text() == page(), "run python tools/findings_page.py"
     assert page().count("![") == len(FINDINGS) >= 40
 
 

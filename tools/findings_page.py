@@ -1,4 +1,4 @@
-"""The page of findings, one picture on ECG paper each: ``python -m deri.simulate.gallery [DOCS]``.
+"""The page of findings, one picture on ECG paper each: ``python tools/findings_page.py [DOCS]``.
 
 Writes ``findings.md`` and ``pictures/*.png`` into DOCS (``docs``), of simulated recordings drawn from a fixed seed.
 """
@@ -14,8 +14,7 @@ import numpy as np
 from deri.ecg import ECG
 from deri.ecg.plot import plot_ecg
 from deri.files import atomic_path, write_text
-from deri.simulate.catalogue import OWN, Finding
-from deri.simulate.findings import FINDINGS
+from deri.simulate.findings import CATALOGUE, FINDINGS, Finding
 from deri.simulate.noise import Noise
 from deri.simulate.patient import Patient
 from deri.simulate.tracing import draw_tracing
@@ -23,21 +22,6 @@ from deri.simulate.tracing import draw_tracing
 _SEED = 5
 _DPI = 72
 _QUIET = Noise(0.012, 0.003, 0.0005, contact=0.002)
-_GROUPS = {
-    "summary": "Normal",
-    "rhythm": "Rhythm",
-    "ectopy": "Premature beats",
-    "av": "Atrioventricular conduction",
-    "conduction": "Ventricular conduction",
-    "fascicle": "Fascicles",
-    "axis": "Axis",
-    "hypertrophy": "Hypertrophy",
-    "voltage": "Voltage",
-    "atrial": "Atria",
-    "infarct": "Old infarction",
-    "repolarisation": "ST segment and T wave",
-    "interval": "QT interval",
-}
 
 
 def file_name(code: str) -> str:
@@ -68,7 +52,7 @@ def draw(code: str, path: Path, seed: int = _SEED) -> None:
 
 
 def _entry(finding: Finding) -> str:
-    scp = "no SCP statement" if finding.code in OWN else "SCP statement"
+    scp = "SCP statement" if finding.scp else "no SCP statement"
     lines = [f"**{finding.code}**, {finding.name} ({scp}). Sign: {finding.sign}. Source: {finding.source}."]
     if finding.excludes:
         lines.append(f"Not together with {', '.join(c for c in FINDINGS if c in finding.excludes)}.")
@@ -79,12 +63,13 @@ def page() -> str:
     """The text of ``findings.md``."""
     parts = [
         "# Findings of the simulator\n\n"
-        f"{len(FINDINGS)} findings, each with its sign, the source of its limits (in full in `catalogue.py`)\n"
-        "and a simulated recording of little noise with its true measurements. The sign of each is measured in\n"
-        "the noise-free signal by `tests/simulate/test_findings.py` and `test_more_findings.py`. Of a section at\n"
-        "most one is present. Made by `python -m deri.simulate.gallery`. See also [simulated studies](simulate.md).\n"
+        f"{len(FINDINGS)} findings, each with its sign, the source of its limits (in full at the head of\n"
+        "`src/deri/simulate/data/findings.yaml`) and a simulated recording of little noise with its true\n"
+        "measurements. The sign of each is measured in the noise-free signal by `tests/simulate/test_findings.py`\n"
+        "and `test_more_findings.py`. Of a section at most one is present. Made by\n"
+        "`python tools/findings_page.py`. See also [simulated studies](simulate.md).\n"
     ]
-    for group, title in _GROUPS.items():
+    for group, title in CATALOGUE.groups.items():
         parts.append(f"\n## {title}\n")
         parts += [f"\n{_entry(finding)}" for finding in FINDINGS.values() if finding.group == group]
     return "".join(parts)

@@ -1,6 +1,6 @@
-"""Class knowledge: for every class of every task, how a report words it (prompts, shipped as YAML data).
+"""Prompts: how a report words each class of each task. Those shipped are the YAML files beside this module.
 
-A file ``prompts/<task>.yaml`` says ``task``, ``version`` and ``classes: {CODE: {name, prompts, aliases?}}``. The
+A file ``<task>.yaml`` says ``task``, ``version`` and ``classes: {CODE: {name, prompts, aliases?}}``. The
 first prompt is the *main* one, worded as a machine report words the finding; the name alone and descriptions by
 ECG criteria follow. ``codes.yaml`` adds the codes that are in no task (SCP statements, labels of other archives).
 """
@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from deri.errors import DeriError
+from deri.files import parse_yaml
 
 TASKS = ("ptbxl-super", "ptbxl-sub", "ptbxl-form", "ptbxl-rhythm", "cpsc2018", "csn")
 """The published benchmark tasks, in the order of the result tables."""
@@ -43,17 +44,6 @@ class _PromptFile:
     task: str
     classes: dict[str, _Class]
     ambiguous: dict[str, str] = field(default_factory=dict)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML with a key twice is an error: PyYAML would keep the last one in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.YAMLError(f"key twice: {', '.join(twice)}")
-        return super().construct_mapping(node, deep)
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -85,7 +75,7 @@ def _check_keys(value: Any, required: set[str], optional: set[str], what: str, p
 
 def _parse_yaml(text: str, path: str) -> _PromptFile:
     try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # a subclass of SafeLoader
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         raise DeriError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     _check_keys(content, {"task", "version", "classes"}, {"ambiguous"}, "the file", path)
@@ -130,35 +120,27 @@ def _parse_json(text: str, path: str) -> dict[str, list[str]]:
 
 @cache
 def _shipped(stem: str) -> _PromptFile:
-    source = resources.files("deri.reports") / "prompts" / f"{stem}.yaml"
+    source = resources.files("deri.reports.prompts") / f"{stem}.yaml"
     return _parse_yaml(source.read_text(encoding="utf-8"), f"{stem}.yaml")
-
-
-def _task_file(task: str) -> _PromptFile:
-    if task not in TASKS:
-        close = difflib.get_close_matches(task, [*TASKS, LABELS], n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise DeriError(f"unknown task {task!r}: {hint}tasks are {', '.join(TASKS)} and {LABELS}")
-    return _shipped(task)
 
 
 @cache
 def _label_classes() -> dict[str, _Class]:
     """Every shipped class by code; aliases after all codes, so that an alias never hides a code."""
     files = [_shipped(stem) for stem in _LABEL_ORDER]
-    union: dict[str, _Class] = {}
+    known: dict[str, _Class] = {}
     for file in files:
         for code, entry in file.classes.items():
             # "NT" and "NT_" are one statement: the first file in the order words it.
-            if _find(code, union) is None:
-                union[code] = entry
+            if _find(code, known) is None:
+                known[code] = entry
     for file in files:
         for entry in file.classes.values():
             for alias in entry.aliases:
-                union.setdefault(alias, entry)
+                known.setdefault(alias, entry)
     for label in _shipped("codes").ambiguous:
-        union.pop(label, None)
-    return union
+        known.pop(label, None)
+    return known
 
 
 def _find(code: str, known: Iterable[str]) -> str | None:
@@ -171,19 +153,27 @@ def _find(code: str, known: Iterable[str]) -> str | None:
     return next((key for key in known if key.strip("_") == code.strip("_") != ""), None)
 
 
+def _classes(task: str) -> dict[str, _Class]:
+    if task == LABELS:
+        return _label_classes()
+    if task not in TASKS:
+        close = difflib.get_close_matches(task, [*TASKS, LABELS], n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise DeriError(f"unknown task {task!r}: {hint}tasks are {', '.join(TASKS)} and {LABELS}")
+    return _shipped(task).classes
+
+
 def load_prompts(task: str) -> dict[str, list[str]]:
     """The shipped prompts of a task: class → prompts, the first of which is the main one.
 
-    ``"labels"`` gives the union of all files by code. Raises DeriError for an unknown task.
+    ``"labels"`` gives the classes of all files by code. Raises DeriError for an unknown task.
     """
-    classes = _label_classes() if task == LABELS else _task_file(task).classes
-    return {code: list(entry.prompts) for code, entry in classes.items()}
+    return {code: list(entry.prompts) for code, entry in _classes(task).items()}
 
 
 def class_names(task: str) -> dict[str, str]:
     """The clinical name of each class of a task, for tables and figures: ``{"AFIB": "atrial fibrillation"}``."""
-    classes = _label_classes() if task == LABELS else _task_file(task).classes
-    return {code: entry.name for code, entry in classes.items()}
+    return {code: entry.name for code, entry in _classes(task).items()}
 
 
 def _read_prompt_file(path: str | Path) -> tuple[str | None, dict[str, list[str]]]:
@@ -242,13 +232,13 @@ def prompts_for(task: str, classes: Iterable[str], file: str | Path | None = Non
 
 
 def _with_own_text(labels: list[str]) -> dict[str, list[str]]:
-    union = load_prompts(LABELS)
-    ambiguous = _shipped("codes").ambiguous
+    """The shipped prompts by code, and those of ``labels`` that are no known code: their own text."""
+    known, ambiguous = load_prompts(LABELS), _shipped("codes").ambiguous
     for label in labels:
         if label in ambiguous:
             raise DeriError(f"label {label!r} is ambiguous: {ambiguous[label]}")
         if not label.strip():
             raise DeriError("an empty label has no prompt: remove it from the label column")
-        if _find(label, union) is None:
-            union[label] = [label]
-    return union
+        if _find(label, known) is None:
+            known[label] = [label]
+    return known
