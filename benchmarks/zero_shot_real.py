@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from deri.evaluation.embed import embed_store
 
 from deri.datasets import open_dataset
 from deri.evaluation.classifier import load_classifier
-from deri.evaluation.metrics import score_classes
+from deri.evaluation.features import embed_store
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.result import evaluate
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.models import EcgTextModel, load_model
 from deri.models.build import build_model
