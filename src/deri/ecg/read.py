@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deri.ecg.formats.common import Options
-from deri.ecg.formats.wfdb import read_wfdb
+from deri.ecg.formats.wfdb import header_file, read_wfdb
 from deri.ecg.recording import ECG
 from deri.errors import DeriError, ReadError
 
@@ -198,7 +198,7 @@ def _read(name: str, options: Options, depth: int) -> ECG:
 
         return read_remote(name, options, lambda inner, given: _read(inner, given, depth + 1))
     # The usual case first, with no look at the disk beyond opening the header itself.
-    header = name if name.endswith(".hea") else (name[:-4] if name.endswith((".dat", ".mat")) else name) + ".hea"
+    header = header_file(name)
     if os.path.exists(header):
         return _use(READERS[0], header, options)
     return _read_other(Path(name), header, options, depth)

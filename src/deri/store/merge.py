@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from deri.store.chunks import DIGEST_KEY, ROW_COLUMNS
+from deri.store.chunk import DIGEST_KEY, ROW_COLUMNS
 from deri.store.duplicates import REASON, Found, Lookup, Repeats, flagged
 from deri.store.duplicates import count as count_duplicates
 from deri.store.layout import FS, INDEX_COLUMNS, REJECT_COLUMNS, SAMPLES, SPLITS, chunk_file, shard_name

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import cast
 
 from deri.errors import DeriError
-from deri.store.chunks import ChunkJob, StoppedError, convert_chunk
+from deri.store.chunk import ChunkJob, StoppedError, convert_chunk
 
 _TICK_SECONDS = 0.2  # how often a worker tells how far it is, and looks whether it is still wanted
 _LEAVE_SECONDS = 10.0  # a worker that has not left by then hangs in a read: it is terminated

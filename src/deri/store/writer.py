@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from deri.datasets.memory import system_allocator
 from deri.errors import DeriError
-from deri.store.chunks import ChunkJob, chunk_done, convert_chunk
+from deri.store.chunk import ChunkJob, chunk_done, convert_chunk
 from deri.store.finish import finish, partial_summary, remove_work
 from deri.store.layout import FORMAT, LEAD_COUNT, META_FILE, chunk_count, chunk_size
 from deri.store.plan import check_dataset, claim, make_plan, read_json, refuse_other_plan
