@@ -119,10 +119,9 @@ def exact_units(counts: Counts) -> np.ndarray | None:
     from deri.ecg.standardise import FLAT_MILLIVOLT, LOW_MILLIVOLT
 
     usual = (
-        counts.frames.dtype == np.int16
-        and len(counts.frames) == SAMPLES
+        counts.samples.dtype == np.int16
+        and counts.samples.shape == (LEAD_COUNT, SAMPLES)
         and counts.fs == FS
-        and len(counts.columns) == LEAD_COUNT
         and len(set(counts.gains)) == 1
         and not any(counts.baselines)
         and not counts.warnings
@@ -130,10 +129,7 @@ def exact_units(counts: Counts) -> np.ndarray | None:
     factor = _units_per_count(counts.gains[0]) if usual else None
     if factor is None:
         return None
-    units = np.empty((LEAD_COUNT, SAMPLES), np.int16)
-    for row, column in enumerate(counts.columns):
-        units[row] = counts.frames[:, column]
-    lowest, highest = units.min(axis=1).tolist(), units.max(axis=1).tolist()
+    lowest, highest = counts.samples.min(axis=1).tolist(), counts.samples.max(axis=1).tolist()
     # A margin of two units around each bound: close to it the rounding of the way through millivolts decides.
     spans = [factor * (high - low) - 2 for low, high in zip(lowest, highest, strict=True)]
     if (
@@ -143,8 +139,7 @@ def exact_units(counts: Counts) -> np.ndarray | None:
         or max(spans) * UV_PER_UNIT < 1000 * LOW_MILLIVOLT
     ):
         return None
-    if factor != 1:
-        np.multiply(units, np.int16(factor), out=units)
+    units = counts.samples if factor == 1 else counts.samples * np.int16(factor)
     return None if quality_flags(units, FS, mv_per_unit=UV_PER_UNIT / 1000) else units
 
 
@@ -163,7 +158,7 @@ def _units_per_count(gain: float) -> int | None:
         return None
     largest = _INT16_MAX // factor
     counts = np.arange(-largest, largest + 1, dtype=np.int16)
-    stored = quantise(to_millivolt(counts[:, None], (0,), (gain,), (0,), NO_SAMPLE[16]))
+    stored = quantise(to_millivolt(counts[None], (gain,), (0,), NO_SAMPLE[16]))
     return factor if np.array_equal(stored[0], counts * np.int16(factor)) else None
 
 

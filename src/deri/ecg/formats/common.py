@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ class Options(NamedTuple):
     units: str | None = None
 
 
+@lru_cache(maxsize=256)
 def units_per_mv(unit: str) -> float | None:
     """How many of ``unit`` make a millivolt; None for anything that is not a voltage. Case does not matter."""
     key = unit.strip().lower()

@@ -37,8 +37,8 @@ class Counts:
         path: the header file.
         header: its content, gains corrected by the errata.
         plan: how its channels become the twelve leads.
-        frames: (n, channels), integers, or the doubles of a MATLAB file; int16 for the usual format 16.
-        columns: the column of ``frames`` of each of ``plan.recorded``.
+        samples: (k, n), a row for each of ``plan.recorded``: integers, int16 in the usual format 16, or the doubles of
+            a MATLAB file.
         gains: counts per mV of each of ``plan.recorded``.
         baselines: the count of 0 mV of each of ``plan.recorded``.
         no_sample: the count that marks a gap, one for all or (k, 1).
@@ -49,8 +49,7 @@ class Counts:
     path: str
     header: Header
     plan: LeadPlan
-    frames: np.ndarray
-    columns: tuple[int, ...]
+    samples: np.ndarray
     gains: tuple[float, ...]
     baselines: tuple[int, ...]
     no_sample: int | np.ndarray
@@ -60,10 +59,9 @@ class Counts:
     def to_ecg(self) -> ECG:
         """The recording in mV."""
         plan, warnings, gains = self.plan, dict(self.warnings), self.gains
-        present = to_millivolt(self.frames, self.columns, gains, self.baselines, self.no_sample)
+        present = to_millivolt(self.samples, gains, self.baselines, self.no_sample)
         proven_wrong: dict[str, Any] = {}
-        three = plan.recorded[:3] == (0, 1, 2)
-        if three and not _einthoven_holds(self.frames[:, self.columns[:3]], present[:3], gains[:3]):
+        if plan.recorded[:3] == (0, 1, 2) and not _einthoven_holds(self.samples[:3], present[:3], gains[:3]):
             warnings["inconsistent_gains"] = (
                 "the samples of I, II and III obey Einthoven's law (I + III = II) before the header's gains, not "
                 "after: the gains scale each lead on its own, so amplitudes cannot be compared between leads"
@@ -130,29 +128,35 @@ def _read_counts(path: str, header: Header) -> Counts:
     header = _correct_gains(header, warnings)
     kept = [header.signals[i] for i in plan.channels]
     gains = _units_per_mv(path, kept, warnings)
-    fs, columns = header.fs, plan.channels
-    no_sample: int | np.ndarray = NO_SAMPLE[16]
+    fs, no_sample = header.fs, NO_SAMPLE[16]
     if _is_one_file_of_16_bits(header):
         try:
-            frames = _read_frames(path, folder, header, warnings)
+            samples = _rows(_read_frames(path, folder, header, warnings), plan.channels)
         except ReadError as error:
             if "gain_corrected" in warnings:  # what else is wrong with the header is worth saying, too
                 raise ReadError(f"{error}; besides, {warnings['gain_corrected']}", error.reason) from None
             raise
     else:
         digital = read_digital(path, folder, header, kept)
-        frames, no_sample, columns = digital.frames, digital.no_sample, tuple(range(len(kept)))
-        fs *= digital.per_frame
+        samples, no_sample, fs = digital.samples, digital.no_sample, fs * digital.per_frame
         if digital.surplus:
             warnings["surplus_data"] = f"the signal files have {digital.surplus} samples more than the header describes"
-    _verify_checksums(frames, columns, kept, warnings)
+    _verify_checksums(samples, kept, warnings)
     baselines = tuple([signal.baseline for signal in kept])
-    return Counts(path, header, plan, frames, columns, gains, baselines, no_sample, fs, warnings)
+    return Counts(path, header, plan, samples, gains, baselines, no_sample, fs, warnings)
+
+
+def _rows(frames: np.ndarray, columns: tuple[int, ...]) -> np.ndarray:
+    """The given columns of frames (n, channels) as contiguous rows (k, n)."""
+    rows = np.empty((len(columns), len(frames)), frames.dtype)
+    for row, column in zip(rows, columns, strict=True):
+        row[...] = frames[:, column]
+    return rows
 
 
 def _load_header(path: str) -> Header:
     try:
-        with open(path, "rb") as handle:
+        with open(path, "rb", buffering=0) as handle:
             size = os.fstat(handle.fileno()).st_size
             data = handle.read() if size <= _MAX_HEADER_BYTES else b""
     except FileNotFoundError:
@@ -221,25 +225,14 @@ def _scaling_arrays(
 
 
 def to_millivolt(
-    frames: np.ndarray,
-    columns: tuple[int, ...],
-    gains: tuple[float, ...],
-    baselines: tuple[int, ...],
-    no_sample: int | np.ndarray,
+    samples: np.ndarray, gains: tuple[float, ...], baselines: tuple[int, ...], no_sample: int | np.ndarray
 ) -> np.ndarray:
-    """Digital frames (n, channels) to float32 (k, n) in mV, for the given columns in their order; NaN for gaps."""
+    """Counts (k, n) to float32 (k, n) in mV; NaN for gaps."""
     gain, baseline, kind = _scaling_arrays(gains, baselines)
-    if frames.dtype != np.int16:  # 24- and 32-bit samples, or the doubles of a MATLAB file
+    if samples.dtype != np.int16:  # 24- and 32-bit samples, or the doubles of a MATLAB file
         kind = np.float64
-    # One large allocation per record and no integer copy of the transposed samples: freed memory stays with the process
-    # instead of going back to the system each time, which doubles the speed.
-    value = np.empty((len(columns), len(frames)), dtype=kind)
-    if columns == tuple(range(frames.shape[1])):
-        value[...] = frames.T
-    else:
-        for row, column in enumerate(columns):
-            value[row] = frames[:, column]
-    gaps = frames.size > 0 and bool(frames.min() <= np.max(no_sample))
+    value = samples.astype(kind)
+    gaps = samples.size > 0 and bool(samples.min() <= np.max(no_sample))
     mask = value == no_sample if gaps else None
     if baseline is not None:
         value -= baseline
@@ -252,14 +245,8 @@ def to_millivolt(
 
 def _is_one_file_of_16_bits(header: Header) -> bool:
     first = header.signals[0]
-    return all(
-        signal.format == 16
-        and signal.samples_per_frame == 1
-        and signal.skew == 0
-        and signal.file == first.file
-        and signal.byte_offset == first.byte_offset
-        for signal in header.signals
-    )
+    layouts = {(s.file, s.format, s.samples_per_frame, s.skew, s.byte_offset) for s in header.signals}
+    return layouts == {(first.file, 16, 1, 0, first.byte_offset)}
 
 
 def _read_frames(path: str, folder: str, header: Header, warnings: dict[str, str]) -> np.ndarray:
@@ -322,48 +309,33 @@ def _check_shape(path: str, file: str, header: Header, rows: int, columns: int) 
     )
 
 
-def _verify_checksums(
-    frames: np.ndarray, columns: tuple[int, ...], kept: list[SignalLine], warnings: dict[str, str]
-) -> None:
+def _verify_checksums(samples: np.ndarray, kept: list[SignalLine], warnings: dict[str, str]) -> None:
     """Compare the 16-bit sums. Headers written without computing them hold 0 throughout, which says nothing."""
-    if frames.dtype.kind != "i" or not any(signal.checksum for signal in kept):
+    if samples.dtype.kind != "i" or not any([signal.checksum for signal in kept]):
         return
-    sums = _column_sums(frames)
+    # int16 wraps around, as the checksum does.
+    sums = np.add.reduce(samples, axis=1, dtype=np.int16 if samples.dtype == np.int16 else np.int64).tolist()
     wrong = [
         signal.description
-        for signal, column in zip(kept, columns, strict=True)
+        for signal, found in zip(kept, sums, strict=True)
         # A skewed signal's sum counts samples that lie beyond the record.
-        if signal.checksum is not None and not signal.skew and (signal.checksum - sums[column]) & 0xFFFF
+        if signal.checksum is not None and not signal.skew and (signal.checksum - found) & 0xFFFF
     ]
     if wrong:
         warnings["checksum_mismatch"] = f"the header's checksums do not fit the samples of {', '.join(wrong)}"
 
 
-def _column_sums(frames: np.ndarray) -> list[int]:
-    """Sum of each column modulo 2**16. Adding a hundred rows at a time is several times as fast as one by one."""
-    length, count = frames.shape
-    block = 100
-    whole = length - length % block
-    total = np.add.reduce(frames[whole:], axis=0, dtype=np.int64)
-    if whole:
-        wide = frames[:whole].reshape(-1, block * count)
-        kind = np.int16 if frames.dtype == np.int16 else np.int64  # int16 wraps around, as the checksum does
-        partial = np.add.reduce(wide, axis=0, dtype=kind).reshape(block, count)
-        total = total + np.add.reduce(partial, axis=0, dtype=np.int64)
-    return [int(value) for value in total]
-
-
-def _einthoven_holds(frames: np.ndarray, millivolt: np.ndarray, gains: tuple[float, ...]) -> bool:
+def _einthoven_holds(samples: np.ndarray, millivolt: np.ndarray, gains: tuple[float, ...]) -> bool:
     """False where gains that differ between I, II and III break I + III = II, which the samples themselves keep.
 
     Args:
-        frames: digital samples (n, 3).
-        millivolt: the same, (3, n) in mV.
+        samples: counts (3, n).
+        millivolt: the same in mV.
         gains: digital units per mV of the three leads.
     """
     if gains[0] == gains[1] == gains[2]:
         return True
-    counts = frames.T.astype(np.float32)
+    counts = samples.astype(np.float32)
     digital_residual = np.ptp(counts[0] + counts[2] - counts[1])
     return not (digital_residual <= 6 and np.ptp(millivolt[0] + millivolt[2] - millivolt[1]) > 0.05)
 
