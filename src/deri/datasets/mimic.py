@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from deri.datasets.base import Dataset
-from deri.datasets.memory import system_allocator
 from deri.datasets.tables import (
     REJECT_COLUMNS,
     Verdicts,
@@ -37,7 +36,6 @@ REPORT_COLUMNS = tuple(f"report_{i}" for i in range(18))
 _WHAT = f"the root of {NAME} should contain it, beside files/"
 
 
-@system_allocator()
 def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
     """Pair every record with the report of its study, in the order of subject and study id.
 

@@ -113,7 +113,7 @@ def exact_units(counts: Counts) -> np.ndarray | None:
 
     Most recordings of the large archives are alike: twelve leads of one gain, 10 s at 500 Hz in 16 bits, nothing
     missing, nothing suspicious. For those the way through millivolts changes no value and sets no flag, and takes
-    several times as long. None for all others.
+    several times as long. They are made of ``counts.samples`` in place. None for all others.
     """
     from deri.ecg.quality import quality_flags
     from deri.ecg.standardise import FLAT_MILLIVOLT, LOW_MILLIVOLT
@@ -139,8 +139,9 @@ def exact_units(counts: Counts) -> np.ndarray | None:
         or max(spans) * UV_PER_UNIT < 1000 * LOW_MILLIVOLT
     ):
         return None
-    units = counts.samples if factor == 1 else counts.samples * np.int16(factor)
-    return None if quality_flags(units, FS, mv_per_unit=UV_PER_UNIT / 1000) else units
+    if quality_flags(counts.samples, FS, mv_per_unit=factor * UV_PER_UNIT / 1000):
+        return None
+    return counts.samples if factor == 1 else np.multiply(counts.samples, np.int16(factor), out=counts.samples)
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from deri.datasets.memory import system_allocator
 from deri.errors import DeriError
 from deri.store.chunk import ChunkJob, chunk_done, convert_chunk
 from deri.store.finish import finish, partial_summary, remove_work
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-@system_allocator()
 def prepare(
     dataset: Dataset,
     out: str | Path,
