@@ -21,6 +21,7 @@ from deri.store import Store, chunk, prepare
 from deri.store.chunk import quantise
 from deri.store.layout import chunk_count, chunk_size
 from deri.store.npy import NpyAppender
+from support.told import Told
 
 
 def good_names() -> list[int]:
@@ -175,10 +176,10 @@ def test_an_interrupted_run_continues_where_it_was(dataset, content, tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(dataset, tmp_path / "s", progress=interrupt)
+        prepare(dataset, tmp_path / "s", progress=Told(interrupt))
     reads.clear()
     seen: list[int] = []
-    prepare(dataset, tmp_path / "s", progress=lambda done, total: seen.append(done))
+    prepare(dataset, tmp_path / "s", progress=Told(lambda done, total: seen.append(done)))
     assert reads == [f"a{i:03d}" for i in range(128, 200)]  # two chunks of 64 were done
     assert seen[-1] == 200
     assert seen == sorted(set(seen))
@@ -187,7 +188,7 @@ def test_an_interrupted_run_continues_where_it_was(dataset, content, tmp_path: P
 
 def test_progress_of_workers_reaches_the_total(dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    prepare(dataset, tmp_path / "s", workers=2, progress=lambda done, total: seen.append((done, total)))
+    prepare(dataset, tmp_path / "s", workers=2, progress=Told(lambda done, total: seen.append((done, total))))
     assert seen[-1] == (200, 200)
 
 
@@ -227,7 +228,7 @@ def test_a_data_set_that_vanishes_is_no_reject(make_dataset, record_writer, unit
             shutil.move(root, tmp_path / "elsewhere")
 
     with pytest.raises(DeriError, match=r"mounted is gone: mount it"):
-        prepare(data, tmp_path / "s", progress=unmount)
+        prepare(data, tmp_path / "s", progress=Told(unmount))
     shutil.move(tmp_path / "elsewhere", root)
     assert prepare(data, tmp_path / "s").read == 3
 

@@ -89,7 +89,7 @@ def prepare(
             windows=wanted,
             duplicates=duplicates.value,
             seed=seed,
-            progress=show.update,
+            progress=show,
         )
     print(summary.text())
 

@@ -128,7 +128,8 @@ def _read_counts(path: str, header: Header) -> Counts:
     header = _correct_gains(header, warnings)
     kept = [header.signals[i] for i in plan.channels]
     gains = _units_per_mv(path, kept, warnings)
-    fs, no_sample = header.fs, NO_SAMPLE[16]
+    fs = header.fs
+    no_sample: int | np.ndarray = NO_SAMPLE[16]
     if _is_one_file_of_16_bits(header):
         try:
             samples = _rows(_read_frames(path, folder, header, warnings), plan.channels)
@@ -311,7 +312,7 @@ def _check_shape(path: str, file: str, header: Header, rows: int, columns: int) 
 
 def _verify_checksums(samples: np.ndarray, kept: list[SignalLine], warnings: dict[str, str]) -> None:
     """Compare the 16-bit sums. Headers written without computing them hold 0 throughout, which says nothing."""
-    if samples.dtype.kind != "i" or not any([signal.checksum for signal in kept]):
+    if samples.dtype.kind != "i" or not any(signal.checksum for signal in kept):
         return
     # int16 wraps around, as the checksum does.
     sums = np.add.reduce(samples, axis=1, dtype=np.int16 if samples.dtype == np.int16 else np.int64).tolist()
