@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from deri.cli.console import progress, say, window_option
+from deri.datasets.base import BUILT_IN
 from deri.errors import DeriError
 
 
@@ -49,7 +50,7 @@ def simulate(
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | cpsc2018 | csn | folder")],
+    dataset: Annotated[str, typer.Argument(help=" | ".join(BUILT_IN))],
     source: Annotated[Path, typer.Argument(help="root of the data set on disk")],
     out: Annotated[Path | None, typer.Option(help="the store; stores/NAME-OF-SOURCE when not given")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that read recordings")] = 1,
@@ -111,7 +112,7 @@ def merge(
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | cpsc2018 | csn")],
+    name: Annotated[str, typer.Argument(help=" | ".join(name for name in BUILT_IN if name != "folder"))],
     to: Annotated[Path, typer.Option(help="folder for the data set; an earlier download in it is continued")],
     connections: Annotated[int, typer.Option(min=1, max=16, help="files fetched at a time")] = 4,
     url: Annotated[str | None, typer.Option(help="a mirror: address of the folder with SHA256SUMS.txt")] = None,
@@ -123,7 +124,7 @@ def download(
     source = source_of(name, url)
     say(source.terms())
     with progress(f"download {name}") as show:
-        summary = run(source, to, connections=connections, progress=show.update)
+        summary = run(source, to, connections=connections, progress=show)
     print(summary.text())
 
 
