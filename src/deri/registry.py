@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from deri.errors import DeriError
@@ -83,8 +84,6 @@ class Registry(Generic[T]):
         if self._entry_points_loaded:
             return
         self._entry_points_loaded = True
-        from importlib.metadata import entry_points  # takes as long as the rest of the imports of a command
-
         for point in entry_points(group=self.group):
             try:
                 self._add(point.name, point.load())

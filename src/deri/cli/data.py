@@ -103,7 +103,7 @@ def merge(
     duplicates: Annotated[Duplicates, typer.Option(help="recordings stored before")] = Duplicates.keep,
 ) -> None:
     """Make one store of several, without reading a recording again; signals are shared through hard links."""
-    from deri.store.union import merge_stores
+    from deri.store.merge import merge_stores
 
     summary = merge_stores(stores, out, resplit=resplit, seed=seed, duplicates=duplicates.value)
     for note in json.loads((out / "store.json").read_text(encoding="utf-8"))["notes"]:
