@@ -10,7 +10,7 @@ import pytest
 from deri.ecg import ECG, LEADS, read_ecg
 from deri.ecg.quality import CLIP_SECONDS, quality_flags, wrong_unit
 from deri.errors import ReadError
-from deri.store.chunks import read_recording
+from deri.store.chunk import read_recording
 
 FS = 500
 

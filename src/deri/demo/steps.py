@@ -153,7 +153,7 @@ def _simulate_and_prepare(demo: _Demo) -> None:
         if layout == TRAIN:
             dataset.val_fraction, dataset.test_fraction = VAL_FRACTION, TEST_FRACTION
         store = demo.out / "stores" / layout
-        summary = prepare(dataset, store, workers=demo.workers, seed=demo.seed, progress=demo.progress.update)
+        summary = prepare(dataset, store, workers=demo.workers, seed=demo.seed, progress=demo.progress)
         demo.progress.message(summary.text())
 
 

@@ -6,6 +6,7 @@ import os
 
 from deri.ecg.formats import FORMATS, Format, Options, find_format
 from deri.ecg.formats.container import fetched, is_packed, unpacked
+from deri.ecg.formats.wfdb import header_file
 from deri.ecg.formats.xml_tree import is_xml, root_name
 from deri.ecg.recording import ECG
 from deri.errors import DeriError, ReadError
@@ -42,7 +43,7 @@ def read_ecg(path: str | os.PathLike[str], *, fs: float | None = None, units: st
 def _read(name: str, options: Options, depth: int) -> ECG:
     if "://" in name:
         return _read_packed(name, None, options, depth)
-    stem = name[:-4] if name.endswith((".hea", ".dat", ".mat")) else name
+    stem = header_file(name).removesuffix(".hea")
     # The usual case first, with no look at the disk beyond opening the header itself.
     if os.path.exists(f"{stem}.hea"):
         return _read_as(FORMATS["wfdb"], f"{stem}.hea", options)

@@ -72,7 +72,7 @@ def _counts(store: Store, flags: Flags) -> list[tuple[int, str]]:
         (store.recordings, "recordings stored"),
         (len(store.rejects), "refused"),
         (len(flags.suspicious()), "stored, but with a flag to look at"),
-        (len(set(store._table["subject_id"].to_pylist()) - {""}), "patients"),
+        (len(set(store.table["subject_id"].to_pylist()) - {""}), "patients"),
         (len(store.reports), "distinct reports"),
     ]
     if len(store) > store.recordings:
@@ -82,7 +82,7 @@ def _counts(store: Store, flags: Flags) -> list[tuple[int, str]]:
 
 def _content(store: Store) -> dict[str, Any]:
     """Recordings by source, by split, and by length and rate."""
-    table = store._table.take(store.rows())
+    table = store.table.take(store.rows())
     splits = Counter(table["split"].to_pylist())
     stored, refused = Counter(table["source"].to_pylist()), Counter(store.rejects["source"].tolist())
     shapes = Counter(zip(table["n_samples"].to_pylist(), table["fs"].to_pylist(), strict=True)).most_common()
@@ -124,18 +124,18 @@ def _spread(values: np.ndarray, count: int) -> list[int]:
 
 def _lead_of(store: Store, row: int, code: str) -> str | None:
     """The first lead that a row's flags with the code name, for the rhythm strip; a missing one cannot be drawn."""
-    parts = (str(flag).partition(":") for flag in store._table["quality"][row].as_py())
+    parts = (str(flag).partition(":") for flag in store.table["quality"][row].as_py())
     leads = [detail for found, _, detail in parts if found == code and detail in LEADS]
     return leads[0] if leads and code != "missing_lead" else None
 
 
 def _drawn(store: Store, row: int, strip: str | None) -> Picture:
     """A stored row on ECG paper, as it was recorded: without padding, and without the leads that are missing."""
-    values = {name: store._table[name][row].as_py() for name in ("record_id", "file", "valid_samples", "start_sample")}
+    values = {name: store.table[name][row].as_py() for name in ("record_id", "file", "valid_samples", "start_sample")}
     signal = store.signals([row])[0][:, : values["valid_samples"]]
     signal[~store.lead_mask([row])[0]] = np.nan
-    flags = ", ".join(store._table["quality"][row].as_py()) or "no flag"
-    start = values["start_sample"] / store._table["fs"][row].as_py()
+    flags = ", ".join(store.table["quality"][row].as_py()) or "no flag"
+    start = values["start_sample"] / store.table["fs"][row].as_py()
     where = f", from {start:g} s on" if values["start_sample"] else ""
     caption = f"{values['record_id']} ({values['file']}{where}): {flags}"
     return _picture(ECG(signal, store.fs), values["record_id"], strip), caption
