@@ -63,7 +63,7 @@ def test_the_whole_table() -> None:
     assert result["left_out"] == {}
     assert result["metrics"]["bleu_4"]["value"] < 1
     cleaned = [["sinus rhythm. normal ecg."], ["sinus rhythm. normal ecg."]]
-    assert pair_scores(*cleaned)["bleu_4"][0] == 1
+    assert pair_scores(*cleaned)[0]["bleu_4"][0] == 1
     json.dumps(result, allow_nan=False)
     raw = evaluate_reports(REFERENCES, GENERATED, clean=False, draws=0)
     assert raw["metrics"]["bleu_1"]["value"] < result["metrics"]["bleu_1"]["value"]

@@ -1,4 +1,4 @@
-"""Findings of the labeller as classes of a model: prompts, what texts assert, scores and thresholds by validation."""
+"""Findings of the labeller: which ones texts assert, and how a model scores recordings for them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deri.evaluation.embed import Features, Show
+from deri.evaluation.embed import Features
 from deri.evaluation.metrics import best_threshold
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.evaluate import finding_matrix
 from deri.models import EcgTextModel
+from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
 from deri.reports.knowledge import LABELS
-from deri.reports.labeller import known_findings
+from deri.reports.labeller import asserted, known_findings
 
 _OWN = {"INJ": ["subendocardial injury."]}
 """Findings that join several statements and have no prompt of their own."""
+
+
+def finding_matrix(texts: Sequence[str], *, uncertain: bool = True) -> np.ndarray:
+    """Which finding each text asserts, bool (n, findings), in the order of the labeller's table."""
+    column = {code: i for i, code in enumerate(known_findings())}
+    matrix = np.zeros((len(texts), len(column)), bool)
+    for row, text in zip(matrix, texts, strict=True):
+        row[[column[code] for code in asserted(text, uncertain=uncertain)]] = True
+    return matrix
 
 
 def finding_prompts() -> dict[str, list[str]]:
@@ -28,7 +37,7 @@ def finding_prompts() -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class FindingScores:
-    """Zero-shot scores of findings on the validation records that have a report, and what the reports assert.
+    """Zero-shot scores of findings on the records of a split that have a report, and what the reports assert.
 
     Attributes:
         weights: (findings, d) float32, unit vectors of the prompts.
@@ -43,14 +52,14 @@ class FindingScores:
     thresholds: list[float | None]
 
 
-def score_findings(features: Features, split: str = "val", show: Show | None = None) -> FindingScores:
+def score_findings(features: Features, split: str = "val", progress: Progress = SILENT) -> FindingScores:
     """Scores of all findings on the records of ``split`` that have a report; see :class:`FindingScores`."""
     store = features.store
     rows = store.rows(split)
     ids = store.report_ids[rows]
     rows, ids = rows[ids >= 0], ids[ids >= 0]
     weights = class_weights(features.model, finding_prompts())
-    scores = unit(features.rows(rows, show)) @ weights.T
+    scores = unit(features.rows(rows, progress.update)) @ weights.T
     distinct, inverse = np.unique(ids, return_inverse=True)
     labels = finding_matrix([store.reports[i] for i in distinct])[inverse]
     thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
