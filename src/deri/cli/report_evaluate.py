@@ -170,7 +170,7 @@ def classify(
         if model is None:
             raise DeriError("--by text needs --model: the cosine is taken in its text space")
         space = _text_space(model, None, prompts, device)
-    result = classify_reports(store, task, scored, chosen_on, space, seed=seed, draws=draws)
+    result = classify_reports(store, task, scored, chosen_on, space, seed=seed, draws=draws) | {"model": model}
     write_json(out, result)
     print(task_summary(result, out))
     if result["macro_f1"] is not None:
