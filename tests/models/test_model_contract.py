@@ -160,7 +160,7 @@ def test_bad_model_names_are_clear(tmp_path: Path) -> None:
     with pytest.raises(DeriError, match="config.json"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(DeriError, match="not of a deri model"):
+    with pytest.raises(DeriError, match="is a model of transformers, not a model; .*deri convert"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text('{"format": "deri-model", "version": 99}')
     with pytest.raises(DeriError, match="99"):

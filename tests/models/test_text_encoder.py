@@ -8,7 +8,6 @@ import torch
 
 from deri.errors import DeriError
 from deri.models import TextEncoder, build_text_encoder
-from deri.models.hub import cache_alone
 from deri.recipes import load_recipe
 from support import tiny
 
@@ -113,22 +112,6 @@ def test_unreachable_hub_names_the_offline_choices(monkeypatch: pytest.MonkeyPat
         build_text_encoder(load_recipe("deri", ["model.text.encoder=nobody/not-a-model"]).model.text)
     assert "DIR" in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
-
-
-def test_looking_into_the_cache_asks_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    from huggingface_hub import constants
-    from transformers import AutoModel
-
-    def slept(seconds: float) -> None:
-        raise AssertionError(f"waits {seconds} s for the hub")
-
-    monkeypatch.setattr(time, "sleep", slept)  # between two tries
-    before = constants.HF_HUB_OFFLINE
-    with pytest.raises(OSError, match="cache"), cache_alone():
-        AutoModel.from_pretrained("nobody/not-a-model", local_files_only=True)
-    assert before == constants.HF_HUB_OFFLINE
 
 
 def test_directories(tmp_path: Path) -> None:

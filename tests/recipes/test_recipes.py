@@ -57,7 +57,6 @@ def test_overrides_are_read_as_yaml() -> None:
         ("modle.dim=1", "did you mean"),
         ("train.epochs=0", "train.epochs"),
         ("train.epochs=many", "train.epochs"),
-        ("model.backbone=resnet19", "resnet18"),
         ("model.heads=3", "not divisible"),
         ("model.text.pad_to_max=true", "max_tokens"),
         ("=1", "KEY=VALUE"),

@@ -141,7 +141,7 @@ def test_errors(store: Store, tmp_path: Path) -> None:
     (tmp_path / "full" / "x").touch()
     with pytest.raises(DeriError, match="not empty"):
         finetune(tiny_model(), store, "ptbxl-super", tmp_path / "full", model_name="t", say=quiet)
-    with pytest.raises(DeriError, match="no fine-tuned model"):
+    with pytest.raises(DeriError, match="not a fine-tuned model"):
         load_classifier(tmp_path / "full")
 
 

@@ -41,14 +41,8 @@ def info(
         raise DeriError(f"--root {root} is no folder: name the one that deri prepare read")
     if is_store:
         about = _store(path, html, root, examples)
-    elif (path / "run.json").is_file():
-        about = _run(path)
-    elif (path / "config.json").is_file():
-        about = _model(path)
-    elif (path / "model" / "config.json").is_file():  # what deri finetune writes
-        about = _model(path / "model")
     elif path.is_dir():
-        raise DeriError(f"{path} is a directory without store.json, run.json or config.json: not a store, run or model")
+        about = _directory(path)
     else:
         about = _ecg(source, plot, fs, units)
     if as_json:
@@ -57,6 +51,19 @@ def info(
         width = max(len(key) for key in about)
         for key, value in about.items():
             print(f"{key:<{width}}  {_text(value)}")
+
+
+def _directory(path: Path) -> dict[str, Any]:
+    from deri.models.directory import HEAD, MODEL, WRITER, describe, find, format_of
+
+    found = format_of(path)
+    if found == "deri-run":
+        return _run(path)
+    if found == WRITER.format or format_of(path / WRITER.inside) == WRITER.format:
+        return _writer(find(WRITER, path))
+    if found in (MODEL.format, HEAD.format) or format_of(path / MODEL.inside) in (MODEL.format, HEAD.format):
+        return _model(find(MODEL, path))
+    raise DeriError(f"{path} is {describe(path)}; deri info takes a file, or a store, run, model or report writer")
 
 
 def _leakage(path: Path, against: Path, as_json: bool) -> None:
@@ -168,19 +175,37 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from deri.models.directory import read_config
+    from deri.models.directory import HEAD, MODEL, format_of, read_manifest
 
-    content = read_config(path)
+    content = read_manifest(MODEL, path)
     config = content["model"]
     signal = config["signal"]
+    head = read_manifest(HEAD, path) if format_of(path) == HEAD.format else None
     return {
-        "what": "model",
+        "what": "fine-tuned model" if head else "model",
+        **({"task": head["task"], "classes": head["classes"]} if head else {}),
         "family": config["family"],
         "backbone": config["backbone"],
         "recipe": content.get("recipe"),
         "dimensions": config["dim"],
         "text encoder": f"{config['text']['encoder']} ({config['text']['pooling']} pooling)",
         "input": f"{signal['samples']} samples at {signal['fs']:g} Hz, {signal['normalise']}",
+        "deri version": content["deri_version"],
+    }
+
+
+def _writer(path: Path) -> dict[str, Any]:
+    from deri.models.directory import WRITER, read_manifest
+
+    content = read_manifest(WRITER, path)
+    config, training = content["writer"], content.get("training", {})
+    return {
+        "what": "report writer",
+        "directory": str(path),
+        "writer": config["writer"],
+        "memory": f"{config['memory']} ({' × '.join(map(str, content['memory_shape']))})",
+        "trained on": f"{training['records']:,} records" if training else "unknown",
+        "encoder": str(path / "encoder"),
         "deri version": content["deri_version"],
     }
 

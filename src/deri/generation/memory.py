@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from deri.errors import DeriError
 from deri.evaluation.embed import encoder_digest
 from deri.files import write_json
 from deri.generation.config import MemoryKind
-from deri.models import DERI, MERL, EcgTextModel
-from deri.models.layers import masked_mean
-from deri.models.vit import ViT1d
+from deri.models import EcgTextModel
 from deri.progress import SILENT, Progress
 from deri.store import Store
 
@@ -50,29 +47,18 @@ def memory_of(model: EcgTextModel, ecg: Tensor, valid: Tensor | None = None, kin
     Returns:
         (B, m, d) and a mask (B, m), True where a vector counts, or None where all do.
     """
-    if isinstance(model, DERI):
-        mask = model.token_mask(valid, ecg.shape[-1])
-        tokens = model.ecg_tokens(ecg, mask)
-        attended = model.attend(tokens, mask)
-        if kind == "aligned":
-            return masked_mean(F.normalize(attended, dim=-1), mask).unsqueeze(1), None
-        # model.ecg_embedding would run the backbone once more for the same sum.
-        mixed = (masked_mean(attended, mask) + model.text_projection(model._decode_text(attended, mask))).unsqueeze(1)
-        return (mixed, None) if kind == "mixed" else _and_one(tokens, mixed, mask)
-    if isinstance(model, MERL) and kind == "tokens":
-        mask = model.token_mask(valid, ecg.shape[-1])
-        if isinstance(model.backbone, ViT1d):
-            return model.backbone.norm(model.backbone(ecg, mask).transpose(1, 2)), mask
-        tokens = model.token_conv(model.backbone(ecg)).transpose(1, 2)
-        return _and_one(tokens, model.attention_pool(tokens, mask).unsqueeze(1), mask)
-    embedding = model.ecg_embedding(ecg, valid)
-    return (F.normalize(embedding, dim=-1) if kind == "aligned" else embedding).unsqueeze(1), None
-
-
-def _and_one(tokens: Tensor, one: Tensor, mask: Tensor | None) -> Memory:
+    mask = model.token_mask(valid, ecg.shape[-1])
+    tokens = model.ecg_tokens(ecg, mask)
+    if kind == "aligned":
+        return model.align_tokens(tokens, mask).unsqueeze(1), None
+    if kind == "tokens" and not model.joint_tokens:
+        return model.backbone.final_norm(tokens), mask
+    embedding = model.embed_tokens(tokens, mask).unsqueeze(1)
+    if kind == "mixed":
+        return embedding, None
     if mask is not None:
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-    return torch.cat([tokens, one.to(tokens.dtype)], dim=1), mask
+    return torch.cat([tokens, embedding.to(tokens.dtype)], dim=1), mask
 
 
 def memory_shape(model: EcgTextModel, kind: MemoryKind) -> tuple[int, int]:
@@ -80,9 +66,7 @@ def memory_shape(model: EcgTextModel, kind: MemoryKind) -> tuple[int, int]:
     if kind != "tokens":
         return 1, model.config.dim
     n = model.n_tokens(model.config.signal.samples)
-    if isinstance(model, MERL) and isinstance(model.backbone, ViT1d):
-        return n, model.backbone.width
-    return n + 1, model.config.dim
+    return n + 1 if model.joint_tokens else n, model.token_width
 
 
 class MemoryCache:
@@ -183,8 +167,7 @@ def signal_memory(
     """Memories of standardised signals (B, 12, n), float32 on the model's device, without gradients, in eval mode."""
     model.eval()
     with torch.inference_mode():
-        ecg, valid = model.preprocess(signals, fs, valid_samples, lead_mask)
-        values, mask = memory_of(model, ecg.to(model.device), None if valid is None else valid.to(model.device), kind)
+        values, mask = memory_of(model, *model.prepare(signals, fs, valid_samples, lead_mask), kind)
     return values.float(), mask
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from deri.errors import DeriError
-from deri.models.text import load_tokenizer
+from deri.models.hub import load_pretrained
+from deri.models.text import source_of
 
 HUB_IDS = {
-    "medcpt": "ncbi/MedCPT-Query-Encoder",
     "pubmedbert": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext",
     "scibert": "allenai/scibert_scivocab_uncased",
     "clinicalbert": "emilyalsentzer/Bio_ClinicalBERT",
@@ -71,12 +71,15 @@ class ReportTokenizer:
 
     @classmethod
     def named(cls, name: str, texts: Sequence[str]) -> ReportTokenizer:
-        """The tokenizer ``name`` (see ``HUB_IDS``; else a hub id or directory), fitted to the spelling of ``texts``."""
-        try:
-            tokenizer = load_tokenizer(HUB_IDS.get(name, name))
-        except DeriError as error:
-            cause = str(error).split(". Offline choices")[0].removeprefix("text encoder ")
-            raise DeriError(f"tokenizer {cause}. Offline choices: tokenizer=scratch, a directory") from error
+        """The tokenizer ``name``, fitted to the spelling of ``texts``.
+
+        ``name`` is a key of ``HUB_IDS``, a text encoder as a recipe names it, a hub id or a directory.
+        """
+        from transformers import AutoTokenizer
+
+        cure = "without a hub: tokenizer=scratch, or a directory with a saved tokenizer"
+        source = HUB_IDS.get(name) or source_of(name)
+        tokenizer = load_pretrained("tokenizer", source, AutoTokenizer, cure, weights=False)
         return cls.fitted(tokenizer, texts)
 
     @classmethod

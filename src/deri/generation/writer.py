@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.embed import encoder_digest
-from deri.files import atomic_path, write_json, write_text
 from deri.generation.config import Decoding, WriterConfig, build_config
 from deri.generation.decode import decode
 from deri.generation.decoders import rebuild_decoder
@@ -26,7 +23,17 @@ from deri.generation.review import Confidence, ReviewedReport, calibrate
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
 from deri.models.base import window_batches
-from deri.models.directory import hub_snapshot, load_weights
+from deri.models.directory import (
+    WRITER,
+    find,
+    load_weights,
+    new_folder,
+    read_manifest,
+    read_weights,
+    save,
+    weights_of,
+)
+from deri.models.directory import card as model_card
 from deri.progress import SILENT, Progress
 from deri.store import Store
 
@@ -35,9 +42,6 @@ if TYPE_CHECKING:
 
     from deri.ecg import ECG
 
-FORMAT = "deri-report-writer"
-VERSION = 2
-"""2: the memory ``tokens`` holds the tokens before token attention."""
 ENCODER_DIR = "encoder"
 CONFIDENCE_FILE = "confidence.json"
 
@@ -260,31 +264,20 @@ class ReportWriter:
             encoder: False to leave the ECG encoder that lies there as it is.
             card: text of ``README.md``.
         """
-        directory = Path(directory)
-        if directory.is_file():
-            raise DeriError(f"{directory} is a file; name a directory to save the writer in")
-        directory.mkdir(parents=True, exist_ok=True)
-        if encoder or not (directory / ENCODER_DIR / "config.json").is_file():
-            self.encoder.save_pretrained(directory / ENCODER_DIR)
-        self.tokenizer.save(directory)
-        weights, _ = plain_weights(self.decoder)
-        with atomic_path(directory / "model.safetensors") as path:
-            save_file(weights, path, metadata={"format": "pt"})
+        folder = new_folder(WRITER, directory)
+        if encoder or not (folder / ENCODER_DIR / "config.json").is_file():
+            self.encoder.save_pretrained(folder / ENCODER_DIR)
+        self.tokenizer.save(folder)
         if self._confidence is not None:
-            self._confidence.save(directory / CONFIDENCE_FILE)
-        write_text(directory / "README.md", card or self._card())
-        write_json(
-            directory / "config.json",
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "deri_version": __version__,
-                "writer": self.config.model_dump(),
-                "memory_shape": list(memory_shape(self.encoder, self.config.memory)),
-                "decoder": self.decoder.architecture(),
-                **self.about,
-            },
-        )
+            self._confidence.save(folder / CONFIDENCE_FILE)
+        content = {
+            "deri_version": __version__,
+            "writer": self.config.model_dump(),
+            "memory_shape": list(memory_shape(self.encoder, self.config.memory)),
+            "decoder": self.decoder.architecture(),
+            **self.about,
+        }
+        save(WRITER, folder, weights_of(self.decoder), content, card=card or self._card())
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> ReportWriter:
@@ -293,8 +286,8 @@ class ReportWriter:
         Raises:
             DeriError: there is none, or it is broken or of another version.
         """
-        directory = resolve_writer(name)
-        content = read_writer_config(directory)
+        directory = find(WRITER, name)
+        content = read_manifest(WRITER, directory)
         config = build_config(content["writer"], str(directory / "config.json"))
         encoder = load_model(directory / ENCODER_DIR)
         shape = memory_shape(encoder, config.memory)
@@ -310,13 +303,7 @@ class ReportWriter:
                 "the directory again"
             )
         decoder = rebuild_decoder(config, shape, content["decoder"])
-        path = directory / "model.safetensors"
-        try:
-            weights = load_file(path)
-        except Exception as error:  # safetensors raises its own error type and OSError
-            raise DeriError(f"{path} cannot be read ({error}); copy or train the writer again") from None
-        _, tied = plain_weights(decoder)
-        load_weights(decoder, weights, str(path), optional=tuple(tied))
+        load_weights(decoder, read_weights(WRITER, directory), directory / WRITER.weights)
         tokenizer = ReportTokenizer.load(directory)
         known = ("format", "version", "deri_version", "writer", "memory_shape", "decoder")
         about = {key: value for key, value in content.items() if key not in known}
@@ -334,14 +321,7 @@ class ReportWriter:
                 f"Trained on {t['records']:,} ECGs with reports; weights of epoch {t['epoch']}, held-out "
                 f"cross-entropy {t['val_loss']:.4f} nats per token.\n"
             )
-        return f"""---
-library_name: deri
-tags: [ecg, electrocardiogram, report-generation]
----
-
-# ECG report writer
-
-Writer `{config.writer}`, memory `{config.memory}`, encoder {config.encoder}. {trained}
+        text = f"""Writer `{config.writer}`, memory `{config.memory}`, encoder {config.encoder}. {trained}
 ```python
 import deri
 writer = deri.ReportWriter.from_pretrained("DIRECTORY")
@@ -349,61 +329,15 @@ writer.write([deri.read_ecg("record.hea")])
 ```
 
 Its texts are drafts in the wording of its training reports. They can be wrong, and sound sure when they are.
-For research only. It is not a medical device, and nothing it writes is a diagnosis.
-Written by deri {__version__}.
-"""
-
-
-def plain_weights(module: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights on the CPU, each once, and the names of those that share another's storage (a tied output layer)."""
-    weights: dict[str, Tensor] = {}
-    tied: list[str] = []
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, value in module.state_dict().items():
-        key = (value.data_ptr(), tuple(value.shape))
-        if value.numel() and key in seen:
-            tied.append(name)
-            continue
-        seen.add(key)
-        weights[name] = value.detach().cpu().contiguous()
-    return weights, tied
-
-
-def resolve_writer(name: str | Path) -> Path:
-    """The directory that holds the writer ``name``: itself, the ``writer`` folder of a run, or a hub download."""
-    path = Path(name).expanduser()
-    for candidate in (path, path / "writer"):
-        if (candidate / "config.json").is_file():
-            return candidate
-    if path.exists():
-        if (path / "run.json").is_file():
-            raise DeriError(f"{path} is a run without a writer yet: finish it with deri report train --resume")
-        raise DeriError(f"{path} holds no report writer (no config.json); make one with deri report train")
-    text = str(name)
-    if path.is_absolute() or text.startswith(".") or text.count("/") != 1:
-        raise DeriError(f"writer {name}: no such directory or run; also accepted: a hub id OWNER/NAME")
-    return hub_snapshot(f"writer {name}", text)
-
-
-def read_writer_config(directory: Path) -> dict[str, Any]:
-    """The ``config.json`` of a writer directory, checked for format and version."""
-    path = directory / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DeriError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DeriError(f"{path} is not of a report writer (no format {FORMAT!r}); make one with deri report train")
-    if content.get("version") != VERSION:
-        raise DeriError(f"{path} is of writer format {content.get('version')}, this deri {__version__} reads {VERSION}")
-    return content
+For research only. It is not a medical device, and nothing it writes is a diagnosis."""
+        return model_card("ECG report writer", ["ecg", "electrocardiogram", "report-generation"], text)
 
 
 def calibrate_directory(
     directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", progress: Progress = SILENT
 ) -> Confidence:
     """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
-    directory = resolve_writer(directory)
+    directory = find(WRITER, directory)
     writer = ReportWriter.from_pretrained(directory, device=device)
     confidence = calibrate(writer.encoder, store, split=split, progress=progress)
     confidence.save(directory / CONFIDENCE_FILE)

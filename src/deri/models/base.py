@@ -12,13 +12,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deri.ecg.leads import LEADS
 from deri.errors import DeriError
+from deri.models.backbones import BACKBONES
 from deri.models.output import Output, TextFeatures
 from deri.models.preprocess import Preprocess
-from deri.models.resnet import ResNet1d
 from deri.models.text import TextEncoder
-from deri.models.vit import ViT1d
 from deri.recipes import schema
 
 if TYPE_CHECKING:
@@ -103,28 +101,59 @@ def _windows(
 
 
 class EcgTextModel(nn.Module, PyTorchModelHubMixin):
-    """An ECG encoder and a text encoder with a common embedding space of width ``config.dim``."""
+    """An ECG encoder and a text encoder with a common embedding space of width ``config.dim``.
+
+    A family gives :meth:`ecg_tokens`, :meth:`embed_tokens`, :meth:`outputs` and :meth:`text_embedding`.
+
+    Attributes:
+        family: its name in recipes.
+        random_views: whether its two views of an ECG come from random draws (``view_noise`` of :meth:`forward`).
+        token_width: width of its ECG tokens.
+        joint_tokens: whether these lie in the same space as the embedding.
+    """
 
     family: str
+    random_views = False
 
     def __init__(self, config: schema.Model, text_encoder: TextEncoder) -> None:
         super().__init__()
         if config.family != self.family:
             raise DeriError(f"{type(self).__name__} cannot be built from a {config.family!r} recipe")
         self.config = config
-        self.backbone: ResNet1d | ViT1d
-        if config.backbone.startswith("vit"):
-            self.backbone = ViT1d(config.backbone, len(LEADS), config.signal.samples)
-        else:
-            self.backbone = ResNet1d(config.backbone, len(LEADS), config.base_width)
+        self.backbone = BACKBONES[config.backbone](config)
         self.text_encoder = text_encoder
         self.text_projection = nn.Sequential(
             nn.Linear(text_encoder.width, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
         )
         self.preprocess = Preprocess(config.signal)
+        self.token_width, self.joint_tokens = config.dim, True
         self.recipe_name: str | None = None  # for the provenance of results
 
     # --- to be given by each family -------------------------------------------------------------------------------
+
+    def ecg_tokens(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
+        """ECG tokens before attention over all of them: (B, 12, n) → (B, n_tokens, token_width)."""
+        raise NotImplementedError
+
+    def embed_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Inference embedding (B, d) of :meth:`ecg_tokens`, not normalised."""
+        raise NotImplementedError
+
+    def align_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Aligned embedding (B, d) of :meth:`ecg_tokens`."""
+        return F.normalize(self.embed_tokens(tokens, mask), dim=-1)
+
+    def outputs(
+        self, tokens: Tensor, mask: Tensor | None, text: TextFeatures, view_noise: tuple[Tensor, Tensor] | None
+    ) -> Output:
+        """What training needs of a batch of pairs, from ECG tokens and text features."""
+        raise NotImplementedError
+
+    def text_embedding(self, features: TextFeatures) -> Tensor:
+        """Inference embedding of texts, not normalised: (B, d)."""
+        raise NotImplementedError
+
+    # --- shared ---------------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -146,24 +175,19 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
             valid_samples: (B,) samples that hold signal, where recordings were padded.
             view_noise: the random draws of the two views, (B, n_tokens) each; drawn here when not given.
         """
-        raise NotImplementedError
+        text = self.text_features(input_ids, attention_mask, features)
+        mask = self.token_mask(valid_samples, ecg.shape[-1])
+        return self.outputs(self.ecg_tokens(ecg, mask), mask, text, view_noise)
 
     def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
         """Inference embedding of recordings, not normalised: (B, 12, n) → (B, d)."""
-        raise NotImplementedError
-
-    def text_embedding(self, features: TextFeatures) -> Tensor:
-        """Inference embedding of texts, not normalised: (B, d)."""
-        raise NotImplementedError
-
-    # --- shared ---------------------------------------------------------------------------------------------------
+        mask = self.token_mask(valid_samples, ecg.shape[-1])
+        return self.embed_tokens(self.ecg_tokens(ecg, mask), mask)
 
     @property
     def token_stride(self) -> int:
         """Stride of the token convolution (recipe, or the family's own for this backbone)."""
-        if self.config.token_stride is not None:
-            return self.config.token_stride
-        return 3 if self.family == "deri" and isinstance(self.backbone, ResNet1d) else 1
+        return self.config.token_stride or 1
 
     def n_tokens(self, samples: int) -> int:
         """ECG tokens for an input of ``samples``."""
@@ -221,35 +245,40 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """
         signal = self.config.signal
         for batch in window_batches(ecgs, signal, windows, batch_size):
-            vectors = self._embed(batch.signals, signal.fs, batch.valid_samples, batch.lead_mask)
-            yield WindowEmbeddings(batch.record, batch.start, vectors.cpu().numpy())
+            vectors = self.embed_signals(
+                batch.signals, signal.fs, batch.valid_samples, batch.lead_mask, normalise=False
+            )
+            yield WindowEmbeddings(batch.record, batch.start, vectors)
 
+    @torch.inference_mode()
     def embed_signals(
         self,
         signals: np.ndarray,
         fs: float,
         valid_samples: np.ndarray | None = None,
         lead_mask: np.ndarray | None = None,
+        *,
+        normalise: bool = True,
     ) -> np.ndarray:
-        """Embed standardised signals: (B, d) float32, L2-normalised.
+        """Inference embeddings of standardised signals: (B, d) float32; sets eval mode.
 
         Args:
             signals: (B, 12, n) in mV, canonical leads.
             fs: their sampling rate, Hz.
             valid_samples: (B,) samples before padding; None: all.
             lead_mask: (B, 12) bool, leads that are there; None: all.
+            normalise: to unit length.
         """
-        return F.normalize(self._embed(signals, fs, valid_samples, lead_mask), dim=-1).cpu().numpy()
-
-    @torch.inference_mode()
-    def _embed(
-        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
-    ) -> Tensor:
-        """Inference embeddings (B, d) float32, not normalised."""
         self.eval()
+        embedding = self.ecg_embedding(*self.prepare(signals, fs, valid_samples, lead_mask)).float()
+        return (F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy()
+
+    def prepare(
+        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Model input and its valid samples on the model's device; see :class:`Preprocess`."""
         ecg, valid = self.preprocess(signals, fs, valid_samples, lead_mask)
-        valid_here = None if valid is None else valid.to(self.device)
-        return self.ecg_embedding(ecg.to(self.device), valid_here).float()
+        return ecg.to(self.device), None if valid is None else valid.to(self.device)
 
     @torch.inference_mode()
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 64) -> np.ndarray:
@@ -276,21 +305,21 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         scores = self.encode_ecg(ecgs, windows=windows) @ self.encode_text(list(labels)).T
         return pd.DataFrame(scores, columns=list(labels))
 
-    # --- files (models/directory.py has the format) ----------------------------------------------------------------
+    # --- files (models/build.py has the format) ----------------------------------------------------------------
 
     def save_pretrained(self, save_directory: Any, *, card: str | None = None, **_: Any) -> None:
         """Write a model directory: config, weights, tokenizer, preprocessing and model card.
 
         ``push_to_hub`` comes from the mixin, which passes further arguments that a deri directory has no use for.
         """
-        from deri.models.directory import save_model
+        from deri.models.build import save_model
 
         save_model(self, save_directory, card=card)
 
     @classmethod
     def from_pretrained(cls, name: Any, *, device: str = "cpu") -> Self:  # type: ignore[override]
         """Load a model directory, a run, a hub id, ``random:RECIPE`` or a built-in name, in eval mode."""
-        from deri.models.directory import load_model
+        from deri.models.build import load_model
 
         model = load_model(name, device=device)
         if not isinstance(model, cls):

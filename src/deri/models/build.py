@@ -1,16 +1,37 @@
-"""From a recipe to a model."""
+"""From a recipe, a name or a directory to a model, and from a model to its directory.
+
+A model's directory holds ``config.json``, ``model.safetensors``, the tokenizer, ``preprocessing.json`` and
+``README.md``. The text encoder's weights are in ``model.safetensors`` as well, so that a directory needs no hub; only
+the unmodified encoder of the ``offline`` package is named instead, and its fingerprint checked on loading.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from pydantic import ValidationError
 
+from deri._version import __version__
+from deri.ecg.leads import LEADS
+from deri.errors import DeriError
+from deri.files import write_json
+from deri.models import directory as files
+from deri.models.backbones import BACKBONES
 from deri.models.base import EcgTextModel
-from deri.models.deri import DERI
-from deri.models.merl import MERL
-from deri.models.text import TextEncoder, build_text_encoder
-from deri.recipes import schema
+from deri.models.builtin import builtin_directory
+from deri.models.directory import MODEL
+from deri.models.hub import warn_of_folder
+from deri.models.text import TextEncoder, build_text_encoder, is_installed
+from deri.recipes import load_recipe, schema
+from deri.recipes.load import explain
+from deri.registry import Registry
 
-FAMILIES: dict[str, type[EcgTextModel]] = {"deri": DERI, "merl": MERL}
+FAMILIES: Registry[type[EcgTextModel]] = Registry(
+    "model family", "deri.families", {"deri": "deri.models.deri:DERI", "merl": "deri.models.merl:MERL"}
+)
+_TEXT = "text_encoder.model."
 
 
 def build_model(config: schema.Model, *, seed: int = 0, text_encoder: TextEncoder | None = None) -> EcgTextModel:
@@ -18,7 +39,122 @@ def build_model(config: schema.Model, *, seed: int = 0, text_encoder: TextEncode
 
     ``text_encoder`` is loaded as the recipe says when not given. Torch's global generator is left as it was.
     """
+    check_names(config)
     text_encoder = text_encoder or build_text_encoder(config.text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FAMILIES[config.family](config, text_encoder)
+
+
+def check_names(config: schema.Model) -> None:
+    """Raise :class:`DeriError` for a family or backbone that nobody registered; recipes stand below the tables."""
+    for key, table, name in (("family", FAMILIES, config.family), ("backbone", BACKBONES, config.backbone)):
+        if name not in table:
+            raise DeriError(
+                f"model.{key}={name}: there are {', '.join(table.names())}; one of your own is registered by a package "
+                "that must be installed (docs/models.md)"
+            )
+
+
+def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
+    """Load a model directory, a run, a hub id, a built-in name or ``random:RECIPE[@SEED]``, in eval mode."""
+    name = str(name)
+    if name.startswith("random:"):
+        recipe, _, seed = name[len("random:") :].partition("@")
+        if seed and not seed.isdigit():
+            raise DeriError(f"model {name!r}: the seed behind @ must be a whole number")
+        content = load_recipe(recipe)
+        model = build_model(content.model, seed=int(seed or 0))
+        model.recipe_name = content.name
+    elif built_in := builtin_directory(name):
+        warn_of_folder("model", name)
+        model = _load(built_in)
+    else:
+        model = _load(files.find(MODEL, name))
+    return model.to(device).eval()
+
+
+def _load(folder: Path) -> EcgTextModel:
+    content = files.read_manifest(MODEL, folder)
+    try:
+        config = schema.Model.model_validate(content["model"])
+        check_names(config)
+    except ValidationError as error:
+        raise DeriError(f"{folder / MODEL.manifest}: {explain(error, schema.Model)}") from None
+    except DeriError as error:
+        raise DeriError(f"{folder / MODEL.manifest}: {error}") from None
+    model = FAMILIES[config.family](config, _load_text(folder, content["text_encoder"], config.text))
+    model.recipe_name = content.get("recipe")
+    optional = () if content["text_encoder"]["included"] else (_TEXT,)
+    files.load_weights(model, files.read_weights(MODEL, folder), folder / MODEL.weights, optional)
+    return model
+
+
+def _load_text(folder: Path, content: dict[str, Any], config: schema.Text) -> TextEncoder:
+    if not content["included"] or content["config"] is None:
+        text = build_text_encoder(config)
+        if not content["included"] and text.fingerprint != content["fingerprint"]:
+            raise DeriError(
+                f"{folder}: was trained with another version of text encoder {config.encoder!r} than is installed; "
+                "install the version that requirements of its deri version name"
+            )
+        return text
+    from transformers import AutoConfig, AutoModel
+
+    hf = dict(content["config"])
+    model = AutoModel.from_config(AutoConfig.for_model(hf.pop("model_type"), **hf))
+    tokenizer = str(folder) if content["tokenizer"] == "included" else content["tokenizer"]
+    return TextEncoder(model, config, tokenizer)
+
+
+def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None = None) -> None:
+    """Write ``model`` into ``directory``; each file appears whole or not at all."""
+    folder = files.new_folder(MODEL, directory)
+    text = model.text_encoder
+    by_name = is_installed(text.config.encoder) and not text.trained
+    weights = files.weights_of(model)
+    if by_name:
+        weights = {name: value for name, value in weights.items() if not name.startswith(_TEXT)}
+    content = {
+        "deri_version": __version__,
+        "recipe": model.recipe_name,
+        "model": model.config.model_dump(),
+        "text_encoder": {
+            "included": not by_name,
+            "tokenizer": _save_tokenizer(text, folder),
+            "fingerprint": text.fingerprint if by_name else None,
+            "config": text.architecture(),
+        },
+    }
+    write_json(folder / "preprocessing.json", {**model.config.signal.model_dump(), "leads": list(LEADS), "unit": "mV"})
+    files.save(MODEL, folder, weights, content, card=card or model_card(model))
+
+
+def _save_tokenizer(text: TextEncoder, folder: Path) -> str:
+    """Save the tokenizer; where it is not at hand (an imported checkpoint, offline) say where to get it."""
+    try:
+        text.tokenizer.save_pretrained(str(folder))
+    except (DeriError, AttributeError):  # one from outside may have nothing to save
+        return text.config.encoder
+    return "included"
+
+
+def model_card(model: EcgTextModel) -> str:
+    """A short model card: what it is, how to use it, what it is not."""
+    config = model.config
+    text, signal, family = config.text, config.signal, config.family.upper()
+    millions = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("text_encoder.")) / 1e6
+    content = f"""\
+A 12-lead ECG encoder trained with clinical reports ({family}): {millions:.2f} M parameters outside its
+text encoder (`{text.encoder}`, {text.pooling} pooling), embeddings of {config.dim} dimensions.
+
+Input: {signal.samples} samples at {signal.fs:g} Hz, 12 leads in mV, normalised as `{signal.normalise}`.
+
+```python
+import deri
+model = deri.{type(model).__name__}.from_pretrained("DIRECTORY")
+model.classify([deri.read_ecg("record.hea")], ["atrial fibrillation", "normal ecg"])
+```
+
+For research only. It is not a medical device, and its scores are not a diagnosis."""
+    return files.card(f"{family} {config.backbone}", ["ecg", "electrocardiogram", "contrastive-learning"], content)

@@ -14,8 +14,8 @@ from deri.errors import DeriError
 from deri.models.base import EcgTextModel
 from deri.models.build import FAMILIES
 from deri.models.directory import load_weights
-from deri.models.resnet import DEPTHS
-from deri.models.text import TextEncoder, from_hub
+from deri.models.resnet import BOTTLENECKS, DEPTHS
+from deri.models.text import TextEncoder, build_text_encoder, load_text_config
 from deri.models.vit import SIZES
 from deri.recipes import load_recipe, schema
 
@@ -92,7 +92,7 @@ def import_checkpoint(
         DeriError: an unreadable file, another backbone than asked for, or an unknown, missing or misshapen tensor.
     """
     source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-    tensors = _strip_prefix(_tensors(checkpoint, source))
+    tensors = _tensors(checkpoint, source)
     family = "deri" if any(name.startswith("decode_") for name in tensors) else "merl"
     found = _backbone(tensors, source)
     if backbone is not None and backbone != found:
@@ -141,14 +141,9 @@ def _tensors(checkpoint: str | Path | Mapping[str, Any], source: str) -> dict[st
         raise DeriError(f"{source} is not a dictionary of tensors: {', '.join(foreign[:5])} hold something else")
     if not checkpoint:
         raise DeriError(f"{source} holds no tensors")
+    if all(name.startswith("module.") for name in checkpoint):  # distributed training put it before all names
+        return {name.removeprefix("module."): value for name, value in checkpoint.items()}
     return dict(checkpoint)
-
-
-def _strip_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the ``module.`` that distributed training put before all of them."""
-    if all(name.startswith("module.") for name in tensors):
-        return {name[len("module.") :]: value for name, value in tensors.items()}
-    return tensors
 
 
 def _backbone(tensors: dict[str, Tensor], source: str) -> str:
@@ -165,7 +160,7 @@ def _backbone(tensors: dict[str, Tensor], source: str) -> str:
     )
     bottleneck = "ecg_encoder.layer1.0.conv3.weight" in names
     for name, expected in DEPTHS.items():
-        if depths == expected and bottleneck == (name in ("resnet50", "resnet101")):
+        if depths == expected and bottleneck == (name in BOTTLENECKS):
             return name
     raise DeriError(
         f"{source}: no known backbone (ecg_encoder.* with stages of {'-'.join(map(str, depths))} blocks); "
@@ -194,7 +189,7 @@ def _text(tensors: dict[str, Tensor], given: Any, config: schema.Text, source: s
     if isinstance(given, nn.Module):
         name = str(getattr(given.config, "name_or_path", "") or config.encoder)
         return TextEncoder(given, config.model_copy(update={"encoder": name}))
-    from transformers import AutoConfig, AutoModel, PretrainedConfig
+    from transformers import AutoModel, PretrainedConfig
 
     if isinstance(given, PretrainedConfig):
         return TextEncoder(AutoModel.from_config(given), config)
@@ -203,8 +198,8 @@ def _text(tensors: dict[str, Tensor], given: Any, config: schema.Text, source: s
         return TextEncoder(AutoModel.from_config(_bert_config(own, source)), config)
     config = config.model_copy(update={"encoder": str(given)})
     if own:  # the weights come from the checkpoint; only the architecture is needed
-        return TextEncoder(AutoModel.from_config(from_hub(str(given), AutoConfig)), config)
-    return TextEncoder(from_hub(str(given), AutoModel), config)
+        return TextEncoder(AutoModel.from_config(load_text_config(str(given))), config)
+    return build_text_encoder(config)
 
 
 def _bert_config(own: dict[str, Tensor], source: str) -> Any:

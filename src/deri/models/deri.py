@@ -11,7 +11,6 @@ from deri.models.decoder import CrossModalDecoder
 from deri.models.layers import TokenAttention, masked_mean
 from deri.models.output import Output, TextFeatures
 from deri.models.text import TextEncoder
-from deri.models.vit import ViT1d
 from deri.recipes import schema
 
 
@@ -19,6 +18,7 @@ class DERI(EcgTextModel):
     """Two alignments, mutual feature reconstruction in both directions, and the RME module."""
 
     family = "deri"
+    random_views = True
 
     def __init__(self, config: schema.Model, text_encoder: TextEncoder) -> None:
         super().__init__(config, text_encoder)
@@ -33,20 +33,21 @@ class DERI(EcgTextModel):
         self.ecg_to_text = CrossModalDecoder(n + 1, dim, text_encoder.width, config.decoder, prefix=False)
         self.text_to_ecg = CrossModalDecoder(config.text_positions, dim, dim, config.decoder, prefix=True)
 
-    def forward(
-        self,
-        ecg: Tensor,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        *,
-        features: TextFeatures | None = None,
-        valid_samples: Tensor | None = None,
-        view_noise: tuple[Tensor, Tensor] | None = None,
+    @property
+    def token_stride(self) -> int:
+        """Stride of the token convolution: of the recipe, or 3 on tokens that do not attend to each other."""
+        return self.config.token_stride or (1 if self.backbone.attends else 3)
+
+    def ecg_tokens(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`EcgTextModel.ecg_tokens`; before token attention."""
+        x = self.backbone.final_norm(self.backbone(ecg, mask).transpose(1, 2)).transpose(1, 2)
+        tokens: Tensor = self.token_conv(x).transpose(1, 2)
+        return tokens
+
+    def outputs(
+        self, tokens: Tensor, mask: Tensor | None, text: TextFeatures, view_noise: tuple[Tensor, Tensor] | None
     ) -> Output:
-        """See :meth:`EcgTextModel.forward`."""
-        text = self.text_features(input_ids, attention_mask, features)
-        mask = self.token_mask(valid_samples, ecg.shape[-1])
-        tokens = self.ecg_tokens(ecg, mask)
+        """See :meth:`EcgTextModel.outputs`."""
         attended = self.token_attention(tokens, mask)
         unit = F.normalize(attended, dim=-1)
         ecg_aligned = masked_mean(unit, mask)
@@ -66,15 +67,6 @@ class DERI(EcgTextModel):
             ecg_tokens=attended,
             ecg_mask=mask,
         )
-
-    def ecg_tokens(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
-        """ECG tokens before attention: (B, 12, n) → (B, n_tokens, d)."""
-        if isinstance(self.backbone, ViT1d):
-            x = self.backbone.norm(self.backbone(ecg, mask).transpose(1, 2)).transpose(1, 2)
-        else:
-            x = self.backbone(ecg)
-        tokens: Tensor = self.token_conv(x).transpose(1, 2)
-        return tokens
 
     def views(
         self, tokens: Tensor, mask: Tensor | None, noise: tuple[Tensor, Tensor] | None = None
@@ -132,19 +124,17 @@ class DERI(EcgTextModel):
         mask = text.mask if self.config.mask_padding else None
         return masked_mean(self.text_to_ecg(self.text_projection(text.tokens), mask), mask)
 
-    def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
-        """Mixed embedding, from tokens normalised as in training (or not, as released): (B, 12, n) → (B, d)."""
-        tokens, mask = self.attended_tokens(ecg, valid_samples)
-        decoded: Tensor = self.text_projection(self._decode_text(tokens, mask))
-        return masked_mean(tokens, mask) + decoded
+    def embed_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mixed embedding (B, d), from tokens normalised as in training (or not, as released)."""
+        attended = self._attend(tokens, mask)
+        decoded: Tensor = self.text_projection(self._decode_text(attended, mask))
+        return masked_mean(attended, mask) + decoded
 
-    def attended_tokens(self, ecg: Tensor, valid_samples: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Tokens that the inference embedding is made of: (B, n_tokens, d), and their mask or None."""
-        mask = self.token_mask(valid_samples, ecg.shape[-1])
-        return self.attend(self.ecg_tokens(ecg, mask), mask), mask
+    def align_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mean (B, d) of the attended tokens at unit length."""
+        return masked_mean(F.normalize(self._attend(tokens, mask), dim=-1), mask)
 
-    def attend(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What token attention makes of the ECG tokens (B, n_tokens, d), at inference."""
+    def _attend(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         attended: Tensor = self.token_attention(tokens, mask)
         return F.normalize(attended, dim=-1) if self.config.inference.normalise_tokens else attended
 

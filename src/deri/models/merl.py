@@ -9,12 +9,11 @@ from deri.models.base import EcgTextModel
 from deri.models.layers import AttentionPool, masked_mean
 from deri.models.output import Output, TextFeatures
 from deri.models.text import TextEncoder
-from deri.models.vit import ViT1d
 from deri.recipes import schema
 
 
 class MERL(EcgTextModel):
-    """On a ResNet: tokens and attention pooling. On a ViT: an MLP with batch norm on the pooled output."""
+    """On a ResNet: tokens and attention pooling. On a ViT: an MLP with batch norm on the mean token."""
 
     family = "merl"
 
@@ -22,7 +21,8 @@ class MERL(EcgTextModel):
         super().__init__(config, text_encoder)
         dim = config.dim
         width = self.backbone.width
-        if isinstance(self.backbone, ViT1d):
+        if self.backbone.attends:
+            self.token_width, self.joint_tokens = width, False
             self.ecg_projection = nn.Sequential(
                 nn.Linear(width, dim),
                 nn.BatchNorm1d(dim),
@@ -33,23 +33,30 @@ class MERL(EcgTextModel):
         else:
             self.token_conv = nn.Conv1d(width, dim, 1, stride=self.token_stride)
             self.attention_pool = AttentionPool(self.n_tokens(config.signal.samples), dim, config.heads)
-            width = dim
-        self.view_projection = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in range(2))
+        self.view_projection = nn.ModuleList(nn.Linear(self.token_width, dim, bias=False) for _ in range(2))
         self.view_dropout = nn.Dropout(config.view_dropout)
 
-    def forward(
-        self,
-        ecg: Tensor,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        *,
-        features: TextFeatures | None = None,
-        valid_samples: Tensor | None = None,
-        view_noise: tuple[Tensor, Tensor] | None = None,
+    def ecg_tokens(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`EcgTextModel.ecg_tokens`; those of a ViT are its own, before the final norm."""
+        x = self.backbone(ecg, mask)
+        return (x if self.backbone.attends else self.token_conv(x)).transpose(1, 2)
+
+    def embed_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`EcgTextModel.embed_tokens`."""
+        return self._embed(tokens, mask)[0]
+
+    def _embed(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Embedding (B, d), and the mean token (B, token_width) that the views are made of."""
+        pooled = self.backbone.final_norm(masked_mean(tokens, mask))
+        if self.backbone.attends:
+            return self.ecg_projection(pooled), pooled
+        return self.attention_pool(tokens, mask), pooled
+
+    def outputs(
+        self, tokens: Tensor, mask: Tensor | None, text: TextFeatures, view_noise: tuple[Tensor, Tensor] | None
     ) -> Output:
-        """See :meth:`EcgTextModel.forward`; ``view_noise`` is not used: dropout makes the views."""
-        text = self.text_features(input_ids, attention_mask, features)
-        embedding, pooled, mask = self._ecg(ecg, valid_samples)
+        """See :meth:`EcgTextModel.outputs`; ``view_noise`` is not used: dropout makes the views."""
+        embedding, pooled = self._embed(tokens, mask)
         first, second = (self.view_dropout(projection(pooled)) for projection in self.view_projection)
         return Output(
             ecg_aligned=F.normalize(embedding, dim=-1),
@@ -58,19 +65,6 @@ class MERL(EcgTextModel):
             text_original=text.pooled,
             ecg_mask=mask,
         )
-
-    def _ecg(self, ecg: Tensor, valid_samples: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Embedding (B, d), pooled features for the views, and the token mask."""
-        mask = self.token_mask(valid_samples, ecg.shape[-1])
-        if isinstance(self.backbone, ViT1d):
-            pooled = self.backbone.norm(masked_mean(self.backbone(ecg, mask).transpose(1, 2), mask))
-            return self.ecg_projection(pooled), pooled, mask
-        tokens = self.token_conv(self.backbone(ecg)).transpose(1, 2)
-        return self.attention_pool(tokens, mask), masked_mean(tokens, mask), mask
-
-    def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
-        """(B, 12, n) → (B, d), not normalised."""
-        return self._ecg(ecg, valid_samples)[0]
 
     def text_embedding(self, features: TextFeatures) -> Tensor:
         """(B, d): MERL has no mixed text."""

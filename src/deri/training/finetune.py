@@ -19,15 +19,15 @@ from torch.nn import functional as F
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.classifier import HEAD_FILE, save_head
+from deri.evaluation.classifier import save_head
 from deri.evaluation.embed import Features, Show
 from deri.evaluation.metrics import MIN_POS, aurocs, best_threshold, score_classes
 from deri.evaluation.probe import TaskData, fit_corrected, load_task
 from deri.evaluation.result import macro_notes, result_json
 from deri.files import write_json
 from deri.models import EcgTextModel
-from deri.models.directory import model_card
-from deri.models.resnet import ResNet1d
+from deri.models.build import model_card
+from deri.models.directory import HEAD
 from deri.recipes import schema
 from deri.store import Store
 from deri.training.batches import prefetch
@@ -126,7 +126,7 @@ def finetune(
             *macro_notes(scores),
         ],
     }
-    card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD_FILE}`.\n"
+    card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD.weights}`.\n"
     model.save_pretrained(out / "model", card=card)
     save_head(run.head, out / "model", task, run.classes, thresholds)
     write_json(out / "history.json", history)
@@ -288,10 +288,7 @@ class _Run:
 
 def backbone_blocks(model: EcgTextModel) -> list[nn.Module]:
     """The blocks of the backbone, from input to output."""
-    backbone = model.backbone
-    if isinstance(backbone, ResNet1d):
-        return [block for stage in range(1, 5) for block in getattr(backbone, f"layer{stage}")]
-    return list(backbone.blocks)
+    return list(model.backbone.blocks)
 
 
 @dataclass(frozen=True)
@@ -310,14 +307,11 @@ def _layers(model: EcgTextModel, blocks: int | None) -> list[_Layer]:
     backbone, all_blocks = model.backbone, backbone_blocks(model)
     if blocks is not None and not 0 <= blocks <= len(all_blocks):
         raise DeriError(f"--blocks {blocks}: the backbone has {len(all_blocks)} blocks; give 0 to that, or all")
-    last = {"norm"}  # of a ViT, behind its blocks
-    after = [module for name, module in model.named_children() if name in _AFTER]
-    after += [module for name, module in backbone.named_children() if name in last]
+    first, last = backbone.ends()
+    after = [module for name, module in model.named_children() if name in _AFTER] + last
     kept = all_blocks if blocks is None else all_blocks[len(all_blocks) - blocks :]
     layers = [*(_Layer([block], []) for block in kept), _Layer(after, [])]
     if blocks is None:
-        containers = (nn.Sequential, nn.ModuleList)  # of the blocks
-        first = [m for name, m in backbone.named_children() if name not in last and not isinstance(m, containers)]
         layers.insert(0, _Layer(first, [p for _, p in backbone.named_parameters(recurse=False)]))
     return layers
 

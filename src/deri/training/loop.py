@@ -19,7 +19,7 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import write_json, write_text
 from deri.models import build_model, build_text_encoder
-from deri.models.directory import model_card
+from deri.models.build import check_names, model_card
 from deri.models.text import TextEncoder
 from deri.objectives import PairObjective
 from deri.recipes import Recipe
@@ -110,6 +110,7 @@ class _Run:
 
 def _setup(data: Path, out: Path, recipe: Recipe, resume: bool, process: Process, say: Say) -> _Run:
     train = recipe.train
+    check_names(recipe.model)
     checkpoint = out / "checkpoints" / "last.safetensors"
     if not resume and out.exists() and any(out.iterdir()):
         raise DeriError(f"{out} exists and is not empty; continue it with --resume, or name another --out")

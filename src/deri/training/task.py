@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deri.models import DERI, EcgTextModel
+from deri.models import EcgTextModel
 from deri.objectives import PairObjective
 from deri.training.batches import Batch
 from deri.training.distributed import Process
@@ -41,7 +41,7 @@ class PairTask:
 
     def _view_noise(self, batch: Batch, generator: torch.Generator, everywhere: bool) -> tuple[Tensor, Tensor] | None:
         """Draw for the global batch and take this process's rows: two processes then equal one with both batches."""
-        if not isinstance(self.model, DERI):
+        if not self.model.random_views:
             return None
         b = len(batch.ecg)
         world, rank = (self.process.world, self.process.rank) if everywhere else (1, 0)

@@ -1,0 +1,112 @@
+"""Directories say which kind they are, wherever the wrong one is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from deri.cli.main import main
+from deri.errors import DeriError
+from deri.evaluation.classifier import load_classifier, save_head
+from deri.generation.writer import ReportWriter
+from deri.models import load_model
+from deri.models.directory import load_weights, weights_of
+from support import tiny
+
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "model": load_model,
+    "fine-tuned model": load_classifier,
+    "report writer": ReportWriter.from_pretrained,
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A path of each kind, by what it must be called."""
+    root = tmp_path_factory.mktemp("places")
+    manifests = {
+        "a store": ("store.json", "deri-store"),
+        "a run of deri pretrain": ("run.json", "deri-run"),
+        "a run of deri report train": ("run.json", "deri-report-run"),
+        "a report writer": ("config.json", "deri-report-writer"),
+        "a fine-tuned model": ("classes.json", "deri-head"),
+        "a search index": ("index.json", "deri-index"),
+    }
+    found = {}
+    for i, (what, (file, kind)) in enumerate(manifests.items()):
+        found[what] = root / str(i)
+        found[what].mkdir()
+        (found[what] / file).write_text(json.dumps({"format": kind, "version": 0}))
+    found["a model"] = root / "model"
+    tiny.model().save_pretrained(found["a model"])
+    found["a model of transformers"] = root / "bert"
+    tiny.text_encoder().model.save_pretrained(found["a model of transformers"])
+    found["a directory without store.json"] = root / "empty"
+    found["a directory without store.json"].mkdir()
+    found["a file"] = root / "file"
+    found["a file"].touch()
+    return found
+
+
+@pytest.mark.parametrize("wanted", LOADERS)
+def test_the_wrong_kind_is_named(wanted: str, places: dict[str, Path]) -> None:
+    for what, path in places.items():
+        if what == f"a {wanted}" or (wanted == "model" and what == "a fine-tuned model"):
+            continue
+        with pytest.raises(DeriError) as error:
+            LOADERS[wanted](path)
+        assert str(path) in str(error.value)
+        assert f"is {what}" in str(error.value), what
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_run_lends_its_model(places: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"format": "deri-run"}')
+    with pytest.raises(DeriError, match="without a model"):
+        load_model(tmp_path)
+    places["a model"].rename(tmp_path / "model")
+    assert load_model(tmp_path).config.dim == 32
+    (tmp_path / "model").rename(places["a model"])
+
+
+def test_info_says_what_a_head_is(places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny.model()
+    model.save_pretrained(tmp_path / "model")
+    save_head(torch.nn.Linear(32, 2), tmp_path / "model", "ptbxl-super", ["MI", "NORM"], [0.5, None])
+    with pytest.raises(SystemExit) as stop:
+        main(["info", str(tmp_path), "--json"])
+    assert not stop.value.code
+    about = json.loads(capsys.readouterr().out)
+    assert (about["what"], about["task"], about["classes"]) == ("fine-tuned model", "ptbxl-super", ["MI", "NORM"])
+    assert load_model(tmp_path).config == model.config
+    with pytest.raises(SystemExit):
+        main(["info", str(places["a model of transformers"])])
+    assert "is a model of transformers" in capsys.readouterr().err
+
+
+def test_another_version_is_told(places: dict[str, Path]) -> None:
+    with pytest.raises(DeriError, match=r"format 0, this deri .* reads 1; use the deri version"):
+        load_classifier(places["a fine-tuned model"])
+    with pytest.raises(DeriError, match=r"report writer format 0, this deri .* reads 2"):
+        ReportWriter.from_pretrained(places["a report writer"])
+
+
+def test_tied_weights_are_written_once_and_come_back() -> None:
+    def net(seed: int) -> torch.nn.Sequential:
+        torch.manual_seed(seed)
+        a, b = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+        b.weight = a.weight
+        return torch.nn.Sequential(a, b)
+
+    one, other = net(0), net(1)
+    weights = weights_of(one)
+    assert set(weights) == {"0.weight", "0.bias", "1.bias"}
+    load_weights(other, weights, "x")
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    with pytest.raises(DeriError, match=r"missing tensors 0\.bias"):
+        load_weights(other, {name: weights[name] for name in ("0.weight", "1.bias")}, "x")
