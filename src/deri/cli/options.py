@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from deri.errors import DeriError
+
 
 class SplitName(str, Enum):
     """Which records are taken."""
@@ -52,3 +54,14 @@ Draws = Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no interv
 Device = Annotated[str, typer.Option(help="cpu | cuda | cuda:N")]
 AnyDevice = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")]
 """Of commands that choose a GPU where there is one."""
+
+
+def fractions_of(text: str) -> tuple[float, ...]:
+    """``1,10,100`` as percentages, ascending."""
+    try:
+        values = sorted(float(part) for part in text.split(","))
+    except ValueError:
+        raise DeriError(f"--fraction {text}: give percentages such as 100 or 1,10,100") from None
+    if any(not 0 < value <= 100 for value in values) or len(set(values)) < len(values):
+        raise DeriError(f"--fraction {text}: give different percentages above 0 and up to 100")
+    return tuple(values)

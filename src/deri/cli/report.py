@@ -141,7 +141,7 @@ def _of_store(
     shown: Progress,
 ) -> tuple[Generated, dict[str, list[Any]]]:
     """Reports of records of a store, and the columns that tell which."""
-    from deri.evaluation.embed import embed_store
+    from deri.evaluation.features import embed_store
     from deri.generation.tables import store_columns
     from deri.store import Store
 

@@ -16,9 +16,9 @@ import torch
 import yaml
 
 from deri.errors import DeriError
-from deri.evaluation.embed import Features
+from deri.evaluation.features import Features, unit
 from deri.generation.data import rows_with_report
-from deri.generation.findings import score_findings, unit
+from deri.generation.findings import score_findings
 from deri.models import EcgTextModel
 from deri.progress import SILENT, Progress
 from deri.reports import clean_report
@@ -76,8 +76,8 @@ def nearest_reports(features: Features, rows: np.ndarray, progress: Progress = S
     """
     store = features.store
     train = _with_reports(store, "train")
-    bank = torch.from_numpy(unit(features.rows(train, progress.update)))
-    queries = torch.from_numpy(unit(features.rows(rows, progress.update)))
+    bank = torch.from_numpy(unit(features.rows(train, progress)))
+    queries = torch.from_numpy(unit(features.rows(rows, progress)))
     nearest = [(queries[i : i + _CHUNK] @ bank.T).argmax(dim=1).numpy() for i in range(0, len(queries), _CHUNK)]
     ids = store.report_ids[train[np.concatenate(nearest)]] if nearest else []
     return [store.reports[i] for i in ids]
@@ -91,7 +91,7 @@ def template_reports(features: Features, rows: np.ndarray, progress: Progress = 
     """
     _with_reports(features.store, "val")
     found = score_findings(features, "val", progress)
-    scores = unit(features.rows(rows, progress.update)) @ found.weights.T
+    scores = unit(features.rows(rows, progress)) @ found.weights.T
     thresholds = np.array([np.inf if t is None else t for t in found.thresholds])
     return [
         write_findings([c for c, on in zip(known_findings(), called, strict=True) if on])

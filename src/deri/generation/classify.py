@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.metrics import best_threshold, patient_weights, score_classes
-from deri.evaluation.result import macro_notes, result_json
+from deri.evaluation.bootstrap import patient_weights
+from deri.evaluation.metrics import best_thresholds
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.evaluation.zero_shot import class_weights
 from deri.generation.efficacy import TextSpace
-from deri.generation.evaluate import interval
+from deri.generation.evaluate import ci_of
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import clean_report, prompts_for
@@ -82,30 +83,23 @@ def classify_reports(
     else:
         weights = class_weights(space.model, prompts_for(task, names, space.prompts))
         scores, val_scores = (_text_scores(some, space.model, weights) for some in (texts, val_texts))
-    thresholds = [best_threshold(val_labels[:, c], val_scores[:, c]) for c in range(len(names))]
+    thresholds = best_thresholds(val_labels, val_scores)
     if space is None:
         # A report that does not name a class does not call it, whatever the best F1 would be.
         thresholds = [None if t is None else max(t, _SCORES["uncertain"]) for t in thresholds]
-    found = score_classes(names, labels, scores, subjects, thresholds=thresholds, draws=draws, seed=seed)
+    options = EvalOptions(seed=seed, draws=draws)
+    found = evaluate(scores[None], labels, subjects, options, classes=names, thresholds=[thresholds])
     f1_ci, accuracy_ci = _intervals(labels, scores, thresholds, patient_weights(subjects, draws, seed))
-    about = {
-        "task": task,
-        "model": space and space.name,
-        "split": split,
-        "n": len(rows),
-        "n_patients": len(np.unique(subjects)),
-        "protocol": "generated reports" if space is not None else "generated reports, labeller",
-        "seed": seed,
-    }
-    made_by = {
-        "macro_f1_ci": f1_ci,
-        "accuracy_ci": accuracy_ci,
-        "deri_version": __version__,
-        "recipe": space and space.model.recipe_name,
-        "store": store.provenance,
-        "notes": [*notes, *macro_notes(found)],
-    }
-    return about | result_json(found) | made_by
+    name, model, protocol = (
+        (None, None, "generated reports, labeller") if space is None else (space.name, space.model, "generated reports")
+    )
+    return (
+        scored_records(task, name, split, subjects, protocol, seed)
+        | found.to_json()
+        | {"macro_f1_ci": f1_ci, "accuracy_ci": accuracy_ci}
+        | provenance(model, store)
+        | {"notes": [*notes, *found.notes()]}
+    )
 
 
 def class_findings(task: str, classes: Sequence[str]) -> dict[str, set[str]]:
@@ -192,4 +186,4 @@ def _intervals(
         f1 = np.nanmean(np.where(there > 0, 2 * hits / (calls + there), np.nan), axis=1)
     wrong = calls + there - 2 * hits
     accuracy = (1 - wrong / weights.sum(axis=1, keepdims=True)).mean(axis=1)
-    return interval(f1), interval(accuracy)
+    return ci_of(f1), ci_of(accuracy)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from deri.evaluation.bootstrap import macro_mean
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.evaluate import Bootstrap, interval, mean_of_known, prf
+from deri.generation.evaluate import Bootstrap, ci_of, prf
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import load_prompt_file, load_prompts
@@ -81,6 +82,6 @@ def model_efficacy(
         "precision": precision,
         "recall": recall,
         "f1": f1,
-        "ci": interval(mean_of_known(bootstrap.f1(left, right))) if bootstrap.draws else None,
+        "ci": ci_of(macro_mean(bootstrap.f1(left, right).T)),
         "accuracy": float((truth == said).mean()),
     }

@@ -10,13 +10,13 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
+from deri.evaluation.bootstrap import drawn_sums, interval, macro_mean
 from deri.generation.findings import finding_matrix
 from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
 from deri.reports import clean_report
 from deri.reports.labeller import known_findings
 
 FORMAT = "deri-report-evaluation"
-_CHUNK = 64  # bootstrap draws at a time: memory stays at 64 weights per subject
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def paired_difference(
         f1 = [prf(truth, own)[2][chosen].mean() for own in called]
         value = float(f1[0] - f1[1])
         if bootstrap.draws:
-            drawn = [mean_of_known(bootstrap.f1(truth, own)[:, chosen]) for own in called]
-            ci = interval(drawn[0] - drawn[1])
+            drawn = [macro_mean(bootstrap.f1(truth, own)[:, chosen].T) for own in called]
+            ci = ci_of(drawn[0] - drawn[1])
     return {
         "bleu_4": {"value": float(bleu.mean()), "ci": bootstrap.mean(bleu)},
         "finding_f1": {"value": value, "ci": ci, "findings": int(chosen.sum())},
@@ -162,26 +162,17 @@ class Bootstrap:
     """
 
     def __init__(self, groups: np.ndarray, draws: int, seed: int) -> None:
-        self.groups = groups
-        self.n = int(groups.max()) + 1 if len(groups) else 0
-        self.draws = draws if self.n > 1 else 0
-        self.seed = seed
+        self.groups, self.seed = groups, seed
+        self.draws = draws if len(np.unique(groups)) > 1 else 0
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Column sums of ``values`` (n, columns) in every draw: (draws, columns). The same draws at every call."""
-        grouped = np.zeros((self.n, values.shape[1]))
-        np.add.at(grouped, self.groups, values)
-        rng = np.random.default_rng(self.seed)
-        out = np.zeros((self.draws, values.shape[1]))
-        for start in range(0, self.draws, _CHUNK):
-            size = min(_CHUNK, self.draws - start)
-            out[start : start + size] = rng.multinomial(self.n, np.full(self.n, 1 / self.n), size=size) @ grouped
-        return out
+        return drawn_sums(values, self.groups, self.draws, self.seed)
 
     def mean(self, values: np.ndarray) -> list[float] | None:
         """The interval of the mean of ``values`` (n,); None without draws."""
         sums = self.sums(np.column_stack([values, np.ones(len(values))]))
-        return interval(sums[:, 0] / sums[:, 1]) if self.draws else None
+        return ci_of(sums[:, 0] / sums[:, 1])
 
     def f1(self, truth: np.ndarray, called: np.ndarray) -> np.ndarray:
         """F1 of every class in every draw: (draws, classes), NaN where a draw has it on neither side.
@@ -192,17 +183,10 @@ class Bootstrap:
         return f1_of(*np.split(sums, 3, axis=1))
 
 
-def interval(drawn: np.ndarray) -> list[float] | None:
-    """The 95 % percentile interval of the draws in which the figure exists; None if it exists in none."""
-    known = drawn[~np.isnan(drawn)]
-    return [float(x) for x in np.quantile(known, (0.025, 0.975))] if len(known) else None
-
-
-def mean_of_known(drawn: np.ndarray) -> np.ndarray:
-    """Row means over what is no NaN: a rare finding may be in neither text of a draw."""
-    present = ~np.isnan(drawn)
-    sums = np.where(present, drawn, 0).sum(1)
-    return np.divide(sums, present.sum(1), out=np.full(len(sums), np.nan), where=present.any(1))
+def ci_of(drawn: np.ndarray) -> list[float] | None:
+    """The interval of drawn figures as a JSON value; None without draws."""
+    found = interval(drawn)
+    return None if found is None else list(found)
 
 
 def prf(truth: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -227,21 +211,21 @@ def f1_of(hits: np.ndarray, positives: np.ndarray, calls: np.ndarray) -> np.ndar
 def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_count: int) -> dict[str, Any]:
     n, calls = truth.sum(axis=0), called.sum(axis=0)
     figures = dict(zip(("precision", "recall", "f1"), prf(truth, called), strict=True))
-    drawn = bootstrap.f1(truth, called) if bootstrap.draws else None
+    drawn = bootstrap.f1(truth, called)
     table = {
         code: {
             "name": finding.name,
             "n": int(n[i]),
             "generated": int(calls[i]),
             **{name: float(values[i]) if n[i] else None for name, values in figures.items()},
-            "ci": interval(drawn[:, i]) if drawn is not None and n[i] else None,
+            "ci": ci_of(drawn[:, i]) if n[i] else None,
         }
         for i, (code, finding) in enumerate(known_findings().items())
         if n[i] or calls[i]
     }
     chosen = np.flatnonzero(n >= max(1, min_count))
     macro = {name: float(values[chosen].mean()) if len(chosen) else None for name, values in figures.items()}
-    ci = interval(mean_of_known(drawn[:, chosen])) if drawn is not None and len(chosen) else None
+    ci = ci_of(macro_mean(drawn[:, chosen].T))
     pooled = prf(truth.reshape(-1, 1), called.reshape(-1, 1))
     return {
         "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},

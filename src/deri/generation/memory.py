@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deri.errors import DeriError
-from deri.evaluation.embed import encoder_digest
+from deri.evaluation.features import encoder_digest
 from deri.files import write_json
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel

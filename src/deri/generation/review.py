@@ -18,7 +18,7 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import Features, encoder_digest
+from deri.evaluation.features import Features, encoder_digest
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import write_json

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import encoder_digest
+from deri.evaluation.features import encoder_digest
 from deri.generation.config import Decoding, WriterConfig, build_config
 from deri.generation.decode import decode
 from deri.generation.decoders import rebuild_decoder
