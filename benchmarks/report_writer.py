@@ -35,9 +35,9 @@ from deri.evaluation.features import Features
 from deri.files import write_json
 from deri.generation.baselines import KINDS, baseline_reports
 from deri.generation.config import MemoryKind, load_config
-from deri.generation.data import generated_table, rows_with_report, store_columns
+from deri.generation.data import rows_with_report
 from deri.generation.evaluate import evaluate_reports, paired_difference
-from deri.generation.pairs import write_table
+from deri.generation.tables import generated_table, store_columns, write_table
 from deri.generation.train import train_writer
 from deri.generation.writer import ReportWriter
 from deri.models import load_model

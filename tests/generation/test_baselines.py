@@ -17,7 +17,7 @@ from deri.evaluation.metrics import f1_score
 from deri.generation import evaluate_reports
 from deri.generation.baselines import KINDS, baseline_reports, most_frequent, templates, write_findings
 from deri.generation.findings import finding_matrix, finding_prompts
-from deri.generation.pairs import read_pairs, read_systems, write_table
+from deri.generation.tables import read_pairs, read_systems, write_table
 from deri.models import EcgTextModel, load_model
 from deri.reports.labeller import asserted, known_findings, label_report
 from deri.store import Store

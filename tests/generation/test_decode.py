@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from deri.generation.base import ReportDecoder
 from deri.generation.config import Decoding
 from deri.generation.decode import decode, restrict
+from deri.generation.decoders.base import ReportDecoder
 from support import writers
 
 EOS = 0

@@ -10,7 +10,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from deri.cli.main import main
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.efficacy import model_efficacy, text_classes
+from deri.generation.efficacy import TextSpace, model_efficacy, text_classes
+from deri.generation.evaluate import Bootstrap
 from deri.models import load_model
 from deri.reports import load_prompts
 
@@ -27,7 +28,9 @@ def test_as_scikit_learn_has_it(task: str | None) -> None:
     references, generated = (list(rng.choice(TEXTS, 60)) for _ in range(2))
     generated[:30] = references[:30]
     generated[0] = " "
-    result = model_efficacy(model, references, generated, np.arange(60) // 2, model_name="m", task=task, draws=100)
+    result = model_efficacy(
+        TextSpace(model, "m", task), references, generated, Bootstrap(np.arange(60) // 2, draws=100, seed=0)
+    )
     prompts = load_prompts(task or "labels")
     weights = class_weights(model, prompts)
     # Texts one by one, by the definition: the prompt with the highest cosine.

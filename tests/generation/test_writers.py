@@ -16,10 +16,10 @@ import deri
 from deri.cli.main import main
 from deri.ecg import ECG, LEADS, standardise, standardise_windows
 from deri.errors import DeriError
-from deri.generation.confidence import calibrate_directory
 from deri.generation.config import WriterConfig
+from deri.generation.memory import signal_memory
 from deri.generation.train import train_writer
-from deri.generation.writer import ReportWriter
+from deri.generation.writer import Generated, ReportWriter, calibrate_directory
 from deri.models import EcgTextModel
 from deri.progress import Progress
 from deri.simulate.layouts.wfdb16 import write_record
@@ -51,6 +51,13 @@ def config_of(kind: str, folder: Path, *more: str, **fields: Any) -> WriterConfi
 
 def train(store: Store, out: Path, config: WriterConfig, **options: Any) -> Path:
     return train_writer(encoder(), store, out, config, device="cpu", **options)
+
+
+def written(writer: ReportWriter, signals: np.ndarray, fs: float, *more: Any) -> Generated:
+    """The reports of standardised signals; ``more``: valid samples, and which leads are there."""
+    valid, mask = (*more, None, None)[:2]
+    memory = signal_memory(writer.encoder, signals, fs, valid, mask, writer.config.memory)
+    return writer.generate_memory(*memory, writer.config.decoding())
 
 
 def losses(run: Path, split: str) -> list[float]:
@@ -127,10 +134,8 @@ def test_every_memory_and_the_python_interface(memory: str, mimic_store: Path, t
     writer = deri.ReportWriter.from_pretrained(run / "writer")
     signals = store.signals(store.rows("val")[:2])
     texts = writer.write([ECG(signal, store.fs) for signal in signals])
-    assert texts == writer.write_signals(signals, store.fs)
+    assert texts == written(writer, signals, store.fs).texts
     assert writer.write([]) == []
-    with pytest.raises(DeriError, match="12 leads"):
-        writer.write_signals(signals[:, :3], store.fs)
 
 
 @pytest.fixture(scope="module")
@@ -149,16 +154,12 @@ def test_what_stands_in_a_lead_that_was_not_recorded_does_not_count(run: Path, m
     signals = np.array(store.signals(store.rows("val")[:3]))
     mask = np.ones((3, 12), bool)
     mask[0, 6:] = mask[1, 3] = False
-    other = np.where(mask[:, :, None], signals, np.float32(3))
     valid = np.full(3, signals.shape[2])
-    expected = writer.generate_signals(signals, store.fs, valid, mask)
-    found = writer.generate_signals(other, store.fs, valid, mask)
-    assert found.texts == expected.texts
-    np.testing.assert_array_equal(found.log_probs, expected.log_probs)
-    whole = writer.generate_signals(signals, store.fs, valid)
+    expected = written(writer, np.where(mask[:, :, None], signals, 0), store.fs, valid, mask)
+    whole = written(writer, signals, store.fs, valid)
     assert whole.log_probs[2] == pytest.approx(expected.log_probs[2], abs=1e-4)
     assert (np.abs(whole.log_probs - expected.log_probs)[:2] > 1e-3).all()
-    # Recordings say it by NaN.
+    # Recordings say by NaN which leads they lack.
     nan = np.where(mask[:, :, None], signals, np.float32(np.nan))
     ecgs = writer.generate([ECG(signal, store.fs) for signal in nan])
     assert ecgs.texts == expected.texts
@@ -175,7 +176,7 @@ def test_windows_of_long_recordings(run: Path, mimic_store: Path) -> None:
     found = writer.generate(iter([long, short]), windows=None, batch_size=2)
     assert (list(found.record), list(found.start)) == ([0, 0, 0, 1], [0, 10, 20, 0])
     cut = [*standardise_windows(long, 100, 1000), standardise(short, 100, 1000)]
-    apart = [writer.generate_signals(window.signal[None], 100, np.array([window.valid_samples])) for window in cut]
+    apart = [written(writer, window.signal[None], 100, np.array([window.valid_samples])) for window in cut]
     assert found.texts == [one.texts[0] for one in apart]
     np.testing.assert_allclose(found.log_probs, [one.log_probs[0] for one in apart], atol=1e-4)
     assert writer.write([long, short]) == first.texts == [found.texts[0], found.texts[3]]

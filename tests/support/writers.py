@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from deri.generation.base import ReportDecoder
-from deri.generation.build import build_decoder
 from deri.generation.config import WriterConfig, load_config
+from deri.generation.decoders import build_decoder
+from deri.generation.decoders.base import ReportDecoder
 from deri.generation.tokenizer import ReportTokenizer
 
 TEXTS = [

@@ -44,31 +44,27 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
 ) -> None:
     """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
-    from deri.generation.confidence import calibrate_directory
     from deri.generation.config import load_config
     from deri.generation.train import stored_config, train_writer
+    from deri.generation.writer import calibrate_directory
     from deri.models import load_model
     from deri.store import Store
 
-    config = load_config(
-        overrides or [],
-        **{
-            **(stored_config(out) if resume else {}),
-            **{
-                name: value
-                for name, value in {"writer": writer, "memory": memory, "tokenizer": tokenizer}.items()
-                if value
-            },
-            **({"lora": {"rank": lora}} if lora else {}),
-            **({"encoder": "tuned"} if tune_encoder else {}),
-        },
-    )
+    options: dict[str, Any] = {
+        "writer": writer,
+        "memory": memory,
+        "tokenizer": tokenizer,
+        "lora": {"rank": lora} if lora else None,
+        "encoder": "tuned" if tune_encoder else None,
+    }
+    given = {name: value for name, value in options.items() if value}
+    config = load_config(overrides or [], **((stored_config(out) if resume else {}) | given))
     store = Store.open(data)
     loaded = load_model(model)
-    with progress("report train") as show:
-        train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=show)
-    with progress("report calibrate") as show:
-        calibrate_directory(out / "writer", store, device=device or "cpu", progress=show)
+    with progress("report train") as shown:
+        train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=shown)
+    with progress("report calibrate") as shown:
+        calibrate_directory(out / "writer", store, device=device or "cpu", progress=shown)
     print(out / "writer")
 
 
@@ -96,8 +92,7 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
 ) -> None:
     """Write the reports of a store's records or of ECG files: drafts for research, not a diagnosis."""
-    from deri.generation.data import generated_table, store_columns
-    from deri.generation.pairs import check_name, write_table
+    from deri.generation.tables import check_name, generated_table, write_table
     from deri.generation.writer import CONFIDENCE_FILE, ReportWriter
 
     if bool(files) == (data is not None):
@@ -105,38 +100,27 @@ def generate(
     check_name(out)
     if not sample and (temperature is not None or top_p is not None):
         raise DeriError("--temperature and --top-p are for --sample")
+    if data is not None and windows != "1":
+        raise DeriError("--windows is for ECG files: a store holds the windows that it was prepared with")
     options: dict[str, Any] = {
         "beams": beams, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram,
         "repetition_penalty": repetition_penalty, "max_tokens": max_tokens, "sample": sample or None,
-        "temperature": temperature, "top_p": top_p,
+        "temperature": temperature, "top_p": top_p, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
-    if data is not None and windows != "1":
-        raise DeriError("--windows is for ECG files: a store holds the windows that it was prepared with")
     wanted = window_option(windows)
     loaded = ReportWriter.from_pretrained(writer, device=device)
-    options |= {"batch_size": batch_size, "seed": seed}
-    marked = loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file()
-    with progress("report generate") as show:
+    flagged = loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file()
+    with progress("report generate") as shown:
         if data is not None:
-            from deri.evaluation.features import embed_store
-            from deri.store import Store
-
-            store = Store.open(data)
-            rows = store.rows(split)[:limit]
-            if not len(rows):
-                raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
-            found = loaded.generate_store(store, rows, show=show.update, **options)
-            columns = store_columns(store, rows)
-            embeddings = embed_store(loaded.encoder, store, rows, batch_size=batch_size) if marked else None
+            found, columns = _of_store(loaded, data, split, limit, options, flagged, shown)
         else:
-            options |= {"windows": wanted, "embeddings": marked}
-            found, columns = _of_files(loaded, list(files or [])[:limit], show, options)
-            embeddings = found.embedding
+            names = list(files or [])[:limit]
+            found, columns = _of_files(loaded, names, options | {"windows": wanted, "embeddings": flagged}, shown)
     table = generated_table(
         columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
     )
-    if embeddings is not None:
-        table["flags"] = loaded.confidence.flags(embeddings, found.texts)
+    if found.embedding is not None:
+        table["flags"] = loaded.confidence.flags(found.embedding, found.texts)
     write_table(table, out)
     if cut := int((~found.finished).sum()):
         say(f"{cut} {'report' if cut == 1 else 'reports'} reached the longest length without an end (finished: false)")
@@ -145,8 +129,32 @@ def generate(
     print(f"{len(table)} reports → {out}")
 
 
+def _of_store(
+    writer: ReportWriter,
+    data: Path,
+    split: str,
+    limit: int | None,
+    options: dict[str, Any],
+    embeddings: bool,
+    shown: Progress,
+) -> tuple[Generated, dict[str, list[Any]]]:
+    """Reports of records of a store, and the columns that tell which."""
+    from deri.evaluation.features import embed_store
+    from deri.generation.tables import store_columns
+    from deri.store import Store
+
+    store = Store.open(data)
+    rows = store.rows(split)[:limit]
+    if not len(rows):
+        raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
+    found = writer.generate_store(store, rows, progress=shown, **options)
+    if embeddings:
+        found.embedding = embed_store(writer.encoder, store, rows, batch_size=options["batch_size"])
+    return found, store_columns(store, rows)
+
+
 def _of_files(
-    writer: ReportWriter, names: list[str], show: Progress, options: dict[str, Any]
+    writer: ReportWriter, names: list[str], options: dict[str, Any], shown: Progress
 ) -> tuple[Generated, dict[str, list[Any]]]:
     """Reports of ECG files, and the columns that tell which; says of which files a part was not read."""
     from deri.ecg.standardise import window_count
@@ -160,7 +168,7 @@ def _of_files(
             if window_count(ecg.n_samples, ecg.fs, seconds) > 1:
                 longer.append(names[i])
             yield ecg
-            show.update(i + 1, len(names))
+            shown.update(i + 1, len(names))
 
     found = writer.generate(read(), **options)
     if longer and options["windows"] == 1:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deri.errors import DeriError
+
+if TYPE_CHECKING:
+    from deri.generation.efficacy import TextSpace
 
 
 class Kind(str, Enum):
@@ -50,30 +53,32 @@ def evaluate(
     from deri.cli.console import say
     from deri.files import write_json, write_text
     from deri.generation.comparison import evaluate_systems, evaluate_table, markdown
-    from deri.generation.pairs import read_pairs, read_systems
+    from deri.generation.tables import read_pairs, read_systems
 
-    options: dict[str, Any] = {
-        "clean": not raw, "uncertain": not certain, "min_count": min_count, "draws": draws, "seed": seed,
-    }  # fmt: skip
+    options = {"clean": not raw, "uncertain": not certain, "min_count": min_count, "draws": draws, "seed": seed}
     single = read_pairs(pairs[0]) if len(pairs) == 1 else None
     systems = read_systems(pairs) if single is None or "system" in single.columns else {}
-    if model is not None:
-        from deri.models import load_model
-
-        options |= {"model": load_model(model, device=device), "model_name": model, "task": task, "prompts": prompts}
+    space = _text_space(model, task, prompts, device) if model is not None else None
     if single is not None and not systems:
-        result = evaluate_table(single, **options)
+        result = evaluate_table(single, space, **options)
         write_json(out, result)
         _notes(result, say)
         print(f"{_line(result)} → {out}")
         return
-    table = evaluate_systems(systems, **options)
+    table = evaluate_systems(systems, space, **options)
     write_json(out, table)
     text = markdown(table)
     write_text(out.with_suffix(".md"), text)
     _notes(next(iter(table["systems"].values())), say)
     print(text, end="")
     print(f"{len(systems)} systems → {out}, {out.with_suffix('.md')}")
+
+
+def _text_space(model: str, task: str | None, prompts: Path | None, device: str) -> TextSpace:
+    from deri.generation.efficacy import TextSpace
+    from deri.models import load_model
+
+    return TextSpace(load_model(model, device=device), model, task, prompts)
 
 
 def _notes(result: dict[str, Any], say: Any) -> None:
@@ -113,8 +118,7 @@ def baselines(
 
     from deri.cli.console import progress
     from deri.generation.baselines import KINDS, baseline_reports
-    from deri.generation.data import generated_table, store_columns
-    from deri.generation.pairs import check_name, write_table
+    from deri.generation.tables import check_name, generated_table, store_columns, write_table
     from deri.models import load_model
     from deri.store import Store
 
@@ -124,8 +128,8 @@ def baselines(
     if not len(rows):
         raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
     kinds = KINDS if kind is Kind.all else (kind.value,)
-    with progress("report baselines") as show:
-        found = baseline_reports(load_model(model, device=device), store, rows, kinds, progress=show)
+    with progress("report baselines") as shown:
+        found = baseline_reports(load_model(model, device=device), store, rows, kinds, progress=shown)
     columns = store_columns(store, rows)
     nothing = [None] * len(rows)
     parts = [
@@ -155,20 +159,18 @@ def classify(
     """Score generated reports as a multi-label classifier of a task."""
     from deri.cli.console import task_summary
     from deri.files import write_json
-    from deri.generation.classifier_table import classify_reports
-    from deri.generation.pairs import read_pairs
+    from deri.generation.classify import classify_reports
+    from deri.generation.tables import read_pairs
     from deri.store import Store
 
     store = Store.open(data)
-    tables = [read_pairs(path) for path in (generated, generated_val)]
-    loaded = None
-    if model is not None and by is ByName.text:
-        from deri.models import load_model
-
-        loaded = load_model(model, device=device)
-    result = classify_reports(
-        loaded, store, task, *tables, model_name=model, by=by.value, prompts=prompts, seed=seed, draws=draws
-    )
+    scored, chosen_on = read_pairs(generated), read_pairs(generated_val)
+    space = None
+    if by is ByName.text:
+        if model is None:
+            raise DeriError("--by text needs --model: the cosine is taken in its text space")
+        space = _text_space(model, None, prompts, device)
+    result = classify_reports(store, task, scored, chosen_on, space, seed=seed, draws=draws) | {"model": model}
     write_json(out, result)
     print(task_summary(result, out))
     if result["macro_f1"] is not None:
@@ -183,12 +185,12 @@ def calibrate(
 ) -> None:
     """Let the writer say which of its findings the ECG model doubts: confidence.json beside its weights."""
     from deri.cli.console import progress
-    from deri.generation.confidence import calibrate_directory
+    from deri.generation.writer import calibrate_directory
     from deri.store import Store
 
     store = Store.open(data)
-    with progress("report calibrate") as show:
-        confidence = calibrate_directory(writer, store, split=split, device=device, progress=show)
+    with progress("report calibrate") as shown:
+        confidence = calibrate_directory(writer, store, split=split, device=device, progress=shown)
     known = [entry for entry in confidence.findings.values() if entry.threshold is not None]
     print(
         f"{len(known)} of {len(confidence.findings)} findings calibrated on {confidence.about['records']} records of "

@@ -12,12 +12,11 @@ from deri.evaluation.features import Features
 from deri.files import write_json, write_text
 from deri.generation.baselines import KINDS, baseline_reports
 from deri.generation.comparison import evaluate_systems, markdown
-from deri.generation.confidence import calibrate_directory
 from deri.generation.config import load_config
-from deri.generation.data import generated_table, rows_with_report, sentences, store_columns
-from deri.generation.pairs import write_table
+from deri.generation.data import rows_with_report
+from deri.generation.tables import generated_table, sentences, store_columns, write_table
 from deri.generation.train import train_writer
-from deri.generation.writer import ReportWriter
+from deri.generation.writer import ReportWriter, calibrate_directory
 from deri.models import EcgTextModel
 from deri.progress import Progress
 from deri.reports.labeller import asserted, known_findings

@@ -5,17 +5,17 @@ from __future__ import annotations
 from deri.generation.evaluate import evaluate_reports, finding_scores, paired_difference
 from deri.generation.meteor import meteor_exact
 from deri.generation.metrics import (
-    PAIR_METRICS,
+    METRICS,
     cider_d,
     corpus_bleu,
     pair_scores,
     rouge_l,
     sentence_bleu,
 )
-from deri.generation.pairs import read_pairs
+from deri.generation.tables import read_pairs
 
 __all__ = [
-    "PAIR_METRICS",
+    "METRICS",
     "cider_d",
     "corpus_bleu",
     "evaluate_reports",

@@ -25,7 +25,6 @@ from deri.reports import clean_report
 from deri.reports.labeller import known_findings
 from deri.store import Store
 
-KINDS = ("frequent", "neighbour", "template")
 _CHUNK = 1024
 
 
@@ -33,7 +32,7 @@ def baseline_reports(
     model: EcgTextModel,
     store: Store,
     rows: np.ndarray,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] | None = None,
     *,
     features: Features | None = None,
     progress: Progress = SILENT,
@@ -44,26 +43,24 @@ def baseline_reports(
         model: the ECG model; ``frequent`` does not look at it.
         store: holds reports in its train split, and for ``template`` in its val split.
         rows: (n,) rows of the store.
-        kinds: of ``KINDS``.
+        kinds: of ``KINDS``; all when not given.
         features: embeddings kept between calls.
         progress: is told how many recordings are embedded.
 
     Raises:
         DeriError: an unknown kind, or a split without reports.
     """
+    kinds = KINDS if kinds is None else kinds
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise DeriError(f"baseline {unknown[0]!r} is not known; there are {', '.join(KINDS)}")
     features = features or Features(model, store)
-    out = {}
-    for kind in kinds:
-        if kind == "frequent":
-            out[kind] = [most_frequent(store)] * len(rows)
-        elif kind == "neighbour":
-            out[kind] = nearest_reports(features, rows, progress)
-        else:
-            out[kind] = template_reports(features, rows, progress)
-    return out
+    return {kind: _WRITERS[kind](features, rows, progress) for kind in kinds}
+
+
+def frequent_reports(features: Features, rows: np.ndarray, progress: Progress = SILENT) -> list[str]:
+    """For every row the report that most training records have; see :func:`most_frequent`."""
+    return [most_frequent(features.store)] * len(rows)
 
 
 def most_frequent(store: Store) -> str:
@@ -100,6 +97,10 @@ def template_reports(features: Features, rows: np.ndarray, progress: Progress = 
         write_findings([c for c, on in zip(known_findings(), called, strict=True) if on])
         for called in scores >= thresholds
     ]
+
+
+_WRITERS = {"frequent": frequent_reports, "neighbour": nearest_reports, "template": template_reports}
+KINDS = tuple(_WRITERS)
 
 
 def write_findings(codes: Sequence[str]) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from deri.errors import DeriError
+from deri.generation.decoders import DECODERS, split_writer
 from deri.recipes.load import explain, parse_overrides
 from deri.recipes.schema import Section
 
+if TYPE_CHECKING:
+    from deri.generation.decoders.base import ReportDecoder
+
 MemoryKind = Literal["tokens", "mixed", "aligned"]
-PREFIX = "prefix:"
 
 
 class LoRA(Section):
@@ -74,37 +77,32 @@ class WriterConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> WriterConfig:
-        if self.lora is not None and not self.writer.startswith(PREFIX):
+        if self.writer.endswith(":"):
+            raise ValueError(f"writer {self.writer} needs a language model behind the colon, a hub id or a directory")
+        if self.lora is not None and "lora" not in self.decoder.options:
             raise ValueError(f"lora is for prefix writers (writer=prefix:ID), not for writer {self.writer!r}")
-        if self.tokenizer is not None and self.writer != "r2gen":
+        if self.tokenizer is not None and "tokenizer" not in self.decoder.options:
             raise ValueError(f"tokenizer is for writer r2gen; {self.writer!r} brings its own")
-        if self.writer == PREFIX:
-            raise ValueError("writer prefix: needs a language model behind the colon, a hub id or a directory")
         return self
 
     @property
-    def kind(self) -> Literal["gpt2", "prefix", "r2gen"]:
-        """Which decoder it is."""
-        if self.writer == "r2gen":
-            return "r2gen"
-        return "prefix" if self.writer.startswith(PREFIX) else "gpt2"
+    def decoder(self) -> type[ReportDecoder]:
+        """What writes the tokens."""
+        return DECODERS[split_writer(self.writer)[0]]
 
     @property
     def source(self) -> str:
-        """The language model's hub id or directory, without the prefix."""
-        return self.writer.removeprefix(PREFIX)
+        """The hub id or directory of a writer that starts from a language model."""
+        return split_writer(self.writer)[1]
 
     @property
     def learning_rate(self) -> float:
         """``lr``, or the writer's default."""
-        return self.lr if self.lr is not None else {"gpt2": 1e-3, "prefix": 2e-4, "r2gen": 3e-4}[self.kind]
+        return self.lr if self.lr is not None else self.decoder.default_lr
 
     def decoding(self, **changes: Any) -> Decoding:
         """How this writer is decoded, with ``changes`` that are not None."""
-        own = {
-            name: getattr(self, name)
-            for name in ("beams", "length_penalty", "no_repeat_ngram", "repetition_penalty", "max_tokens")
-        }
+        own = self.model_dump(include=set(Decoding.model_fields))
         given = {name: value for name, value in changes.items() if value is not None}
         if given.get("sample"):
             own["beams"] = 1

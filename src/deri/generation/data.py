@@ -1,10 +1,8 @@
-"""Reports of a store as training examples, in batches of similar length; and the table of what was generated."""
+"""Reports of a store as training examples, in batches of similar length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -88,45 +86,3 @@ def epoch_batches(rows: np.ndarray, lengths: np.ndarray, size: int, seed: int, e
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         batches += [rows[pool[i : i + size]] for i in range(0, len(pool), size)]
     return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def sentences(text: str) -> list[dict[str, Any]]:
-    """The sentences of a report, each with the codes of the findings that it asserts or holds possible.
-
-    Sentences and findings are those of :mod:`deri.reports.labeller`, which reads the whole text: a negation counts.
-    """
-    from deri.reports.labeller import find_mentions, sentence_spans
-
-    mentions = [m for m in find_mentions(text) if m.certainty != "absent"]
-    out = []
-    for start, end in sentence_spans(text):
-        part = text[start:end].strip()
-        if part:
-            codes = sorted({m.finding for m in mentions if start <= m.start < end})
-            out.append({"text": part, "findings": codes})
-    return out
-
-
-def store_columns(store: Store, rows: np.ndarray) -> dict[str, list[Any]]:
-    """record_id, file, subject and reference of rows; the subject of a record without one is the record."""
-    table = store.index.iloc[rows]
-    records = [str(value) for value in table["record_id"]]
-    subjects = [
-        record if value is None or value != value or not str(value) else str(value)
-        for value, record in zip(table["subject_id"], records, strict=True)
-    ]
-    references = [store.reports[i] if i >= 0 else None for i in store.report_ids[rows]]
-    return {
-        "record_id": records,
-        "file": [None if value is None else str(value) for value in table["file"]],
-        "subject": subjects,
-        "reference": references,
-    }
-
-
-def generated_table(columns: dict[str, list[Any]], texts: Sequence[str], **more: Iterable[Any]) -> Any:
-    """The table that ``deri report generate`` writes: ``columns``, ``generated``, ``more``, ``sentences``."""
-    import pandas as pd
-
-    values = {**columns, "generated": list(texts)} | {name: list(column) for name, column in more.items()}
-    return pd.DataFrame(values | {"sentences": [sentences(text) for text in texts]})

@@ -7,14 +7,15 @@ decoders with a recurrent memory as well, and samples from a generator that is g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from deri.generation.base import ReportDecoder
 from deri.generation.config import Decoding
+from deri.generation.decoders.base import ReportDecoder
 
 _NEVER = -1.0e9
 
@@ -64,45 +65,45 @@ def decode(
     if not len(memory):
         empty = torch.zeros(0, dtype=torch.float64)
         return Decoded([], empty, empty, torch.zeros(0, dtype=torch.bool))
-    if options.beams > 1:
-        return _beams(decoder, memory, mask, eos, options, banned, prompt)
     if options.sample and generator is None:
         raise ValueError("sampling needs a generator")
-    return _single(decoder, memory, mask, eos, options, banned, prompt, generator)
+    logits, state = decoder.begin(memory, mask, options.beams)
+
+    def allowed(scores: Tensor, texts: Tensor) -> Tensor:
+        return restrict(scores, texts, options, banned, prompt)
+
+    if options.beams > 1:
+        return _beams(decoder, logits, state, eos, options, allowed)
+
+    def choose(scores: Tensor) -> Tensor:
+        return _draw(scores, options, generator) if options.sample else scores.argmax(dim=-1)
+
+    return _single(
+        decoder, logits, state, eos, options.max_tokens, lambda logits, texts: choose(allowed(logits, texts))
+    )
 
 
 def _single(
-    decoder: ReportDecoder,
-    memory: Tensor,
-    mask: Tensor | None,
-    eos: int,
-    options: Decoding,
-    banned: Sequence[int],
-    prompt: Sequence[int],
-    generator: torch.Generator | None,
+    decoder: ReportDecoder, logits: Tensor, state: Any, eos: int, most: int, choose: Callable[[Tensor, Tensor], Tensor]
 ) -> Decoded:
-    b = len(memory)
-    logits, state = decoder.begin(memory, mask, 1)
-    texts = torch.full((b, options.max_tokens), eos, device=logits.device)
-    lengths = torch.full((b,), options.max_tokens, device=logits.device)
-    log_probs = torch.zeros(b, dtype=torch.float64, device=logits.device)
-    done = torch.zeros(b, dtype=torch.bool, device=logits.device)
-    for step in range(options.max_tokens):
-        plain = logits.log_softmax(dim=-1)
-        scores = restrict(logits, texts[:, :step], options, banned, prompt)
-        token = _draw(scores, options, generator) if options.sample else scores.argmax(dim=-1)
-        token = torch.where(done, torch.full_like(token, eos), token)
-        gained = plain.gather(1, token[:, None])[:, 0].double()
-        log_probs += torch.where(done, torch.zeros_like(gained), gained)
+    """One text per row: ``choose`` gives the next tokens from their logits and the texts so far."""
+    b, device = len(logits), logits.device
+    texts = torch.full((b, most), eos, device=device)
+    lengths = torch.full((b,), most, device=device)
+    log_probs = torch.zeros(b, dtype=torch.float64, device=device)
+    done = torch.zeros(b, dtype=torch.bool, device=device)
+    for step in range(most):
+        token = torch.where(done, eos, choose(logits, texts[:, :step]))
+        gained = logits.log_softmax(dim=-1).gather(1, token[:, None])[:, 0].double()
+        log_probs += torch.where(done, 0.0, gained)
         texts[:, step] = token
         ends = (token == eos) & ~done
         lengths[ends] = step + 1
         done |= ends
-        if bool(done.all()) or step + 1 == options.max_tokens:
+        if bool(done.all()) or step + 1 == most:
             break
         logits = decoder.advance(token, state)
-    ids = [text[:n] for text, n in zip(texts.tolist(), lengths.tolist(), strict=True)]
-    return Decoded(ids, log_probs.cpu(), log_probs.cpu(), done.cpu())
+    return Decoded(_cut(texts, lengths), log_probs.cpu(), log_probs.cpu(), done.cpu())
 
 
 def _draw(scores: Tensor, options: Decoding, generator: torch.Generator | None) -> Tensor:
@@ -118,60 +119,51 @@ def _draw(scores: Tensor, options: Decoding, generator: torch.Generator | None) 
 
 def _beams(
     decoder: ReportDecoder,
-    memory: Tensor,
-    mask: Tensor | None,
+    logits: Tensor,
+    state: Any,
     eos: int,
     options: Decoding,
-    banned: Sequence[int],
-    prompt: Sequence[int],
+    allowed: Callable[[Tensor, Tensor], Tensor],
 ) -> Decoded:
-    b, k, most = len(memory), options.beams, options.max_tokens
-    logits, state = decoder.begin(memory, mask, k)
-    device, v = logits.device, logits.shape[-1]
+    k, most, v, device = options.beams, options.max_tokens, logits.shape[-1], logits.device
+    b = len(logits) // k
     running = _Beams.new(b, k, most, eos, device)
     running.scores[:, 0] = 0  # at first all copies are the same text: only one of them counts
     finished = _Beams.new(b, k, most, eos, device)
-    closed = torch.zeros(b, k, dtype=torch.bool, device=device)
     open_ = torch.ones(b, 1, dtype=torch.bool, device=device)
-    first = torch.arange(2 * k, device=device) < k
+    # Twice as many candidates as beams, so that enough go on even if half of them end.
+    wide = min(2 * k, k * v)
+    first = torch.arange(wide, device=device) < k
     offset = torch.arange(b, device=device)[:, None] * k
     for step in range(most):
         plain = logits.log_softmax(dim=-1)
-        scores = restrict(plain, running.texts.view(b * k, most)[:, :step], options, banned, prompt)
+        scores = allowed(plain, running.texts.view(b * k, most)[:, :step])
         total = (running.scores[:, :, None] + scores.view(b, k, v)).view(b, k * v)
-        # Twice as many as beams, so that enough go on even if half of them end.
-        best, at = total.topk(min(2 * k, k * v), dim=1)
+        best, at = total.topk(wide, dim=1)
         source, token = at // v, at % v
         candidates = running.take(source)
-        candidates.scores = best
-        candidates.log_probs += plain.view(b, k * v).gather(1, at).double()
+        candidates.log_probs.add_(plain.view(b, k * v).gather(1, at).double())
         candidates.texts[:, :, step] = token
         candidates.lengths[:] = step + 1
-        ends = token == eos
-        stops = ends | (step + 1 == most)
+        stops = (token == eos) | (step + 1 == most)
+        closes = stops & first & open_
+        penalty = (step + 1) ** options.length_penalty
 
-        finishing = candidates.copy()
-        finishing.scores = best / (step + 1) ** options.length_penalty
-        finishing.scores = finishing.scores + _NEVER * (~(stops & first[: best.shape[1]] & open_)).float()
+        finishing = candidates._replace(scores=best / penalty + _NEVER * (~closes).float(), closed=closes)
         pool = finished.join(finishing)
-        place = pool.scores.topk(k, dim=1)[1]
-        finished = pool.take(place)
-        closed = torch.cat([closed, stops & first[: best.shape[1]] & open_], dim=1).gather(1, place)
+        finished = pool.take(pool.scores.topk(k, dim=1)[1])
 
-        going = (best + _NEVER * stops.float()).topk(k, dim=1)[1]
-        running = candidates.take(going)
-        running.scores = (best + _NEVER * stops.float()).gather(1, going)
-        index = (source.gather(1, going) + offset).view(-1)
+        going = best + _NEVER * stops.float()
+        places = going.topk(k, dim=1)[1]
+        running = candidates._replace(scores=going).take(places)
 
-        possible = running.scores[:, :1] / (step + 1) ** options.length_penalty
-        worst = torch.where(closed, finished.scores.min(dim=1, keepdim=True)[0], torch.tensor(_NEVER, device=device))
-        open_ = open_ & (possible > worst).any(dim=1, keepdim=True)
+        worst = torch.where(finished.closed, finished.scores.min(dim=1, keepdim=True)[0], _NEVER)
+        open_ = open_ & (running.scores[:, :1] / penalty > worst).any(dim=1, keepdim=True)
         if step + 1 == most or not bool(open_.any()):
             break
-        decoder.reorder(state, index)
+        decoder.reorder(state, (source.gather(1, places) + offset).view(-1))
         logits = decoder.advance(running.texts[:, :, step].reshape(-1), state)
-    texts, lengths = finished.texts[:, 0].cpu(), finished.lengths[:, 0].cpu()
-    ids = [text[:n] for text, n in zip(texts.tolist(), lengths.tolist(), strict=True)]
+    ids = _cut(finished.texts[:, 0], finished.lengths[:, 0])
     return Decoded(
         ids,
         finished.log_probs[:, 0].cpu(),
@@ -180,14 +172,18 @@ def _beams(
     )
 
 
-@dataclass
-class _Beams:
-    """Texts (B, k, L), what they rank by, their log-probabilities and lengths, (B, k) each."""
+def _cut(texts: Tensor, lengths: Tensor) -> list[list[int]]:
+    return [text[:n] for text, n in zip(texts.tolist(), lengths.tolist(), strict=True)]
+
+
+class _Beams(NamedTuple):
+    """Texts (B, k, L); and (B, k) each: what they rank by, log-probability, length, and whether they have ended."""
 
     texts: Tensor
     scores: Tensor
     log_probs: Tensor
     lengths: Tensor
+    closed: Tensor
 
     @classmethod
     def new(cls, b: int, k: int, most: int, eos: int, device: torch.device) -> _Beams:
@@ -196,26 +192,14 @@ class _Beams:
             torch.full((b, k), _NEVER, device=device),
             torch.zeros(b, k, dtype=torch.float64, device=device),
             torch.zeros(b, k, dtype=torch.int64, device=device),
+            torch.zeros(b, k, dtype=torch.bool, device=device),
         )
 
     def take(self, index: Tensor) -> _Beams:
-        return _Beams(
-            self.texts.gather(1, index[:, :, None].expand(-1, -1, self.texts.shape[2])),
-            self.scores.gather(1, index),
-            self.log_probs.gather(1, index),
-            self.lengths.gather(1, index),
-        )
+        return _Beams(*(torch.take_along_dim(x, index if x.dim() == 2 else index[:, :, None], dim=1) for x in self))
 
     def join(self, other: _Beams) -> _Beams:
-        return _Beams(
-            torch.cat([self.texts, other.texts], dim=1),
-            torch.cat([self.scores, other.scores], dim=1),
-            torch.cat([self.log_probs, other.log_probs], dim=1),
-            torch.cat([self.lengths, other.lengths], dim=1),
-        )
-
-    def copy(self) -> _Beams:
-        return _Beams(self.texts, self.scores, self.log_probs, self.lengths)
+        return _Beams(*(torch.cat(pair, dim=1) for pair in zip(self, other, strict=True)))
 
 
 def restrict(

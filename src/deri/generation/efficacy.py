@@ -7,17 +7,43 @@ findings (:mod:`deri.generation.evaluate`) are the figure that does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deri.evaluation.bootstrap import macro_mean
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.evaluate import Bootstrap, interval, prf
+from deri.generation.evaluate import Bootstrap, ci_of, prf
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import load_prompt_file, load_prompts
 from deri.reports.prompts import LABELS
+
+
+@dataclass(frozen=True)
+class TextSpace:
+    """A model's text space, and the classes that texts are held against.
+
+    Attributes:
+        model: whose space it is.
+        name: of the model, for the result.
+        task: whose shipped prompts are the classes; all known classes when neither this nor ``prompts`` is given.
+        prompts: a prompt file instead.
+    """
+
+    model: EcgTextModel
+    name: str
+    task: str | None = None
+    prompts: Path | None = None
+
+    def classes(self) -> dict[str, list[str]]:
+        """The prompts of every class, each set of prompts once: that of the first class that has it."""
+        known = load_prompt_file(self.prompts) if self.prompts is not None else load_prompts(self.task or LABELS)
+        # Where all known classes are taken there are aliases: one class under several codes would be a draw of equals.
+        distinct = {tuple(texts): code for code, texts in reversed(known.items())}
+        return {code: texts for code, texts in known.items() if distinct[tuple(texts)] == code}
 
 
 def text_classes(model: EcgTextModel, texts: Sequence[str], weights: np.ndarray) -> np.ndarray:
@@ -27,60 +53,35 @@ def text_classes(model: EcgTextModel, texts: Sequence[str], weights: np.ndarray)
 
 
 def model_efficacy(
-    model: EcgTextModel,
-    references: Sequence[str],
-    generated: Sequence[str],
-    groups: np.ndarray,
-    *,
-    model_name: str,
-    task: str | None = None,
-    prompts: str | Path | None = None,
-    draws: int = 1000,
-    seed: int = 0,
+    space: TextSpace, references: Sequence[str], generated: Sequence[str], bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """Precision, recall and F1 of the classes of generated texts against those of the references, macro averages.
 
     Averages are over the classes that occur on either side, as scikit-learn has it; a class that was never generated
-    has precision 0, one without a reference recall 0. The interval of F1 draws ``groups``.
+    has precision 0, one without a reference recall 0.
 
     Args:
-        model: whose text space it is.
+        space: model and classes.
         references: n texts, none empty.
         generated: n texts; an empty one has no class, which is never right.
-        groups: (n,) subject of each pair, 0 … k - 1.
-        model_name: for the result.
-        task: whose shipped prompts; all known classes when neither this nor ``prompts`` is given.
-        prompts: a prompt file instead.
-        draws: bootstrap samples.
-        seed: of the bootstrap.
+        bootstrap: of the n pairs, for the interval of F1.
     """
-    known = load_prompt_file(prompts) if prompts is not None else load_prompts(task or LABELS)
-    # The union of all tasks holds aliases: one class under several codes would be a draw between equals.
-    distinct = {tuple(texts): code for code, texts in reversed(known.items())}
-    classes = [code for code, texts in known.items() if distinct[tuple(texts)] == code]
-    weights = class_weights(model, {code: known[code] for code in classes})
-    truth, said = (text_classes(model, texts, weights) for texts in (references, generated))
+    classes = space.classes()
+    weights = class_weights(space.model, classes)
+    truth, said = (text_classes(space.model, texts, weights) for texts in (references, generated))
     said = np.where([bool(text.strip()) for text in generated], said, -1)
-    one_hot = np.arange(len(classes))
-    left, right = truth[:, None] == one_hot, said[:, None] == one_hot
-    present = np.flatnonzero(left.any(axis=0) | right.any(axis=0))
+    left, right = (found[:, None] == np.arange(len(classes)) for found in (truth, said))
+    present = left.any(axis=0) | right.any(axis=0)
     left, right = left[:, present], right[:, present]
-    stacked = np.concatenate([left & right, left, right], axis=1).astype(float)
-    precision, recall, f1 = prf(*np.split(stacked.sum(axis=0), 3))
-    weighted = Bootstrap(groups, draws, seed)
-    ci = None
-    if weighted.draws:
-        drawn = prf(*np.split(weighted.sums(stacked), 3, axis=1))[2]
-        with np.errstate(invalid="ignore"):
-            ci = interval(np.nanmean(drawn, axis=1))
+    precision, recall, f1 = (float(np.nan_to_num(values).mean()) for values in prf(left, right))
     return {
-        "model": model_name,
-        "prompts": str(prompts) if prompts is not None else task or LABELS,
+        "model": space.name,
+        "prompts": str(space.prompts) if space.prompts is not None else space.task or LABELS,
         "classes_in_all": len(classes),
-        "classes": len(present),
-        "precision": float(np.nan_to_num(precision).mean()),
-        "recall": float(np.nan_to_num(recall).mean()),
-        "f1": float(np.nan_to_num(f1).mean()),
-        "ci": ci,
+        "classes": int(present.sum()),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "ci": ci_of(macro_mean(bootstrap.f1(left, right).T)),
         "accuracy": float((truth == said).mean()),
     }

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.generation.metrics import PAIR_METRICS, corpus_bleu, pair_scores, sentence_bleu
+from deri.evaluation.bootstrap import drawn_sums, interval, macro_mean
+from deri.generation.findings import finding_matrix
+from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
 from deri.reports import clean_report
-from deri.reports.labeller import asserted, known_findings
+from deri.reports.labeller import known_findings
 
 FORMAT = "deri-report-evaluation"
-_CHUNK = 64  # bootstrap draws at a time: memory stays at 64 weights per subject
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """How reports are scored.
+
+    Attributes:
+        clean: bring both sides into the form of :func:`deri.reports.clean_report` first.
+        uncertain: findings that a text holds possible count as asserted, on both sides.
+        min_count: a finding enters the macro average if at least so many references assert it.
+        draws: bootstrap samples; 0 for no intervals.
+        seed: of the bootstrap.
+    """
+
+    clean: bool = True
+    uncertain: bool = True
+    min_count: int = 1
+    draws: int = 1000
+    seed: int = 0
 
 
 def evaluate_reports(
-    references: Sequence[str],
-    generated: Sequence[str],
-    subjects: Sequence[str] | None = None,
-    *,
-    clean: bool = True,
-    uncertain: bool = True,
-    min_count: int = 1,
-    draws: int = 1000,
-    seed: int = 0,
+    references: Sequence[str], generated: Sequence[str], subjects: Sequence[str] | None = None, **options: Any
 ) -> dict[str, Any]:
     """Everything that ``deri report evaluate`` writes, as plain JSON values.
 
@@ -34,23 +47,22 @@ def evaluate_reports(
         references: the true reports, n of them; pairs with an empty one are left out and counted.
         generated: one text each; an empty one scores 0 and is counted.
         subjects: whose report it is: the bootstrap draws subjects. None: every pair is drawn by itself.
-        clean: bring both sides into the form of :func:`deri.reports.clean_report` first.
-        uncertain: findings that a text holds possible count as asserted, on both sides.
-        min_count: a finding enters the macro average if at least so many references assert it.
-        draws: bootstrap samples; 0 for no intervals.
-        seed: of the bootstrap.
+        options: those of :class:`ReportOptions`.
 
     Raises:
         DeriError: no pair has a reference.
     """
+    wanted = ReportOptions(**options)
     total = len(references)
-    references, generated, groups = kept_pairs(references, generated, subjects, clean=clean)
+    references, (generated,), groups = scored_rows(references, [generated], subjects, clean=wanted.clean)
     left_out: dict[str, str] = {}
-    bleu = _corpus(references, generated, left_out)
-    rouge = _has_rouge(left_out)
-    scores = pair_scores(references, generated, rouge=rouge)
-    truth, called = (finding_matrix(texts, uncertain=uncertain) for texts in (references, generated))
-    weights = Bootstrap(groups, draws, seed)
+    try:
+        bleu = corpus_bleu(references, generated)
+    except DeriError as error:
+        bleu, left_out["corpus_bleu"] = None, str(error)
+    scores, others = pair_scores(references, generated)
+    bootstrap = Bootstrap(groups, wanted.draws, wanted.seed)
+    truth, called = (finding_matrix(texts, uncertain=wanted.uncertain) for texts in (references, generated))
     return {
         "format": FORMAT,
         "version": 1,
@@ -60,16 +72,14 @@ def evaluate_reports(
         "empty_generated": sum(not text.strip() for text in generated),
         "subjects": int(groups.max()) + 1,
         "drawn_by": "row" if subjects is None else "subject",
-        "cleaned": clean,
-        "bootstrap": {"draws": draws, "seed": seed},
+        "cleaned": wanted.clean,
+        "bootstrap": {"draws": wanted.draws, "seed": wanted.seed},
         "metrics": {
-            name: {"value": float(scores[name].mean()), "ci": weights.mean(scores[name])}
-            for name in PAIR_METRICS
-            if name in scores
+            name: {"value": float(values.mean()), "ci": bootstrap.mean(values)} for name, values in scores.items()
         },
         "corpus_bleu": bleu,
-        "left_out": left_out,
-        "findings": _findings(truth, called, weights, min_count) | {"uncertain_counts": uncertain},
+        "left_out": left_out | others,
+        "findings": _findings(truth, called, bootstrap, wanted.min_count) | {"uncertain_counts": wanted.uncertain},
     }
 
 
@@ -83,177 +93,143 @@ def finding_scores(
     return _findings(truth, called, Bootstrap(np.arange(len(references)), 0, 0), min_count)
 
 
-def kept_pairs(
-    references: Sequence[str], generated: Sequence[str], subjects: Sequence[str] | None = None, *, clean: bool = True
-) -> tuple[list[str], list[str], np.ndarray]:
-    """The pairs that are scored: those with a reference, cleaned, and whose they are (int64, 0 … k - 1).
-
-    Raises:
-        DeriError: no pair has a reference.
-    """
-    if len(references) != len(generated) or (subjects is not None and len(subjects) != len(references)):
-        raise ValueError("references, generated and subjects differ in length")
-    if clean:
-        references = [clean_report(text) for text in references]
-        generated = [clean_report(text) for text in generated]
-    kept = [row for row, text in enumerate(references) if text.strip()]
-    if not kept:
-        raise DeriError("no row has a reference report: there is nothing to compare with")
-    if subjects is None:
-        groups = np.arange(len(kept))
-    else:
-        groups = np.unique(np.array([str(subjects[row]) for row in kept]), return_inverse=True)[1]
-    return [references[row] for row in kept], [generated[row] for row in kept], groups
-
-
-def _corpus(references: Sequence[str], generated: Sequence[str], left_out: dict[str, str]) -> float | None:
-    try:
-        return corpus_bleu(references, generated)
-    except DeriError as error:
-        left_out["corpus_bleu"] = str(error)
-        return None
-
-
-def _has_rouge(left_out: dict[str, str]) -> bool:
-    from deri.generation.metrics import rouge_l
-
-    try:
-        rouge_l("", "")
-    except DeriError as error:
-        left_out["rouge_l"] = str(error)
-        return False
-    return True
-
-
-def finding_matrix(texts: Sequence[str], *, uncertain: bool = True) -> np.ndarray:
-    """Which finding each text asserts, bool (n, findings), in the order of the labeller's table."""
-    place = {code: column for column, code in enumerate(known_findings())}
-    matrix = np.zeros((len(texts), len(place)), bool)
-    for row, text in enumerate(texts):
-        for code in asserted(text, uncertain=uncertain):
-            matrix[row, place[code]] = True
-    return matrix
-
-
-class Bootstrap:
-    """Percentile intervals (95 %) over draws of groups of rows; None without draws or with fewer than two groups."""
-
-    def __init__(self, groups: np.ndarray, draws: int, seed: int) -> None:
-        self.groups = groups
-        self.n = int(groups.max()) + 1 if len(groups) else 0
-        self.draws = draws if self.n > 1 else 0
-        self.seed = seed
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Column sums of ``values`` (rows, k) in every draw: (draws, k). The same draws at every call."""
-        grouped = np.zeros((self.n, values.shape[1]))
-        np.add.at(grouped, self.groups, values)
-        rng = np.random.default_rng(self.seed)
-        out = np.zeros((self.draws, values.shape[1]))
-        for start in range(0, self.draws, _CHUNK):
-            size = min(_CHUNK, self.draws - start)
-            out[start : start + size] = rng.multinomial(self.n, np.full(self.n, 1 / self.n), size=size) @ grouped
-        return out
-
-    def mean(self, values: np.ndarray) -> list[float] | None:
-        """The interval of the mean of ``values`` (rows,)."""
-        sums = self.sums(np.column_stack([values, np.ones(len(values))]))
-        return interval(sums[:, 0] / sums[:, 1]) if self.draws else None
-
-
-def interval(drawn: np.ndarray) -> list[float] | None:
-    """The 95 % percentile interval of the draws in which the figure exists; None if it exists in none."""
-    known = drawn[~np.isnan(drawn)]
-    return [float(x) for x in np.quantile(known, (0.025, 0.975))] if len(known) else None
-
-
-def _findings(truth: np.ndarray, called: np.ndarray, weights: Bootstrap, min_count: int) -> dict[str, Any]:
-    hits, positives, calls = (m.sum(0).astype(float) for m in (truth & called, truth, called))
-    precision, recall, f1 = prf(hits, positives, calls)
-    drawn = _drawn_f1(truth, called, weights) if weights.draws else None
-    names = known_findings()
-    table = {
-        code: {
-            "name": names[code].name,
-            "n": int(positives[i]),
-            "generated": int(calls[i]),
-            "precision": float(precision[i]) if positives[i] else None,
-            "recall": float(recall[i]) if positives[i] else None,
-            "f1": float(f1[i]) if positives[i] else None,
-            "ci": interval(drawn[:, i]) if drawn is not None and positives[i] else None,
-        }
-        for i, code in enumerate(names)
-        if positives[i] or calls[i]
-    }
-    chosen = np.flatnonzero(positives >= max(1, min_count))
-    macro = {
-        name: float(values[chosen].mean()) if len(chosen) else None
-        for name, values in (("precision", precision), ("recall", recall), ("f1", f1))
-    }
-    ci = interval(_mean_of_known(drawn[:, chosen])) if drawn is not None and len(chosen) else None
-    pooled = [float(x) for x in prf(hits.sum(), positives.sum(), calls.sum())] if positives.sum() else [None] * 3
-    return {
-        "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
-        "micro": dict(zip(("precision", "recall", "f1"), pooled, strict=True)),
-        "per_finding": table,
-    }
-
-
-def _drawn_f1(truth: np.ndarray, called: np.ndarray, weights: Bootstrap) -> np.ndarray:
-    """F1 of every finding in every draw: (draws, findings), NaN where a draw has it in neither text."""
-    stacked = np.concatenate([truth & called, truth, called], axis=1).astype(float)
-    return prf(*np.split(weights.sums(stacked), 3, axis=1))[2]
-
-
-def _mean_of_known(drawn: np.ndarray) -> np.ndarray:
-    """Row means over what is no NaN: a rare finding may be in neither text of a draw."""
-    present = ~np.isnan(drawn)
-    sums = np.where(present, drawn, 0).sum(1)
-    return np.divide(sums, present.sum(1), out=np.full(len(sums), np.nan), where=present.any(1))
-
-
 def paired_difference(
     references: Sequence[str],
     first: Sequence[str],
     second: Sequence[str],
     subjects: Sequence[str] | None = None,
-    *,
-    clean: bool = True,
-    uncertain: bool = True,
-    min_count: int = 1,
-    draws: int = 1000,
-    seed: int = 0,
+    **options: Any,
 ) -> dict[str, Any]:
     """How much better ``first`` is than ``second`` on the same records: BLEU-4 and the macro-F1 of findings.
 
-    Both are scored in the same draws of subjects, so that the interval is that of the difference. Options as in
-    :func:`evaluate_reports`.
+    Both are scored in the same draws of subjects, so that the interval is that of the difference. Options are those of
+    :class:`ReportOptions`.
 
     Returns:
         ``bleu_4`` and ``finding_f1``, each with ``value`` (first less second) and ``ci`` (95 %, None without draws).
     """
-    kept, left, groups = kept_pairs(references, first, subjects, clean=clean)
-    _, right, _ = kept_pairs(references, second, subjects, clean=clean)
-    weights = Bootstrap(groups, draws, seed)
+    wanted = ReportOptions(**options)
+    references, systems, groups = scored_rows(references, [first, second], subjects, clean=wanted.clean)
+    bootstrap = Bootstrap(groups, wanted.draws, wanted.seed)
     bleu = np.array([
         sentence_bleu(reference, a)[3] - sentence_bleu(reference, b)[3]
-        for reference, a, b in zip(kept, left, right, strict=True)
+        for reference, a, b in zip(references, *systems, strict=True)
     ])  # fmt: skip
-    truth, one, other = (finding_matrix(texts, uncertain=uncertain) for texts in (kept, left, right))
-    chosen = truth.sum(0) >= max(1, min_count)
-    f1 = [prf((truth & m).sum(0), truth.sum(0), m.sum(0))[2][chosen] for m in (one, other)]
-    ci = None
-    if weights.draws and chosen.any():
-        ci = interval(np.subtract(*(_mean_of_known(_drawn_f1(truth, m, weights)[:, chosen]) for m in (one, other))))
-    value = float(f1[0].mean() - f1[1].mean()) if chosen.any() else None
+    truth, *called = (finding_matrix(texts, uncertain=wanted.uncertain) for texts in (references, *systems))
+    chosen = truth.sum(axis=0) >= max(1, wanted.min_count)
+    value = ci = None
+    if chosen.any():
+        f1 = [prf(truth, own)[2][chosen].mean() for own in called]
+        value = float(f1[0] - f1[1])
+        if bootstrap.draws:
+            # A finding that a draw leaves undefined for one system counts for neither: both are compared on the same.
+            drawn = np.subtract(*(bootstrap.f1(truth, own)[:, chosen] for own in called))
+            ci = ci_of(macro_mean(drawn.T))
     return {
-        "bleu_4": {"value": float(bleu.mean()), "ci": weights.mean(bleu)},
+        "bleu_4": {"value": float(bleu.mean()), "ci": bootstrap.mean(bleu)},
         "finding_f1": {"value": value, "ci": ci, "findings": int(chosen.sum())},
     }
 
 
-def prf(hits: Any, positives: Any, calls: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision (0 where nothing was called), recall, and F1 (NaN where nothing was there nor called)."""
+def scored_rows(
+    references: Sequence[str], systems: Sequence[Sequence[str]], subjects: Sequence[str] | None, *, clean: bool = True
+) -> tuple[list[str], list[list[str]], np.ndarray]:
+    """The rows that are scored, those with a reference: references and texts of each system, and whose they are.
+
+    Returns:
+        References, the texts of each system, and (n,) int64 subjects as numbers 0 … k - 1.
+
+    Raises:
+        DeriError: no row has a reference.
+    """
+    if any(len(column) != len(references) for column in (*systems, *([] if subjects is None else [subjects]))):
+        raise ValueError("references, generated and subjects differ in length")
+    columns = [[clean_report(text) for text in texts] if clean else texts for texts in (references, *systems)]
+    kept = [row for row, text in enumerate(columns[0]) if text.strip()]
+    if not kept:
+        raise DeriError("no row has a reference report: there is nothing to compare with")
+    references, *systems = ([texts[row] for row in kept] for texts in columns)
+    names = kept if subjects is None else [str(subjects[row]) for row in kept]
+    return references, systems, np.unique(np.array(names), return_inverse=True)[1]
+
+
+class Bootstrap:
+    """Draws of groups of rows, with 95 % percentile intervals; no draws with fewer than two groups.
+
+    Args:
+        groups: (n,) whose row it is, 0 … k - 1.
+        draws: how many.
+        seed: the same seed draws the same groups.
+    """
+
+    def __init__(self, groups: np.ndarray, draws: int, seed: int) -> None:
+        self.groups, self.seed = groups, seed
+        self.draws = draws if len(np.unique(groups)) > 1 else 0
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Column sums of ``values`` (n, columns) in every draw: (draws, columns). The same draws at every call."""
+        return drawn_sums(values, self.groups, self.draws, self.seed)
+
+    def mean(self, values: np.ndarray) -> list[float] | None:
+        """The interval of the mean of ``values`` (n,); None without draws."""
+        sums = self.sums(np.column_stack([values, np.ones(len(values))]))
+        return ci_of(sums[:, 0] / sums[:, 1])
+
+    def f1(self, truth: np.ndarray, called: np.ndarray) -> np.ndarray:
+        """F1 of every class in every draw: (draws, classes), NaN where a draw has it on neither side.
+
+        ``truth`` and ``called`` are (n, classes) bool.
+        """
+        sums = self.sums(np.concatenate([truth & called, truth, called], axis=1).astype(float))
+        return f1_of(*np.split(sums, 3, axis=1))
+
+
+def ci_of(drawn: np.ndarray) -> list[float] | None:
+    """The interval of drawn figures as a JSON value; None without draws."""
+    found = interval(drawn)
+    return None if found is None else list(found)
+
+
+def prf(truth: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision (0 where nothing was called), recall and F1 (NaN where nothing was there nor called), (classes,) each.
+
+    Args:
+        truth: (n, classes) bool, what is there.
+        called: (n, classes) bool, what was said.
+    """
+    hits, positives, calls = (matrix.sum(axis=0).astype(float) for matrix in (truth & called, truth, called))
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(np.asarray(calls) > 0, np.divide(hits, calls), 0.0)
-        return precision, np.divide(hits, positives), np.divide(2 * np.asarray(hits), np.add(positives, calls))
+        return np.where(calls > 0, hits / calls, 0.0), hits / positives, f1_of(hits, positives, calls)
+
+
+def f1_of(hits: np.ndarray, positives: np.ndarray, calls: np.ndarray) -> np.ndarray:
+    """F1 of counts; NaN where nothing was there nor called."""
+    with np.errstate(invalid="ignore"):
+        f1: np.ndarray = 2 * hits / (positives + calls)
+        return f1
+
+
+def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_count: int) -> dict[str, Any]:
+    n, calls = truth.sum(axis=0), called.sum(axis=0)
+    figures = dict(zip(("precision", "recall", "f1"), prf(truth, called), strict=True))
+    drawn = bootstrap.f1(truth, called)
+    table = {
+        code: {
+            "name": finding.name,
+            "n": int(n[i]),
+            "generated": int(calls[i]),
+            **{name: float(values[i]) if n[i] else None for name, values in figures.items()},
+            "ci": ci_of(drawn[:, i]) if n[i] else None,
+        }
+        for i, (code, finding) in enumerate(known_findings().items())
+        if n[i] or calls[i]
+    }
+    chosen = np.flatnonzero(n >= max(1, min_count))
+    macro = {name: float(values[chosen].mean()) if len(chosen) else None for name, values in figures.items()}
+    ci = ci_of(macro_mean(drawn[:, chosen].T))
+    pooled = prf(truth.reshape(-1, 1), called.reshape(-1, 1))
+    return {
+        "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
+        "micro": {name: float(value[0]) if n.any() else None for name, value in zip(figures, pooled, strict=True)},
+        "per_finding": table,
+    }

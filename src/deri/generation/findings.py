@@ -1,4 +1,4 @@
-"""Findings of the labeller as classes of a model: prompts, what texts assert, scores and thresholds by validation."""
+"""Findings of the labeller: which ones texts assert, and how a model scores recordings for them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ import numpy as np
 from deri.evaluation.features import Features, unit
 from deri.evaluation.metrics import best_threshold
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.evaluate import finding_matrix
 from deri.models import EcgTextModel
 from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
-from deri.reports.labeller import known_findings
+from deri.reports.labeller import asserted, known_findings
 from deri.reports.prompts import LABELS
 
 _OWN = {"INJ": ["subendocardial injury."]}
 """Findings that join several statements and have no prompt of their own."""
+
+
+def finding_matrix(texts: Sequence[str], *, uncertain: bool = True) -> np.ndarray:
+    """Which finding each text asserts, bool (n, findings), in the order of the labeller's table."""
+    column = {code: i for i, code in enumerate(known_findings())}
+    matrix = np.zeros((len(texts), len(column)), bool)
+    for row, text in zip(matrix, texts, strict=True):
+        row[[column[code] for code in asserted(text, uncertain=uncertain)]] = True
+    return matrix
 
 
 def finding_prompts() -> dict[str, list[str]]:
@@ -29,7 +37,7 @@ def finding_prompts() -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class FindingScores:
-    """Zero-shot scores of findings on the validation records that have a report, and what the reports assert.
+    """Zero-shot scores of findings on the records of a split that have a report, and what the reports assert.
 
     Attributes:
         weights: (findings, d) float32, unit vectors of the prompts.

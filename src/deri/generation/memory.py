@@ -11,23 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deri.errors import DeriError
 from deri.evaluation.features import encoder_digest
 from deri.files import write_json
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel
+from deri.progress import SILENT, Progress
 from deri.store import Store
 
 VERSION = 2
+Memory = tuple[Tensor, Tensor | None]
+"""(B, m, d), and a mask (B, m) that is True where a vector counts, or None where all do."""
+
 _BATCH = 128
-Show = Callable[[int, int], None]
 
 
-def memory_of(
-    model: EcgTextModel, ecg: Tensor, valid: Tensor | None = None, kind: MemoryKind = "tokens"
-) -> tuple[Tensor, Tensor | None]:
+def memory_of(model: EcgTextModel, ecg: Tensor, valid: Tensor | None = None, kind: MemoryKind = "tokens") -> Memory:
     """The memory of preprocessed recordings, and which of its vectors count.
 
     * ``aligned``: the aligned ECG embedding, one vector (MERL: its embedding at unit length).
@@ -68,37 +69,6 @@ def memory_shape(model: EcgTextModel, kind: MemoryKind) -> tuple[int, int]:
     return n + 1 if model.joint_tokens else n, model.token_width
 
 
-class MemoryInput(nn.Module):
-    """Memory as a decoder takes it: standardised, projected to the decoder's width, with learned positions.
-
-    Contrastive embeddings lie in a narrow cone: what they share is many times larger than what tells two recordings
-    apart. Mean and scale per dimension of the training records (one pair for all tokens, one for the embedding behind
-    them) bring the differences to unit size; they are stored with the weights.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, shape: tuple[int, int], width: int) -> None:
-        super().__init__()
-        m, d = shape
-        self.register_buffer("mean", torch.zeros(m, d))
-        self.register_buffer("scale", torch.ones(m, d))
-        self.projection = nn.Linear(d, width)
-        self.positions = nn.Parameter(torch.randn(m, width) * 0.02)
-
-    def forward(self, memory: Tensor) -> Tensor:
-        """(B, m, d) → (B, m, width)."""
-        projected: Tensor = self.projection((memory - self.mean) / self.scale)
-        return projected + self.positions
-
-    def standardise(self, mean: np.ndarray, scale: np.ndarray) -> None:
-        """Take the statistics (m, d) of the training records."""
-        with torch.no_grad():
-            self.mean.copy_(torch.from_numpy(mean))
-            self.scale.copy_(torch.from_numpy(scale))
-
-
 class MemoryCache:
     """Memories of rows of a store: ``tokens.npy`` float16 (n, m, d), ``mask.npy`` bool (n, m), ``rows.npy``."""
 
@@ -116,8 +86,7 @@ class MemoryCache:
         rows: np.ndarray,
         kind: MemoryKind,
         folder: Path,
-        *,
-        show: Show | None = None,
+        progress: Progress = SILENT,
     ) -> MemoryCache:
         """The memories of ``rows`` (ascending), computed unless ``folder`` has them for this encoder and store.
 
@@ -153,8 +122,7 @@ class MemoryCache:
                 tokens[start : start + len(part)] = _float16(values, store, part)
                 if counted is not None:
                     mask[start : start + len(part)] = counted.cpu().numpy()
-                if show:
-                    show(start + len(part), len(rows))
+                progress.update(start + len(part), len(rows))
             tokens.flush()
             np.save(work / "mask.npy", mask)
             np.save(work / "rows.npy", np.asarray(rows, np.int64))
@@ -170,7 +138,7 @@ class MemoryCache:
             ) from error
         return cls(path)
 
-    def get(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    def get(self, rows: np.ndarray) -> Memory:
         """Memories (B, m, d) float32 of store rows, and their mask or None where all count."""
         at = np.searchsorted(self._rows, rows)
         mask = self._mask[at]
@@ -182,7 +150,7 @@ class MemoryCache:
         return statistics_of(self.get, rows)
 
 
-def read_memory(model: EcgTextModel, store: Store, rows: np.ndarray, kind: MemoryKind) -> tuple[Tensor, Tensor | None]:
+def read_memory(model: EcgTextModel, store: Store, rows: np.ndarray, kind: MemoryKind) -> Memory:
     """Memories of store rows; see :func:`signal_memory`."""
     valid = store.index["valid_samples"].to_numpy()[rows]
     return signal_memory(model, store.signals(rows), store.fs, valid, store.lead_mask(rows), kind)
@@ -195,7 +163,7 @@ def signal_memory(
     valid_samples: np.ndarray | None,
     lead_mask: np.ndarray | None,
     kind: MemoryKind,
-) -> tuple[Tensor, Tensor | None]:
+) -> Memory:
     """Memories of standardised signals (B, 12, n), float32 on the model's device, without gradients, in eval mode."""
     model.eval()
     with torch.inference_mode():
@@ -204,7 +172,7 @@ def signal_memory(
 
 
 def statistics_of(
-    get: Callable[[np.ndarray], tuple[Tensor, Tensor | None]], rows: np.ndarray, sample: int = 8192
+    get: Callable[[np.ndarray], Memory], rows: np.ndarray, sample: int = 8192
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation per dimension over at most ``sample`` of ``rows``: two float32 (m, d).
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,10 @@ import numpy as np
 
 from deri.errors import DeriError
 from deri.generation.meteor import meteor_exact
+from deri.registry import Registry
+
+Metric = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+"""References and generated texts, n each, to scores (n,); a DeriError where a package is missing."""
 
 BLEU_ORDER = 4
 BLEU_EPSILON = 0.1
@@ -25,9 +29,6 @@ BLEU_EPSILON = 0.1
 
 CIDER_ORDER = 4
 CIDER_SIGMA = 6.0
-
-PAIR_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider_d")
-"""The metrics of one pair, in the order of the tables; all in 0 … 1 but CIDEr-D, which is in 0 … 10."""
 
 
 def _ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
@@ -125,17 +126,39 @@ def _all_ngrams(text: str) -> Counter[tuple[str, ...]]:
     return grams
 
 
-def pair_scores(references: Sequence[str], generated: Sequence[str], *, rouge: bool = True) -> dict[str, np.ndarray]:
-    """Every metric of ``PAIR_METRICS`` for every pair, float64 (n,) each; without ROUGE-L if ``rouge`` is false."""
+def _of_pairs(metric: Callable[[str, str], float]) -> Metric:
+    """A metric of one pair as a metric of many."""
+    return lambda references, generated: np.array(list(map(metric, references, generated)), float)
+
+
+def _bleu(order: int) -> Metric:
+    return _of_pairs(lambda reference, generated: sentence_bleu(reference, generated)[order - 1])
+
+
+METRICS: Registry[Metric] = Registry(
+    "report metric",
+    "deri.report_metrics",
+    {
+        **{f"bleu_{order}": _bleu(order) for order in range(1, BLEU_ORDER + 1)},
+        "rouge_l": _of_pairs(rouge_l),
+        "meteor": _of_pairs(meteor_exact),
+        "cider_d": cider_d,
+    },
+)
+"""The metrics of pairs, in the order of the tables; all in 0 … 1 but CIDEr-D, which is in 0 … 10."""
+
+
+def pair_scores(references: Sequence[str], generated: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Every metric of ``METRICS`` for every pair, float64 (n,) each; and why others are left out."""
     _same_length(references, generated)
-    pairs = list(zip(references, generated, strict=True))
-    bleu = np.array([sentence_bleu(*pair) for pair in pairs]).reshape(len(pairs), BLEU_ORDER)
-    scores = {f"bleu_{order}": bleu[:, order - 1] for order in range(1, BLEU_ORDER + 1)}
-    if rouge:
-        scores["rouge_l"] = np.array([rouge_l(*pair) for pair in pairs], dtype=float)
-    scores["meteor"] = np.array([meteor_exact(*pair) for pair in pairs], dtype=float)
-    scores["cider_d"] = cider_d(references, generated)
-    return scores
+    scores: dict[str, np.ndarray] = {}
+    left_out: dict[str, str] = {}
+    for name in METRICS:
+        try:
+            scores[name] = METRICS[name](references, generated)
+        except DeriError as error:  # a package is not installed
+            left_out[name] = str(error)
+    return scores, left_out
 
 
 def _same_length(references: Sequence[str], generated: Sequence[str]) -> None:

@@ -17,9 +17,9 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.features import encoder_digest
 from deri.files import write_json
-from deri.generation.build import build_decoder
 from deri.generation.config import WriterConfig
 from deri.generation.data import Targets, epoch_batches, training_rows
+from deri.generation.decoders import build_decoder
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel

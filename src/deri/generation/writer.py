@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.generation.base import ReportDecoder
-from deri.generation.build import rebuild_decoder
+from deri.evaluation.features import encoder_digest
 from deri.generation.config import Decoding, WriterConfig, build_config
 from deri.generation.decode import decode
-from deri.generation.memory import memory_shape, read_memory, signal_memory
+from deri.generation.decoders import rebuild_decoder
+from deri.generation.decoders.base import ReportDecoder
+from deri.generation.memory import Memory, memory_shape, read_memory, signal_memory
+from deri.generation.review import Confidence, ReviewedReport, calibrate
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
 from deri.models.base import window_batches
@@ -32,17 +34,16 @@ from deri.models.directory import (
     weights_of,
 )
 from deri.models.directory import card as model_card
+from deri.progress import SILENT, Progress
 from deri.store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from deri.ecg import ECG
-    from deri.generation.confidence import Confidence, Reviewed
 
 ENCODER_DIR = "encoder"
 CONFIDENCE_FILE = "confidence.json"
-Show = Callable[[int, int], None]
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Generated:
         log_probs: (n,) float64, log-probability (nats) of each text and its end under the writer.
         finished: (n,) bool, False where the longest length came before the end.
         n_tokens: (n,) int64, tokens written, the end included.
-        record: (n,) int64, position of the recording that each is of; None where signals were given.
+        record: (n,) int64, position of the recording that each is of; None for rows of a store.
         start: (n,) where in the recording its window begins, s; None as ``record``.
         embedding: (n, d) float32, L2-normalised, of the same windows; None where none were asked for.
     """
@@ -71,17 +72,12 @@ class Generated:
         return len(self.texts)
 
     @classmethod
-    def join(cls, parts: Sequence[Generated]) -> Generated:
+    def join(cls, parts: Iterable[Generated]) -> Generated:
         """Several as one, in their order."""
-        if not parts:
-            return cls()
-        return cls(
-            [text for part in parts for text in part.texts],
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("log_probs", "finished", "n_tokens")
-            ),
-        )
+        parts = list(parts) or [cls()]
+        names = ("log_probs", "finished", "n_tokens")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls([text for part in parts for text in part.texts], **joined)
 
 
 class ReportWriter:
@@ -118,12 +114,11 @@ class ReportWriter:
         Raises:
             DeriError: there is none (``deri report calibrate`` makes it), or it belongs to another encoder.
         """
-        from deri.evaluation.features import encoder_digest
-        from deri.generation.confidence import Confidence
-
         if self._confidence is None:
             if self.directory is None:
-                raise DeriError("the writer has no confidence: set writer.confidence = calibrate(writer, store)")
+                raise DeriError(
+                    "the writer has no confidence: set writer.confidence = calibrate(writer.encoder, store)"
+                )
             self._confidence = Confidence.load(self.directory / CONFIDENCE_FILE, digest=encoder_digest(self.encoder))
         return self._confidence
 
@@ -151,7 +146,7 @@ class ReportWriter:
         """
         return self.generate(ecgs, **options).texts
 
-    def review(self, ecgs: ECG | Iterable[ECG], **options: Any) -> list[Reviewed]:
+    def review(self, ecgs: ECG | Iterable[ECG], **options: Any) -> list[ReviewedReport]:
         """Reports, each with its findings held against the ECG model's own scores of the same stretch of the recording.
 
         Options as in :meth:`generate`.
@@ -159,20 +154,15 @@ class ReportWriter:
         Raises:
             DeriError: the writer has no :attr:`confidence`.
         """
-        from deri.generation.confidence import review
-
-        return review(self, ecgs, **options)
-
-    def write_signals(
-        self,
-        signals: np.ndarray,
-        fs: float,
-        valid_samples: np.ndarray | None = None,
-        lead_mask: np.ndarray | None = None,
-        **options: Any,
-    ) -> list[str]:
-        """The reports of standardised signals; see :meth:`generate_signals`."""
-        return self.generate_signals(signals, fs, valid_samples, lead_mask, **options).texts
+        check = self.confidence.check
+        found = self.generate(ecgs, embeddings=True, **options)
+        assert found.embedding is not None
+        return [
+            ReviewedReport(text, float(log_prob), bool(finished), check(embedding, text))
+            for text, log_prob, finished, embedding in zip(
+                found.texts, found.log_probs, found.finished, found.embedding, strict=True
+            )
+        ]
 
     def generate(
         self,
@@ -204,56 +194,18 @@ class ReportWriter:
         signal = self.encoder.config.signal
         parts: list[tuple[np.ndarray, ...]] = []
 
-        def memories() -> Iterator[tuple[Tensor, Tensor | None]]:
+        def memories() -> Iterator[Memory]:
             for batch in window_batches(ecgs, signal, windows, batch_size):
                 content = batch.signals, signal.fs, batch.valid_samples, batch.lead_mask
                 vectors = (self.encoder.embed_signals(*content),) if embeddings else ()
                 parts.append((batch.record, batch.start, *vectors))
                 yield signal_memory(self.encoder, *content, self.config.memory)
 
-        generated = self._all(memories(), 0, self.config.decoding(**options), seed, None)
+        generated = Generated.join(self._write(memories(), seed, options))
         if not parts:
             parts.append((np.zeros(0, np.int64), np.zeros(0), np.zeros((0, self.encoder.config.dim), np.float32)))
         record, start, *vectors = map(np.concatenate, zip(*parts, strict=True))
         return replace(generated, record=record, start=start, embedding=vectors[0] if embeddings else None)
-
-    def generate_signals(
-        self,
-        signals: np.ndarray,
-        fs: float,
-        valid_samples: np.ndarray | None = None,
-        lead_mask: np.ndarray | None = None,
-        *,
-        batch_size: int = 32,
-        seed: int = 0,
-        **options: Any,
-    ) -> Generated:
-        """Reports of signals that are standardised already; for the rest see :meth:`generate`.
-
-        Args:
-            signals: (B, 12, n) mV, canonical leads, finite.
-            fs: their sampling rate, Hz.
-            valid_samples: (B,) samples before padding.
-            lead_mask: (12,) or (B, 12) bool, False for a lead that was not recorded: it is zeroed.
-            batch_size: recordings at once.
-            seed: of the draws.
-            options: see :meth:`generate`.
-        """
-        signals = np.asarray(signals, np.float32)
-        if signals.ndim != 3 or signals.shape[1] != 12:
-            raise DeriError(f"signals have shape {signals.shape}; expected (recordings, 12 leads, samples)")
-        kept = None
-        if lead_mask is not None:
-            kept = np.broadcast_to(np.asarray(lead_mask, bool), signals.shape[:2])
-            signals = np.where(kept[:, :, None], signals, np.float32(0))
-
-        def read(part: slice) -> tuple[Tensor, Tensor | None]:
-            valid = None if valid_samples is None else np.asarray(valid_samples)[part]
-            mask = None if kept is None else kept[part]
-            return signal_memory(self.encoder, signals[part], fs, valid, mask, self.config.memory)
-
-        parts = [slice(i, i + batch_size) for i in range(0, len(signals), batch_size)]
-        return self._all(map(read, parts), len(signals), self.config.decoding(**options), seed, None)
 
     def generate_store(
         self,
@@ -262,30 +214,23 @@ class ReportWriter:
         *,
         batch_size: int = 64,
         seed: int = 0,
-        show: Show | None = None,
+        progress: Progress = SILENT,
         **options: Any,
     ) -> Generated:
-        """Reports of rows of a store, in their order; options as in :meth:`generate`, ``show(done, total)``."""
-        parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        memories = (read_memory(self.encoder, store, part, self.config.memory) for part in parts)
-        return self._all(memories, len(rows), self.config.decoding(**options), seed, show)
-
-    def _all(
-        self,
-        memories: Iterator[tuple[Tensor, Tensor | None]],
-        total: int,
-        options: Decoding,
-        seed: int,
-        show: Show | None,
-    ) -> Generated:
-        generator = torch.Generator().manual_seed(seed)
+        """Reports of rows of a store, in their order; options as in :meth:`generate`."""
+        batches = (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+        memories = (read_memory(self.encoder, store, batch, self.config.memory) for batch in batches)
         parts: list[Generated] = []
-        with torch.inference_mode():
-            for memory, mask in memories:
-                parts.append(self.generate_memory(memory, mask, options, generator))
-                if show:
-                    show(sum(map(len, parts)), total)
+        for part in self._write(memories, seed, options):
+            parts.append(part)
+            progress.update(sum(map(len, parts)), len(rows))
         return Generated.join(parts)
+
+    def _write(self, memories: Iterable[Memory], seed: int, options: dict[str, Any]) -> Iterator[Generated]:
+        """The reports of each batch of memories; one generator draws for all of them."""
+        decoding = self.config.decoding(**options)
+        generator = torch.Generator().manual_seed(seed)
+        return (self.generate_memory(memory, mask, decoding, generator) for memory, mask in memories)
 
     def generate_memory(
         self, memory: Tensor, mask: Tensor | None, options: Decoding, generator: torch.Generator | None = None
@@ -351,7 +296,12 @@ class ReportWriter:
                 f"{directory / ENCODER_DIR} gives memories of shape {shape}, the writer was trained on "
                 f"{tuple(content['memory_shape'])}: it is not the writer's encoder, copy the directory again"
             )
-        _check_encoder(directory, encoder, content)
+        expected = content.get("encoder", {}).get("digest")
+        if expected is not None and encoder_digest(encoder) != expected:
+            raise DeriError(
+                f"{directory / ENCODER_DIR} is not the encoder that the writer was trained with (another digest): copy "
+                "the directory again"
+            )
         decoder = rebuild_decoder(config, shape, content["decoder"])
         load_weights(decoder, read_weights(WRITER, directory), directory / WRITER.weights)
         tokenizer = ReportTokenizer.load(directory)
@@ -383,12 +333,12 @@ For research only. It is not a medical device, and nothing it writes is a diagno
         return model_card("ECG report writer", ["ecg", "electrocardiogram", "report-generation"], text)
 
 
-def _check_encoder(directory: Path, encoder: EcgTextModel, content: dict[str, Any]) -> None:
-    from deri.evaluation.features import encoder_digest
-
-    expected = content.get("encoder", {}).get("digest")
-    if expected is not None and encoder_digest(encoder) != expected:
-        raise DeriError(
-            f"{directory / ENCODER_DIR} is not the encoder that the writer was trained with (another digest): copy "
-            "the directory again"
-        )
+def calibrate_directory(
+    directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", progress: Progress = SILENT
+) -> Confidence:
+    """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
+    directory = find(WRITER, directory)
+    writer = ReportWriter.from_pretrained(directory, device=device)
+    confidence = calibrate(writer.encoder, store, split=split, progress=progress)
+    confidence.save(directory / CONFIDENCE_FILE)
+    return confidence

@@ -8,10 +8,11 @@ does not see it. Calibration needs reports alone: a validation record has a find
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +27,6 @@ from deri.models import EcgTextModel
 from deri.progress import SILENT, Progress
 from deri.reports.labeller import asserted, known_findings
 from deri.store import Store
-
-if TYPE_CHECKING:
-    from deri.ecg import ECG
-    from deri.generation.writer import ReportWriter
 
 FORMAT = "deri-report-confidence"
 VERSION = 1
@@ -58,9 +55,19 @@ class Calibration:
     intercept: float | None
     quantiles: list[float]
 
+    def probability(self, score: float) -> float | None:
+        """That the record's own report would assert the finding; None where it is too rare to say."""
+        if self.slope is None or self.intercept is None:
+            return None
+        return float(1 / (1 + np.exp(-(self.slope * score + self.intercept))))
+
+    def percentile(self, score: float) -> float:
+        """The share of the validation records that score lower, 0 … 1."""
+        return float(np.interp(score, self.quantiles, np.linspace(0, 1, len(self.quantiles))))
+
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedFinding:
     """One finding that a report asserts.
 
     Attributes:
@@ -83,7 +90,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Reviewed:
+class ReviewedReport:
     """A generated report and what the ECG model says to its findings.
 
     Attributes:
@@ -96,10 +103,10 @@ class Reviewed:
     text: str
     log_prob: float
     finished: bool
-    findings: list[Checked]
+    findings: list[CheckedFinding]
 
     @property
-    def flags(self) -> list[Checked]:
+    def flags(self) -> list[CheckedFinding]:
         """The findings that the text asserts and the model scores low."""
         return [item for item in self.findings if item.flag]
 
@@ -114,7 +121,7 @@ class Confidence:
         self.findings = findings
         self.about = about
 
-    def check(self, embedding: np.ndarray, text: str) -> list[Checked]:
+    def check(self, embedding: np.ndarray, text: str) -> list[CheckedFinding]:
         """The findings that ``text`` asserts or holds possible, each with its score, in the order of the table.
 
         Args:
@@ -128,21 +135,22 @@ class Confidence:
         if not said:
             return []
         scores = self.weights @ (embedding / np.linalg.norm(embedding))
-        names = known_findings()
-        out = []
-        for (code, known), score in zip(self.findings.items(), scores, strict=True):
-            if code not in said:
-                continue
-            probability = None
-            if known.slope is not None and known.intercept is not None:
-                probability = float(1 / (1 + np.exp(-(known.slope * score + known.intercept))))
-            percentile = float(np.interp(score, known.quantiles, np.linspace(0, 1, len(known.quantiles))))
-            flag = known.threshold is not None and bool(score < known.threshold)
-            out.append(Checked(code, names[code].name, float(score), percentile, probability, known.threshold, flag))
-        return out
+        return [
+            CheckedFinding(
+                finding=code,
+                name=known_findings()[code].name,
+                score=float(score),
+                percentile=known.percentile(score),
+                probability=known.probability(score),
+                threshold=known.threshold,
+                flag=known.threshold is not None and bool(score < known.threshold),
+            )
+            for (code, known), score in zip(self.findings.items(), scores, strict=True)
+            if code in said
+        ]
 
     def flags(self, embeddings: np.ndarray, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """The flagged findings of n reports, as the plain values of :class:`Checked` without ``flag``."""
+        """The flagged findings of n reports, as the plain values of :class:`CheckedFinding` without ``flag``."""
         return [
             [{k: v for k, v in asdict(item).items() if k != "flag"} for item in self.check(e, text) if item.flag]
             for e, text in zip(embeddings, texts, strict=True)
@@ -170,9 +178,9 @@ class Confidence:
             DeriError: missing, broken, of another version, or (with ``digest``) made with another encoder.
         """
         path = Path(path)
-        again = "make it again with deri report calibrate"
         if not path.is_file():
-            raise DeriError(f"{path} is missing: {again.replace('again ', '')}")
+            raise DeriError(f"{path} is missing: make it with deri report calibrate")
+        again = "make it again with deri report calibrate"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT or content["version"] != VERSION:
@@ -186,13 +194,12 @@ class Confidence:
             raise DeriError(f"{path} has a finding that the labeller does not know: {unknown[0]}; {again}")
         if digest is not None and content.get("encoder_digest") != digest:
             raise DeriError(f"{path} was made with another encoder than the writer has; {again}")
-        return cls(
-            weights, findings, {k: content[k] for k in content if k not in ("format", "version", "deri_version")}
-        )
+        about = {key: value for key, value in content.items() if key not in ("format", "version", "deri_version")}
+        return cls(weights, findings, about)
 
 
 def calibrate(
-    writer: ReportWriter | EcgTextModel,
+    model: EcgTextModel,
     store: Store,
     *,
     split: str = "val",
@@ -202,7 +209,7 @@ def calibrate(
     """Calibrate the findings' scores on the records of ``split`` that have a report.
 
     Args:
-        writer: a :class:`deri.generation.ReportWriter` (its encoder scores), or an ECG model itself.
+        model: the ECG model that scores, e.g. a writer's encoder.
         store: holds the records.
         split: the writer's validation split.
         features: embeddings by the same encoder, kept between calls.
@@ -211,32 +218,14 @@ def calibrate(
     Raises:
         DeriError: no record of the split has a report.
     """
-    model = writer if isinstance(writer, EcgTextModel) else writer.encoder
     rows = store.rows(split)
     if not (store.report_ids[rows] >= 0).any():
         raise DeriError(f"split {split} of {store.path} has no record with a report: nothing to calibrate on")
     found = score_findings(features or Features(model, store), split, progress)
-    known: dict[str, Calibration] = {}
-    grid = np.linspace(0, 1, _GRID)
-    for c, code in enumerate(finding_prompts()):
-        score, label = found.scores[:, c].astype(np.float64), found.labels[:, c]
-        n_pos = int(label.sum())
-        value = float(auroc(label, score)[0])
-        slope = intercept = threshold = None
-        if MIN_POSITIVES <= n_pos < len(label):
-            threshold = found.thresholds[c]
-            centre, scale = float(score.mean()), float(score.std()) or 1.0
-            fit = fit_logistic(((score - centre) / scale)[:, None], label[:, None].astype(np.uint8), (1e-3,))
-            slope = float(fit.weight[0, 0, 0]) / scale
-            intercept = float(fit.bias[0, 0]) - slope * centre
-        known[code] = Calibration(
-            n_pos,
-            None if np.isnan(value) else value,
-            threshold,
-            slope,
-            intercept,
-            [float(q) for q in np.quantile(score, grid)],
-        )
+    known = {
+        code: _calibration(found.scores[:, c].astype(np.float64), found.labels[:, c], found.thresholds[c])
+        for c, code in enumerate(finding_prompts())
+    }
     about = {
         "encoder_digest": encoder_digest(model),
         "store": store.provenance,
@@ -247,27 +236,49 @@ def calibrate(
     return Confidence(found.weights, known, about)
 
 
-def calibrate_directory(
-    directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", progress: Progress = SILENT
-) -> Confidence:
-    """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
-    from deri.generation.writer import CONFIDENCE_FILE, ReportWriter
-    from deri.models.directory import WRITER, find
-
-    directory = find(WRITER, directory)
-    confidence = calibrate(
-        ReportWriter.from_pretrained(directory, device=device), store, split=split, progress=progress
+def _calibration(score: np.ndarray, label: np.ndarray, threshold: float | None) -> Calibration:
+    """Of one finding, from the scores (n,) and what the reports assert (n,) of the validation records."""
+    n_pos = int(label.sum())
+    value = float(auroc(label, score)[0])
+    slope = intercept = None
+    told = MIN_POSITIVES <= n_pos < len(label)
+    if told:
+        centre, scale = float(score.mean()), float(score.std()) or 1.0
+        fit = fit_logistic(((score - centre) / scale)[:, None], label[:, None].astype(np.uint8), (1e-3,))
+        slope = float(fit.weight[0, 0, 0]) / scale
+        intercept = float(fit.bias[0, 0]) - slope * centre
+    return Calibration(
+        n_pos=n_pos,
+        auroc=None if np.isnan(value) else value,
+        threshold=threshold if told else None,
+        slope=slope,
+        intercept=intercept,
+        quantiles=[float(q) for q in np.quantile(score, np.linspace(0, 1, _GRID))],
     )
-    confidence.save(directory / CONFIDENCE_FILE)
-    return confidence
 
 
-def review(writer: ReportWriter, ecgs: ECG | Iterable[ECG], **options: Any) -> list[Reviewed]:
-    """What :meth:`deri.generation.writer.ReportWriter.review` does."""
-    confidence = writer.confidence
-    found = writer.generate(ecgs, embeddings=True, **options)
-    assert found.embedding is not None
-    return [
-        Reviewed(text, float(found.log_probs[i]), bool(found.finished[i]), confidence.check(found.embedding[i], text))
-        for i, text in enumerate(found.texts)
-    ]
+def flag_scores(references: Sequence[str], generated: Sequence[str], flags: Sequence[Any]) -> dict[str, Any]:
+    """Whether flags tell: how often flagged and other assertions of generated reports are in the true report.
+
+    Precision of both against the references that there are; None without any.
+
+    Args:
+        references: true reports; pairs with an empty one are left out.
+        generated: the reports.
+        flags: per report the flagged findings, each a mapping with the key ``finding``; or None.
+    """
+    right, total = Counter[bool](), Counter[bool]()
+    for reference, text, found in zip(references, generated, flags, strict=True):
+        if not reference.strip():
+            continue
+        marked = {item["finding"] for item in (found if found is not None else ())}
+        truth = asserted(reference)
+        for code in asserted(text):
+            total[code in marked] += 1
+            right[code in marked] += code in truth
+    return {
+        "flagged": total[True],
+        "unflagged": total[False],
+        "precision_flagged": right[True] / total[True] if total[True] else None,
+        "precision_unflagged": right[False] / total[False] if total[False] else None,
+    }

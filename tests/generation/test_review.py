@@ -12,9 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from deri.errors import DeriError
 from deri.evaluation.features import embed_store
 from deri.evaluation.metrics import best_threshold
-from deri.generation.confidence import MIN_POSITIVES, Calibration, Confidence, calibrate
 from deri.generation.findings import finding_matrix
-from deri.generation.flagged import flag_scores
+from deri.generation.review import MIN_POSITIVES, Calibration, Confidence, calibrate, flag_scores
 from deri.models import load_model
 from deri.reports.labeller import known_findings
 from deri.store import Store

@@ -8,11 +8,10 @@ split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,59 +19,49 @@ import pandas as pd
 from deri.errors import DeriError
 from deri.evaluation.bootstrap import patient_weights
 from deri.evaluation.metrics import best_thresholds
-from deri.evaluation.options import MIN_POS, EvalOptions
+from deri.evaluation.options import EvalOptions
 from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.evaluate import interval
+from deri.generation.efficacy import TextSpace
+from deri.generation.evaluate import ci_of
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import clean_report, prompts_for
 from deri.reports.labeller import known_findings, label_report
 from deri.store import Store
 
-By = Literal["text", "labeller"]
 _SCORES = {"present": 1.0, "uncertain": 0.5, "absent": 0.0}
 # Findings without a statement in PTB-XL, by the superclass that they belong to.
 _BESIDES = {"ptbxl-super": {"MI": {"MI"}}}
 
 
 def classify_reports(
-    model: EcgTextModel | None,
     store: Store,
     task: str,
     generated: pd.DataFrame,
     generated_val: pd.DataFrame,
+    space: TextSpace | None = None,
     *,
-    model_name: str | None,
-    by: By = "text",
-    prompts: str | Path | None = None,
     seed: int = 0,
     draws: int = 1000,
-    min_pos: int = MIN_POS,
 ) -> dict[str, Any]:
     """Score generated reports as a classifier; returns the JSON that ``deri report classify`` writes.
 
     Args:
-        model: gives the text space; not needed by ``labeller``.
         store: has the labels of the task.
         task: one of the store's.
         generated: record_id and generated, the records to score.
         generated_val: the same for records of the same store whose patients are none of those.
-        model_name: for the result.
-        by: how a report is turned into scores.
-        prompts: a prompt file instead of the shipped prompts.
+        space: the model in whose text space reports and classes are compared; None: the labeller reads the reports.
         seed: of the bootstrap.
         draws: bootstrap samples.
-        min_pos: classes with fewer positives are marked.
 
     Raises:
         DeriError: a record that the store does not have or that is there twice, no record with labels of the task, or a
             patient in both files.
     """
-    (rows, texts), (val_rows, val_texts) = (
-        _of_task(store, task, table, name)
-        for table, name in ((generated, "--generated"), (generated_val, "--generated-val"))
-    )
+    rows, texts = _of_task(store, task, generated, "--generated")
+    val_rows, val_texts = _of_task(store, task, generated_val, "--generated-val")
     all_subjects = store.index["subject_id"].to_numpy().astype(str)
     subjects = all_subjects[rows]
     if shared := set(subjects) & set(all_subjects[val_rows]):
@@ -81,31 +70,31 @@ def classify_reports(
             "chosen on patients that are scored; generate the val split"
         )
     names, labels = store.labels(task, rows)
-    score = _scorer(model, task, names, by, prompts)
-    scores, val_scores = score(texts), score(val_texts)
-    val_labels = store.labels(task, val_rows)[1]
+    _, val_labels = store.labels(task, val_rows)
+    split = _split_of(store, rows)
+    notes = [f"F1 and accuracy: thresholds of highest F1 on the reports of {len(val_rows)} validation records"]
+    if missing := len(np.setdiff1d(store.task_rows(task, split), rows)):
+        notes.append(f"{missing} records of the split have labels of the task but no generated report: left out")
+    if space is None:
+        belongs = class_findings(task, names)
+        scores, val_scores = (_labeller_scores(some, task, belongs) for some in (texts, val_texts))
+        if blank := [name for name, of in belongs.items() if not of]:
+            notes.append(f"classes that no finding of the labeller belongs to, never called: {', '.join(blank)}")
+    else:
+        weights = class_weights(space.model, prompts_for(task, names, space.prompts))
+        scores, val_scores = (_text_scores(some, space.model, weights) for some in (texts, val_texts))
     thresholds = best_thresholds(val_labels, val_scores)
-    if by == "labeller":
+    if space is None:
         # A report that does not name a class does not call it, whatever the best F1 would be.
         thresholds = [None if t is None else max(t, _SCORES["uncertain"]) for t in thresholds]
-    found = evaluate(
-        scores[None],
-        labels,
-        subjects,
-        EvalOptions(seed=seed, draws=draws, min_pos=min_pos),
-        classes=names,
-        thresholds=[thresholds],
+    options = EvalOptions(seed=seed, draws=draws)
+    found = evaluate(scores[None], labels, subjects, options, classes=names, thresholds=[thresholds])
+    f1_ci, accuracy_ci = _intervals(labels, scores, thresholds, patient_weights(subjects, draws, seed))
+    name, model, protocol = (
+        (None, None, "generated reports, labeller") if space is None else (space.name, space.model, "generated reports")
     )
-    f1_ci, accuracy_ci = _intervals(labels, scores, thresholds, subjects, draws, seed)
-    notes = [f"F1 and accuracy: thresholds of highest F1 on the reports of {len(val_rows)} validation records"]
-    missing = len(np.setdiff1d(store.task_rows(task, _split_of(store, rows)), rows))
-    if missing:
-        notes.append(f"{missing} records of the split have labels of the task but no generated report: left out")
-    if by == "labeller" and (blank := [n for n, of in class_findings(task, names).items() if not of]):
-        notes.append(f"classes that no finding of the labeller belongs to, never called: {', '.join(blank)}")
-    protocol = "generated reports" if by == "text" else "generated reports, labeller"
     return (
-        scored_records(task, model_name, _split_of(store, rows), subjects, protocol, seed)
+        scored_records(task, name, split, subjects, protocol, seed)
         | found.to_json()
         | {"macro_f1_ci": f1_ci, "accuracy_ci": accuracy_ci}
         | provenance(model, store)
@@ -141,27 +130,22 @@ def _statement_classes() -> dict[str, dict[str, str | None]]:
         return read_statements(path)
 
 
-def _scorer(
-    model: EcgTextModel | None, task: str, names: list[str], by: By, prompts: str | Path | None
-) -> Callable[[list[str]], np.ndarray]:
-    if by == "labeller":
-        belongs = class_findings(task, names)
-        if not any(belongs.values()):
-            raise DeriError(f"--by labeller: no class of {task} is a finding of the labeller; use --by text")
-        return lambda texts: np.array([_by_labeller(text, belongs) for text in texts]).reshape(len(texts), len(names))
-    if model is None:
-        raise DeriError("--by text needs --model: the cosine is taken in its text space")
-    weights = class_weights(model, prompts_for(task, names, prompts))
-    encoder = model
-    # An empty report has no text to embed: it is less like any class than any text.
-    return lambda texts: np.where(
-        np.array([bool(text) for text in texts])[:, None], embed_texts(encoder, texts) @ weights.T, -1.0
-    )
+def _labeller_scores(texts: list[str], task: str, belongs: dict[str, set[str]]) -> np.ndarray:
+    """(n, classes): how certainly the reports assert a finding of each class."""
+    if not any(belongs.values()):
+        raise DeriError(f"--by labeller: no class of {task} is a finding of the labeller; use --by text")
+    said = [label_report(text) for text in texts]
+    return np.array(
+        [
+            [max((_SCORES[one[code]] for code in of if code in one), default=0.0) for of in belongs.values()]
+            for one in said
+        ]
+    ).reshape(len(texts), len(belongs))
 
 
-def _by_labeller(text: str, belongs: dict[str, set[str]]) -> list[float]:
-    said = label_report(text)
-    return [max((_SCORES[said[code]] for code in of if code in said), default=0.0) for of in belongs.values()]
+def _text_scores(texts: list[str], model: EcgTextModel, weights: np.ndarray) -> np.ndarray:
+    """(n, classes): cosines of reports and classes. An empty report is less like any class than any text: -1."""
+    return np.where(np.array(list(map(bool, texts)))[:, None], embed_texts(model, texts) @ weights.T, -1.0)
 
 
 def _of_task(store: Store, task: str, table: pd.DataFrame, option: str) -> tuple[np.ndarray, list[str]]:
@@ -189,24 +173,17 @@ def _split_of(store: Store, rows: np.ndarray) -> str:
 
 
 def _intervals(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    thresholds: list[float | None],
-    subjects: np.ndarray,
-    draws: int,
-    seed: int,
+    labels: np.ndarray, scores: np.ndarray, thresholds: list[float | None], weights: np.ndarray
 ) -> tuple[list[float] | None, list[float] | None]:
-    """95 % intervals of macro F1 and mean accuracy over draws of patients, thresholds fixed."""
+    """95 % intervals of macro F1 and mean accuracy over draws of patients (weights of records), thresholds fixed."""
     known = [c for c, t in enumerate(thresholds) if t is not None and labels[:, c].any()]
-    if not draws or not known:
+    if not len(weights) or not known:
         return None, None
     positive = labels[:, known].astype(bool)
     called = scores[:, known] >= np.array([thresholds[c] for c in known], float)
-    weights = patient_weights(subjects, draws, seed)
     hits, calls, there = (weights @ m.astype(np.float32) for m in (positive & called, called, positive))
-    total = weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         f1 = np.nanmean(np.where(there > 0, 2 * hits / (calls + there), np.nan), axis=1)
     wrong = calls + there - 2 * hits
-    accuracy = (1 - wrong / total).mean(axis=1)
-    return interval(f1), interval(accuracy)
+    accuracy = (1 - wrong / weights.sum(axis=1, keepdims=True)).mean(axis=1)
+    return ci_of(f1), ci_of(accuracy)

@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 from deri.cli.main import main
 from deri.errors import DeriError
 from deri.evaluation.metrics import best_threshold
-from deri.generation.classifier_table import class_findings, classify_reports
+from deri.generation.classify import class_findings, classify_reports
+from deri.generation.efficacy import TextSpace
 from deri.models import load_model
 from deri.reports import load_prompts, prompts_for
 from deri.reports.labeller import label_report
@@ -51,9 +52,7 @@ def test_findings_belong_to_classes_by_the_statements() -> None:
 
 def test_by_labeller_against_scikit_learn(ptb: Store) -> None:
     # The training split is scored here: it is the largest.
-    result = classify_reports(
-        None, ptb, "ptbxl-rhythm", table(ptb, "train"), table(ptb, "val"), model_name=None, by="labeller", draws=50
-    )
+    result = classify_reports(ptb, "ptbxl-rhythm", table(ptb, "train"), table(ptb, "val"), draws=50)
     rows, val = ptb.task_rows("ptbxl-rhythm", "train"), ptb.task_rows("ptbxl-rhythm", "val")
     names, labels = ptb.labels("ptbxl-rhythm", rows)
     belongs = class_findings("ptbxl-rhythm", names)
@@ -84,7 +83,7 @@ def test_by_text_against_a_restatement(ptb: Store) -> None:
     model = load_model("random:demo")
     generated = table(ptb, "train")
     generated.loc[0, "generated"] = ""
-    result = classify_reports(model, ptb, "ptbxl-super", generated, table(ptb, "val"), model_name="m", draws=0)
+    result = classify_reports(ptb, "ptbxl-super", generated, table(ptb, "val"), TextSpace(model, "m"), draws=0)
     rows = ptb.task_rows("ptbxl-super", "train")
     names, labels = ptb.labels("ptbxl-super", rows)
     prompts = prompts_for("ptbxl-super", names)
@@ -108,9 +107,7 @@ def test_mistakes_are_named(ptb: Store) -> None:
         (good.drop(columns="record_id"), val, "--generated has no column record_id"),
     ):
         with pytest.raises(DeriError, match=message):
-            classify_reports(None, ptb, "ptbxl-super", generated, other, model_name=None, by="labeller")
-    with pytest.raises(DeriError, match="needs --model"):
-        classify_reports(None, ptb, "ptbxl-super", good, val, model_name=None)
+            classify_reports(ptb, "ptbxl-super", generated, other)
 
 
 def test_the_command(ptb: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +119,10 @@ def test_the_command(ptb: Store, tmp_path: Path, capsys: pytest.CaptureFixture[s
         str(tmp_path / "val.parquet"), "--data", str(ptb.path), "--task", "ptbxl-super", "--out", str(out),
         "--model", "random:demo", "--draws", "20",
     ]  # fmt: skip
+    with pytest.raises(SystemExit) as exit_info:
+        main(command[:-4])
+    assert exit_info.value.code == 2
+    assert "--by text needs --model" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_info:
         main(command)
     assert exit_info.value.code == 0

@@ -1,14 +1,14 @@
 """R2Gen's decoder (Chen et al., EMNLP 2020), written from the paper's description, over the memory of an ECG.
 
-A transformer encoder reads the memory. A *relational memory* of a few rows runs along the report: at every token its
-rows attend to themselves and to the token before, and gates decide what is kept. In each decoder layer the three
-layer norms are *conditional*: their scale and shift are moved by two small networks of the relational memory.
+A transformer encoder reads the memory of the ECG. A few vectors, here *slots* (the paper's relational memory), run
+along the report: at every token they attend to themselves and to the token before, and gates decide what is kept. In
+each decoder layer the three layer norms are *conditional*: two small networks of the slots move their scale and shift.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deri.errors import DeriError
-from deri.generation.base import ReportDecoder
 from deri.generation.config import WriterConfig
-from deri.generation.memory import MemoryInput
+from deri.generation.decoders.base import MemoryInput, ReportDecoder, shifted, summed_loss
 from deri.generation.tokenizer import ReportTokenizer
 
 
@@ -52,11 +51,11 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
-class RelationalMemory(nn.Module):
-    """The memory M (B, slots, width) and its update by the embedding of a token.
+class Slots(nn.Module):
+    """The slots M (B, slots, width), which the paper calls relational memory, and their update by a token's embedding.
 
     ``Z`` = attention of M over [M; y]. ``M' = MLP(Z + M) + Z + M``. Forget and input gate are σ of linear maps of y and
-    of tanh(M); the new memory is ``forget · M + input · tanh(M')``.
+    of tanh(M); the new M is ``forget · M + input · tanh(M')``.
     """
 
     def __init__(self, width: int, heads: int, slots: int, dropout: float) -> None:
@@ -68,31 +67,31 @@ class RelationalMemory(nn.Module):
         self.of_memory = nn.Linear(width, 2 * width)
 
     def start(self, rows: int, like: Tensor) -> Tensor:
-        """The first memory: rows of the unit matrix, so that the slots differ."""
+        """The first slots: rows of the unit matrix, so that they differ."""
         return torch.eye(self.slots, self.width, device=like.device, dtype=like.dtype).expand(rows, -1, -1)
 
-    def forward(self, memory: Tensor, token: Tensor) -> Tensor:
-        """memory: (B, slots, width); token: (B, width) → the next memory."""
+    def forward(self, slots: Tensor, token: Tensor) -> Tensor:
+        """slots: (B, slots, width); token: (B, width) → the next slots."""
         y = token.unsqueeze(1)
-        z = self.attention(memory, self.attention.keys(torch.cat([memory, y], dim=1)))
-        candidate = memory + z
+        z = self.attention(slots, self.attention.keys(torch.cat([slots, y], dim=1)))
+        candidate = slots + z
         candidate = candidate + self.mlp(candidate)
-        forget, enter = (self.of_token(y) + self.of_memory(memory.tanh())).chunk(2, dim=-1)
-        return forget.sigmoid() * memory + enter.sigmoid() * candidate.tanh()
+        forget, enter = (self.of_token(y) + self.of_memory(slots.tanh())).chunk(2, dim=-1)
+        return forget.sigmoid() * slots + enter.sigmoid() * candidate.tanh()
 
 
 class ConditionalNorm(nn.Module):
-    """Layer norm whose scale and shift are moved by the relational memory."""
+    """Layer norm whose scale and shift are moved by the slots."""
 
     def __init__(self, width: int, slots: int) -> None:
         super().__init__()
         self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
         self.to_scale, self.to_shift = (_moved(slots * width, width) for _ in range(2))
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """x: (B, T, width); memory: (B, T, slots · width)."""
+    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
+        """x: (B, T, width); slots: (B, T, slots · width)."""
         plain = F.layer_norm(x, x.shape[-1:])
-        return plain * (self.scale + self.to_scale(memory)) + self.shift + self.to_shift(memory)
+        return plain * (self.scale + self.to_scale(slots)) + self.shift + self.to_shift(slots)
 
 
 class EncoderLayer(nn.Module):
@@ -123,39 +122,35 @@ class DecoderLayer(nn.Module):
         self.mlp = _mlp(width, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def ecg_keys(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoded ECG (B, m, width), the same for every token."""
-        return self.cross_attention.keys(ecg)
-
     def forward(
         self,
         x: Tensor,
-        memory: Tensor,
+        slots: Tensor,
         ecg: tuple[Tensor, Tensor],
         mask: Tensor | None,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x: (B, T, width), all tokens, or with ``past`` the next one; returns keys and values as the next past."""
-        y = self.norms[0](x, memory)
+        y = self.norms[0](x, slots)
         own = self.self_attention.keys(y)
         if past is not None:
             own = (torch.cat([past[0], own[0]], dim=2), torch.cat([past[1], own[1]], dim=2))
         x = x + self.dropout(self.self_attention(y, own, causal=past is None and x.shape[1] > 1))
-        x = x + self.dropout(self.cross_attention(self.norms[1](x, memory), ecg, mask))
-        return x + self.dropout(self.mlp(self.norms[2](x, memory))), own
+        x = x + self.dropout(self.cross_attention(self.norms[1](x, slots), ecg, mask))
+        return x + self.dropout(self.mlp(self.norms[2](x, slots))), own
 
 
 @dataclass
 class _State:
     ecg: list[tuple[Tensor, Tensor]]
     mask: Tensor | None
-    memory: Tensor
+    slots: Tensor
+    past: list[tuple[Tensor, Tensor] | None]
     step: int = 0
-    past: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
 
 
 class R2GenDecoder(ReportDecoder):
-    """Encoder and memory-driven decoder.
+    """Encoder of the ECG's memory, and a decoder that the slots condition.
 
     Args:
         shape: (m, d) of the ECG's memory.
@@ -165,6 +160,8 @@ class R2GenDecoder(ReportDecoder):
         width, layers, heads, slots, dropout: see :class:`deri.generation.config.Network`.
     """
 
+    default_lr = 3e-4
+    options = frozenset({"tokenizer"})
     waves: Tensor
 
     def __init__(
@@ -193,50 +190,68 @@ class R2GenDecoder(ReportDecoder):
         self.embedding = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(width))
         self.register_buffer("waves", _waves(positions + 1, width), persistent=False)
-        self.relational = RelationalMemory(width, heads, slots, dropout)
+        self.relational = Slots(width, heads, slots, dropout)
         self._decoder_layers = [DecoderLayer(width, heads, slots, dropout) for _ in range(layers)]
         self.layers = nn.ModuleList(self._decoder_layers)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary)
         self.dropout = nn.Dropout(dropout)
 
+    @classmethod
+    def build(
+        cls, config: WriterConfig, shape: tuple[int, int], texts: list[str]
+    ) -> tuple[ReportDecoder, ReportTokenizer]:
+        """With the tokenizer that ``config`` names, MedCPT's if none; see :meth:`ReportDecoder.build`."""
+        name, size = config.tokenizer or "medcpt", config.network
+        if name == "scratch":
+            tokenizer = ReportTokenizer.trained(texts, size.vocabulary)
+        else:
+            tokenizer = ReportTokenizer.named(name, texts)
+        sizes = size.model_dump(include={"width", "layers", "heads", "slots", "dropout"}, exclude_none=True)
+        return cls(shape, len(tokenizer), tokenizer.bos, config.max_tokens, **sizes), tokenizer
+
+    @classmethod
+    def rebuild(cls, config: WriterConfig, shape: tuple[int, int], architecture: dict[str, Any]) -> R2GenDecoder:
+        """See :meth:`ReportDecoder.rebuild`."""
+        return cls(shape, **architecture)
+
+    def architecture(self) -> dict[str, Any]:
+        """Sizes."""
+        return dict(self._architecture)
+
     def loss(self, memory: Tensor, mask: Tensor | None, ids: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`ReportDecoder.loss`. Padding lies to the right, where causal attention does not look."""
-        inputs = torch.cat([ids.new_full((len(ids), 1), self.bos), ids[:, :-1]], dim=1)
-        embedded = self._embed(inputs)
-        relational = self.relational.start(len(ids), embedded)
+        """See :meth:`ReportDecoder.loss`."""
+        embedded = self._embed(shifted(ids, self.bos))
+        slots = self.relational.start(len(ids), embedded)
         steps = []
         for token in embedded.unbind(dim=1):
-            relational = self.relational(relational, token)
-            steps.append(relational.flatten(1))
+            slots = self.relational(slots, token)
+            steps.append(slots.flatten(1))
         condition = torch.stack(steps, dim=1)
         x = self.dropout(embedded + self.waves[: ids.shape[1]])
         for layer, ecg in zip(self._decoder_layers, self._read(memory, mask), strict=True):
             x, _ = layer(x, condition, ecg, mask)
-        real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-        return F.cross_entropy(self.head(self.norm(x[real])).float(), ids[real], reduction="sum")
+        return summed_loss(lambda real: self.head(self.norm(real)), x, ids, lengths)
 
     def begin(self, memory: Tensor, mask: Tensor | None, copies: int) -> tuple[Tensor, _State]:
         """See :meth:`ReportDecoder.begin`."""
-
-        def copied(x: Tensor) -> Tensor:
-            return x.repeat_interleave(copies, dim=0)
-
-        ecg = [(copied(k), copied(v)) for k, v in self._read(memory, mask)]
         rows = len(memory) * copies
         state = _State(
-            ecg,
-            None if mask is None else copied(mask),
+            [
+                (k.repeat_interleave(copies, dim=0), v.repeat_interleave(copies, dim=0))
+                for k, v in self._read(memory, mask)
+            ],
+            None if mask is None else mask.repeat_interleave(copies, dim=0),
             self.relational.start(rows, self.embedding.weight),
-            past=[None] * len(self.layers),
+            [None] * len(self.layers),
         )
         return self.advance(torch.full((rows,), self.bos, device=memory.device), state), state
 
     def advance(self, tokens: Tensor, state: _State) -> Tensor:
         """See :meth:`ReportDecoder.advance`."""
         embedded = self._embed(tokens)
-        state.memory = self.relational(state.memory, embedded)
-        condition = state.memory.flatten(1).unsqueeze(1)
+        state.slots = self.relational(state.slots, embedded)
+        condition = state.slots.flatten(1).unsqueeze(1)
         x = (embedded + self.waves[state.step]).unsqueeze(1)
         for i, (layer, ecg) in enumerate(zip(self._decoder_layers, state.ecg, strict=True)):
             x, state.past[i] = layer(x, condition, ecg, state.mask, state.past[i])
@@ -246,12 +261,8 @@ class R2GenDecoder(ReportDecoder):
 
     def reorder(self, state: _State, index: Tensor) -> None:
         """See :meth:`ReportDecoder.reorder`."""
-        state.memory = state.memory[index]
+        state.slots = state.slots[index]
         state.past = [None if pair is None else (pair[0][index], pair[1][index]) for pair in state.past]
-
-    def architecture(self) -> dict[str, Any]:
-        """Sizes."""
-        return dict(self._architecture)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         embedded: Tensor = self.embedding(tokens) * math.sqrt(self.width)
@@ -263,28 +274,7 @@ class R2GenDecoder(ReportDecoder):
         for layer in self.encoder:
             x = layer(x, mask)
         x = self.encoder_norm(x)
-        return [layer.ecg_keys(x) for layer in self._decoder_layers]
-
-
-def build_r2gen(config: WriterConfig, shape: tuple[int, int], texts: list[str]) -> tuple[R2GenDecoder, ReportTokenizer]:
-    """A new decoder with the tokenizer that ``config`` names: MedCPT's if none."""
-    name = config.tokenizer or "medcpt"
-    if name == "scratch":
-        tokenizer = ReportTokenizer.trained(texts, config.network.vocabulary)
-    else:
-        tokenizer = ReportTokenizer.named(name, texts)
-    size = config.network
-    given = {"width": size.width, "layers": size.layers, "heads": size.heads}
-    sizes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    decoder = R2GenDecoder(
-        shape, len(tokenizer), tokenizer.bos, config.max_tokens, slots=size.slots, dropout=size.dropout, **sizes
-    )
-    return decoder, tokenizer
-
-
-def rebuild_r2gen(architecture: dict[str, Any], shape: tuple[int, int]) -> R2GenDecoder:
-    """The decoder of :meth:`R2GenDecoder.architecture`, without its weights."""
-    return R2GenDecoder(shape, **architecture)
+        return [layer.cross_attention.keys(x) for layer in self._decoder_layers]
 
 
 def _moved(inner: int, width: int) -> nn.Sequential:
