@@ -158,7 +158,7 @@ def probe_task(
             "encoder": {
                 "mode": "eval",
                 "features": "inference embedding, not normalised",
-                "weights_sha256": features.key,
+                "weights_sha256": features.digest,
             }
         }
     )
