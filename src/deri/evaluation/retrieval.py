@@ -31,10 +31,20 @@ def recall_at_k(
         ``ecg_to_text_r1``, ``text_to_ecg_r1`` …, and the median ranks ``ecg_to_text_median`` and
         ``text_to_ecg_median`` (1 is first). Text→ECG asks with every recording's report; each distinct text is one
         candidate of ECG→text, so that frequent reports do not fill the list. Ties count against the model.
+
+    Raises:
+        DeriError: an embedding is not finite; no comparison with it would be true, and every rank would be the first.
     """
     report_ids = np.asarray(report_ids)
     if not len(report_ids) == len(ecg) == len(text):
         raise ValueError(f"unequal lengths: {len(ecg)} ECGs, {len(text)} texts, {len(report_ids)} report ids")
+    for what, vectors in (("ECG", ecg), ("text", text)):
+        bad = int((~np.isfinite(vectors).all(axis=1)).sum())
+        if bad:
+            raise DeriError(
+                f"{bad} of {len(vectors)} {what} embeddings are not finite: the weights are broken, use another model or "
+                "an earlier checkpoint"
+            )
     _, first, inverse = np.unique(report_ids, return_index=True, return_inverse=True)
     ranks_ecg = _ranks(ecg, text[first], lambda rows: inverse[rows, None] == np.arange(len(first)), chunk)
     ranks_text = _ranks(text, ecg, lambda rows: inverse[rows, None] == inverse[None, :], chunk)
