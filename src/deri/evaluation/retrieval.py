@@ -42,8 +42,8 @@ def recall_at_k(
         bad = int((~np.isfinite(vectors).all(axis=1)).sum())
         if bad:
             raise DeriError(
-                f"{bad} of {len(vectors)} {what} embeddings are not finite: the weights are broken, use another model or "
-                "an earlier checkpoint"
+                f"{bad} of {len(vectors)} {what} embeddings are not finite: the weights are broken, use another model "
+                "or an earlier checkpoint"
             )
     _, first, inverse = np.unique(report_ids, return_index=True, return_inverse=True)
     ranks_ecg = _ranks(ecg, text[first], lambda rows: inverse[rows, None] == np.arange(len(first)), chunk)
