@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import Any, Literal
 
 from deri.errors import DeriError
@@ -65,7 +66,8 @@ def classical_candidate() -> Candidate:
     """The row of gradient boosting on intervals and amplitudes."""
     about = {"features": len(classical.FEATURE_NAMES), "boosting": asdict(classical.Boosting())}
     digest = f"classical-{classical.VERSION}"
-    return Candidate("gradient boosting on intervals", "classical", digest, {"digest": digest} | about, None, about)
+    identity = {"digest": digest, "scikit-learn": version("scikit-learn")} | about
+    return Candidate("gradient boosting on intervals", "classical", digest, identity, None, about)
 
 
 def candidates(models: Sequence[str], device: str) -> Iterator[Candidate]:

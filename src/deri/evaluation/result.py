@@ -104,7 +104,8 @@ class Result:
             )
         if self.unlearned:
             notes.append(
-                f"no AUROC, left out of the mean (no positives to train on in some fold): {some(self.unlearned)}"
+                "no AUROC, left out of the mean (no positives or no negatives to train on in some fold): "
+                f"{some(self.unlearned)}"
             )
         return notes
 

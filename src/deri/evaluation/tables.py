@@ -195,7 +195,7 @@ def _md_comparisons(results: dict[str, Any]) -> list[str]:
         test = one["macro"]["bootstrap"]
         ci = DASH if test["ci"] is None else f"{100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f}"
         difference = DASH if test["difference"] is None else f"{100 * test['difference']:+.1f}"
-        p = DASH if test["p"] is None else f"{test['p']:.3f}"
+        p = DASH if test["p"] is None else f"{'≤ ' * test['p_is_bound']}{test['p']:.3f}"
         lines += _md_row(
             [f"{one['a']} against {one['b']}", one["task"], _way(one["mode"], one["fraction"]), difference, ci, p]
         )
