@@ -144,6 +144,7 @@ def test_a_metric_of_another_package_is_in_the_result(monkeypatch: pytest.Monkey
     assert result["classes"]["a"]["sensitivity"] == result["macro_sensitivity"] == 0.5
     assert result["classes"]["none"]["sensitivity"] is None
     cosines = scored(["a", "none"], labels, scores, np.arange(3), draws=0).to_json()
+    assert cosines["ci_method"] is None
     assert cosines["macro_brier"] is cosines["macro_sensitivity"] is None
 
 

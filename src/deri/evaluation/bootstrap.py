@@ -68,6 +68,10 @@ def macro_mean(drawn: np.ndarray) -> np.ndarray:
     return out
 
 
+CI_METHOD = "2.5 and 97.5 percentiles of bootstrap draws of patients"
+"""How :func:`interval` makes them; result files say so under ``ci_method``."""
+
+
 def interval(drawn: np.ndarray) -> Interval | None:
     """The 2.5 and 97.5 percentiles of the draws in which the figure is defined; None where it is in none."""
     known = drawn[np.isfinite(drawn)]

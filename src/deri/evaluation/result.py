@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deri._version import __version__
-from deri.evaluation.bootstrap import Interval, interval, macro_mean, patient_weights
+from deri.evaluation.bootstrap import CI_METHOD, Interval, interval, macro_mean, patient_weights
 from deri.evaluation.calibration import Calibration, calibrate
 from deri.evaluation.metrics import METRICS, auroc, measure, require_finite
 from deri.evaluation.options import EvalOptions
@@ -67,6 +67,7 @@ class Result:
                 for name, value in self.means.items()
                 if name not in _MEAN_ELSEWHERE
             },
+            "ci_method": CI_METHOD if self.macro_ci else None,
             "n_classes": len(self.classes),
             "n_classes_scored": len(scored),
             "n_classes_averaged": {

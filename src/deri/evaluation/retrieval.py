@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,15 @@ def recall_at_k(
     return result
 
 
-def _ranks(queries: np.ndarray, candidates: np.ndarray, right: object, chunk: int) -> np.ndarray:
+def _ranks(
+    queries: np.ndarray, candidates: np.ndarray, right: Callable[[np.ndarray], np.ndarray], chunk: int
+) -> np.ndarray:
     """How many wrong candidates score at least as high as the best right one, per query."""
     ranks = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), chunk):
         rows = np.arange(start, min(start + chunk, len(queries)))
         scores = queries[rows] @ candidates.T
-        is_right = right(rows)  # type: ignore[operator]
+        is_right = right(rows)
         best = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)
         ranks[rows] = (~is_right & (scores >= best)).sum(axis=1)
     return ranks
