@@ -192,6 +192,36 @@ def test_what_decides_the_numbers_decides_the_cell(folder: Path, results: dict[s
     assert {c["file"] for c in renamed["cells"]} <= before
 
 
+def test_models_of_equal_weights_and_other_configuration_are_told_apart(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    """Both in what is scored and kept in one run, and between runs of one folder."""
+    switches = {"mixed": [], "aligned": ["model.inference.text=aligned"], "minmax": ["model.signal.normalise=minmax"]}
+    own = {}
+    for name, overrides in switches.items():
+        own[name] = tiny.model(*overrides, pooling="mean", seed=4)
+        own[name].save_pretrained(tmp_path / name)
+    assert len({encoder_digest(one) for one in own.values()}) == 1
+    options = EvalOptions(fractions=(100.0,), draws=0)
+    found = run_benchmark(
+        [f"{name}={tmp_path / name}" for name in switches], [store.path], tmp_path / "out", options,
+        tasks=["ptbxl-super"], figures=False,
+    )  # fmt: skip
+    for name, model in own.items():
+        alone = Features(model, store)
+        shot = zero_shot_task(alone, "ptbxl-super", EvalOptions(draws=0), model_name=name)
+        assert one(found, name, "ptbxl-super", None)["macro_auroc"] == shot["macro_auroc"]
+        linear = probe_task(alone, "ptbxl-super", options, model_name=name)
+        assert one(found, name, "ptbxl-super", 100.0)["macro_auroc"] == linear["macro_auroc"]
+    zero_shots = {one(found, name, "ptbxl-super", None)["macro_auroc"]["value"] for name in switches}
+    assert len(zero_shots) == 3
+    kinds = [about["kind"] for about in found["models"]]
+    assert kinds == ["model"] * 3 + ["random"] * 3 + ["classical"]
+    assert len({about["name"] for about in found["models"]}) == 7
+    assert len(found["cells"]) == 2 * 6 + 1
+    assert len({cell["file"] for cell in found["cells"]}) == 13
+
+
 def test_missing_splits_leave_nulls_and_a_reason(folder: Path, tmp_path: Path) -> None:
     dataset = open_dataset("ptb-xl", folder / "source")
     dataset.examples["split"] = dataset.examples["split"].replace("val", "train")

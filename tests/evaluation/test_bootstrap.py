@@ -114,7 +114,9 @@ def test_paired_bootstrap_leaves_undefined_classes_out() -> None:
     assert result.classes["none"].difference is None
     assert result.macro.difference == result.classes["x"].difference
     same = paired_bootstrap(["x", "none"], labels, a, a, np.arange(40), draws=100)
-    assert (same.macro.difference, same.macro.p) == (0, 1.0)
+    assert (same.macro.difference, same.macro.p, same.macro.p_is_bound) == (0, 1.0, False)
+    apart = paired_bootstrap(["x"], labels[:, :1], labels[:, :1], -labels[:, :1], np.arange(40), draws=99)
+    assert (apart.macro.p, apart.macro.p_is_bound) == (0.02, True)
     with pytest.raises(ValueError, match="same records"):
         paired_bootstrap(["x", "none"], labels, a, b[:39], np.arange(40))
 

@@ -15,8 +15,8 @@ from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.evaluation.features import Features, embed_store, encoder_digest
 from deri.evaluation.options import EvalOptions
-from deri.evaluation.probe import STRENGTHS, choose_strength, fit_probe, probe_task, sample_training
-from deri.evaluation.task import Split, load_task
+from deri.evaluation.probe import STRENGTHS, choose_strength, fit_probe, probe_task, sample_training, score_probes
+from deri.evaluation.task import Split, TaskData, load_task
 from deri.models import EcgTextModel
 from deri.simulate import simulate
 from deri.store import Store, prepare
@@ -137,7 +137,28 @@ def test_samples_are_nested_and_patients_stay_whole() -> None:
     assert len(sample_training(subjects, 1e-6, 42)) == 1
     _, counts = np.unique(subjects[sample_training(subjects, 10, 42, "patient")], return_counts=True)
     assert counts.tolist() == [3] * 6
-    assert len(sample_training(subjects, 10.5, 42, "patient")) == 21  # 19 records are asked for: a seventh patient
+    assert len(sample_training(subjects, 10.5, 42, "patient")) == 18  # 19 records are asked for, never more
+
+
+def test_a_sample_of_patients_is_never_larger_than_the_fraction() -> None:
+    subjects = np.repeat(np.arange(40), np.random.default_rng(0).integers(1, 9, 40))
+    for seed in range(20):
+        for percent in (1, 5, 10, 33):
+            size = len(sample_training(subjects, percent, seed, "patient"))
+            first = (subjects == subjects[sample_training(subjects, 1e-6, seed, "patient")][0]).sum()
+            assert size <= max(first, round(len(subjects) * percent / 100))
+
+
+def test_a_class_that_is_positive_in_all_training_records_is_not_trained() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 4)).astype(np.float32)
+    labels = np.stack([x[:, 0] > 0, rng.random(90) < 0.5], axis=1).astype(np.uint8)
+    labels[:30, 1] = 1
+    data = TaskData(["a", "b"], *(Split(x[i : i + 30], labels[i : i + 30], np.arange(30)) for i in (0, 30, 60)))
+    content, _ = score_probes(data, 100.0, EvalOptions(draws=0))
+    assert content["classes"]["b"]["auroc"] == 0.5
+    assert content["macro_auroc_trained"] == {"value": content["classes"]["a"]["auroc"], "n_classes": [1]}
+    assert any("or no negatives" in note and "b; their 0.5" in note for note in content["notes"])
 
 
 @pytest.mark.parametrize("protocol", ["corrected", "published"])

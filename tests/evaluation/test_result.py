@@ -140,11 +140,24 @@ def test_a_metric_of_another_package_is_in_the_result(monkeypatch: pytest.Monkey
     labels, scores = np.array([[1, 0], [0, 0], [1, 0]]), np.array([[0.9, 0.5], [0.2, 0.1], [0.4, 0.1]])
     result = scored(["a", "none"], labels, scores, np.arange(3), [0.5, 0.5], draws=0, probabilities=True).to_json()
     assert result["classes"]["a"]["brier"] == pytest.approx((0.01 + 0.04 + 0.36) / 3)
-    assert result["macro_brier"] == pytest.approx((0.41 / 3 + 0.27 / 3) / 2)
+    assert result["macro_brier"] == result["classes"]["a"]["brier"]
     assert result["classes"]["a"]["sensitivity"] == result["macro_sensitivity"] == 0.5
     assert result["classes"]["none"]["sensitivity"] is None
     cosines = scored(["a", "none"], labels, scores, np.arange(3), draws=0).to_json()
+    assert cosines["ci_method"] is None
     assert cosines["macro_brier"] is cosines["macro_sensitivity"] is None
+
+
+def test_means_are_over_the_classes_of_the_macro_auroc() -> None:
+    """A class without positives has an accuracy, and one without negatives an F1: neither enters a mean."""
+    labels = np.array([[1, 0, 1, 0], [0, 0, 1, 1], [1, 0, 1, 1]])
+    scores = np.array([[0.9, 0.1, 0.9, 0.2], [0.8, 0.1, 0.9, 0.3], [0.4, 0.1, 0.9, 0.1]])
+    result = scored(["a", "none", "all", "no cut"], labels, scores, np.arange(3), [0.5, 0.5, 0.5, None], draws=0)
+    content = result.to_json()
+    assert content["classes"]["none"]["accuracy"] == content["classes"]["all"]["f1"] == 1
+    assert content["macro_f1"] == content["classes"]["a"]["f1"] == 0.5
+    assert content["accuracy"] == content["classes"]["a"]["accuracy"] == pytest.approx(1 / 3)
+    assert content["n_classes_averaged"] == {"auprc": 2, "f1": 1, "accuracy": 1}
 
 
 def test_unlearned_classes_have_counts_and_no_figures() -> None:
@@ -154,4 +167,4 @@ def test_unlearned_classes_have_counts_and_no_figures() -> None:
     assert content["classes"]["b"] == dict.fromkeys(content["classes"]["a"]) | {"n_pos": 1, "few_positives": True}
     assert content["macro_auroc"]["value"] == content["classes"]["a"]["auroc"] == 1
     assert (content["n_classes"], content["n_classes_scored"]) == (2, 1)
-    assert any("no positives to train on in some fold): b" in note for note in result.notes())
+    assert any("no positives or no negatives to train on in some fold): b" in note for note in result.notes())

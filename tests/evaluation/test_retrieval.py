@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deri.errors import DeriError
 from deri.evaluation.retrieval import recall_at_k
 
 
@@ -53,3 +54,14 @@ def test_median_rank_by_hand() -> None:
 def test_a_constant_encoder_does_not_look_perfect() -> None:
     same = np.ones((10, 4))
     assert recall_at_k(same, same, np.arange(10))["ecg_to_text_r1"] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("side", ["ECG", "text"])
+def test_embeddings_that_are_not_finite_are_refused(bad: float, side: str) -> None:
+    good = np.eye(3)
+    broken = good.copy()
+    broken[1, 0] = bad
+    pair = (broken, good) if side == "ECG" else (good, broken)
+    with pytest.raises(DeriError, match=f"1 of 3 {side} embeddings"):
+        recall_at_k(*pair, np.arange(3))

@@ -120,17 +120,20 @@ def test_latex_is_escaped_and_rectangular(results: dict[str, Any]) -> None:
 
 
 def test_paired_tests_and_transfers_are_shown(results: dict[str, Any]) -> None:
-    test = {"a": 0.8, "b": 0.7, "difference": 0.1, "ci": [0.02, 0.18], "p": 0.0123, "z": None}
+    test = {"a": 0.8, "b": 0.7, "difference": 0.1, "ci": [0.02, 0.18], "p": 0.0123, "z": None, "p_is_bound": False}
     results["comparisons"] = [
         {"task": "labels", "mode": "probe", "fraction": 1.0, "a": "x", "b": "y", "training_seed": 42,
          "macro": {"bootstrap": test}},
         {"task": "labels", "mode": "zero-shot", "fraction": None, "a": "x", "b": "y", "training_seed": None,
          "macro": {"bootstrap": dict.fromkeys(test)}},
+        {"task": "labels", "mode": "probe", "fraction": 10.0, "a": "x", "b": "y", "training_seed": 42,
+         "macro": {"bootstrap": test | {"p": 0.002, "p_is_bound": True}}},
     ]  # fmt: skip
     results["transfers"] = [cell("x", "s:t", 10.0, 0.75) | {"in_domain": {"macro_auroc": {"value": None, "ci": None}}}]
     table = rows(markdown(results))
     assert ["x against y", "labels", "probe 1 %", "+10.0", "+2.0 to +18.0", "0.012"] in table
     assert ["x against y", "labels", "zero-shot", "–", "–", "–"] in table
+    assert ["x against y", "labels", "probe 10 %", "+10.0", "+2.0 to +18.0", "≤ 0.002"] in table
     assert ["s:t", "x", "10 %", "1 of 2", "75.0 (70.0–79.0)", "–"] in table
 
 

@@ -214,19 +214,14 @@ class _Benchmark:
         )
 
     def _zero_shot(self, candidate: Candidate, task: Task) -> Scored:
-        assert candidate.model is not None
-
         def compute() -> tuple[dict[str, Any], np.ndarray]:
             features = self._of(candidate, task.store)
             content, scores = score_zero_shot(features, task.name, self.options, model_name=candidate.name)
             n_val = 0 if self.options.folds else len(task.store.task_rows(task.name, "val"))
             return content | {"n_val": n_val}, scores[None]
 
-        key = self._key(candidate, "zero-shot", task) | {
-            "text_encoder": candidate.model.text_encoder.fingerprint,
-            "prompts": prompts_for(task.name, task.classes),
-        }
-        return self._kept(candidate, task.label, f"{task.name}-zero-shot", key, compute, mode="zero-shot")
+        key = self._key(candidate, "zero-shot", task) | {"prompts": prompts_for(task.name, task.classes)}
+        return self._kept(candidate, task.store, task.label, f"{task.name}-zero-shot", key, compute, mode="zero-shot")
 
     def _probe(self, candidate: Candidate, task: Task, fraction: float) -> Scored:
         options = self.options
@@ -241,7 +236,9 @@ class _Benchmark:
             return about | content | provenance(candidate.model, task.store), scores
 
         key = self._key(candidate, "probe", task, fraction)
-        return self._kept(candidate, task.label, f"{task.name}-probe{fraction:g}", key, compute, mode="probe")
+        return self._kept(
+            candidate, task.store, task.label, f"{task.name}-probe{fraction:g}", key, compute, mode="probe"
+        )
 
     def _transfer(self, candidate: Candidate, transfer: Transfer, fraction: float) -> Scored:
         train, test = transfer.train, transfer.test
@@ -261,7 +258,7 @@ class _Benchmark:
             "classes": [[name, *map(list, sides)] for name, sides in transfer.classes.items()],
         }
         name = f"{train.name}-to-{test.name}-{fraction:g}"
-        return self._kept(candidate, transfer.label, name, key, compute, mode="transfer")
+        return self._kept(candidate, train.store, transfer.label, name, key, compute, mode="transfer")
 
     def _key(self, candidate: Candidate, mode: str, task: Task, fraction: float | None = None) -> dict[str, Any]:
         """All that decides the numbers of a result."""
@@ -270,7 +267,7 @@ class _Benchmark:
         return {
             "version": VERSION,
             "deri_version": __version__,
-            "candidate": candidate.digest,
+            "candidate": candidate.identity,
             "store": task.store.fingerprint,
             "task": task.name,
             "mode": mode,
@@ -281,6 +278,7 @@ class _Benchmark:
     def _kept(
         self,
         candidate: Candidate,
+        store: Store,
         label: str,
         name: str,
         key: dict[str, Any],
@@ -304,6 +302,7 @@ class _Benchmark:
             write_json(file, content)
         else:
             content, scores = json.loads(file.read_text(encoding="utf-8")), np.load(arrays)["scores"]
+        content["store"] = content["store"] | {"path": str(store.path)}
         return Scored(content | {"model": candidate.name, "task": label}, scores, new)
 
     def _comparisons(self, task: Task) -> list[dict[str, Any]]:

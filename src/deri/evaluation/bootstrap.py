@@ -68,6 +68,10 @@ def macro_mean(drawn: np.ndarray) -> np.ndarray:
     return out
 
 
+CI_METHOD = "2.5 and 97.5 percentiles of bootstrap draws of patients"
+"""How :func:`interval` makes them; result files say so under ``ci_method``."""
+
+
 def interval(drawn: np.ndarray) -> Interval | None:
     """The 2.5 and 97.5 percentiles of the draws in which the figure is defined; None where it is in none."""
     known = drawn[np.isfinite(drawn)]
@@ -76,7 +80,10 @@ def interval(drawn: np.ndarray) -> Interval | None:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Model a against model b on the same records; ``difference`` is a − b. ``None`` where not defined."""
+    """Model a against model b on the same records; ``difference`` is a − b. ``None`` where not defined.
+
+    ``p_is_bound``: so few draws can give no smaller p; read it as "at most".
+    """
 
     a: float | None
     b: float | None
@@ -84,6 +91,7 @@ class PairedTest:
     ci: Interval | None
     p: float | None
     z: float | None = None
+    p_is_bound: bool = False
 
 
 UNDEFINED = PairedTest(None, None, None, None, None)
@@ -111,7 +119,7 @@ def paired_difference(a: float, b: float, drawn: np.ndarray) -> PairedTest:
     if not len(drawn):
         return PairedTest(a, b, a - b, None, None)
     tail = 1 + min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    return PairedTest(a, b, a - b, interval(drawn), min(1.0, 2 * tail / (len(drawn) + 1)))
+    return PairedTest(a, b, a - b, interval(drawn), min(1.0, 2 * tail / (len(drawn) + 1)), p_is_bound=tail == 1)
 
 
 def paired_bootstrap(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import Any, Literal
 
 from deri.errors import DeriError
@@ -16,11 +17,16 @@ Kind = Literal["model", "random", "classical"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the benchmark; ``digest`` stands for its weights, ``about`` is what the results say of it."""
+    """A row of the benchmark.
+
+    ``digest`` stands for its weights, ``identity`` holds all of it that decides its scores, and ``about`` is what the
+    results say of it.
+    """
 
     name: str
     kind: Kind
     digest: str
+    identity: dict[str, Any]
     model: EcgTextModel | None
     about: dict[str, Any]
 
@@ -32,7 +38,19 @@ class Candidate:
 
 def model_candidate(model: EcgTextModel, name: str) -> Candidate:
     """The row of a model."""
-    return Candidate(name, "model", encoder_digest(model), model, _architecture(model))
+    return _of_model(model, name, "model", _architecture(model))
+
+
+def _of_model(model: EcgTextModel, name: str, kind: Kind, about: dict[str, Any]) -> Candidate:
+    digest = encoder_digest(model)
+    # Models of equal weights read and compare recordings differently where their configuration differs.
+    identity = {
+        "weights": digest,
+        "config": model.config.model_dump(mode="json"),
+        "text_encoder": model.text_encoder.fingerprint,
+        "recipe": model.recipe_name,
+    }
+    return Candidate(name, kind, digest, identity, model, about)
 
 
 def random_candidate(model: EcgTextModel, *, seed: int = 0) -> Candidate:
@@ -41,13 +59,15 @@ def random_candidate(model: EcgTextModel, *, seed: int = 0) -> Candidate:
     random.recipe_name = model.recipe_name
     about = _architecture(random)
     name = f"random {about['family']} {about['backbone']}, width {about['dim']}"
-    return Candidate(name, "random", encoder_digest(random), random, about | {"seed": seed})
+    return _of_model(random, name, "random", about | {"seed": seed})
 
 
 def classical_candidate() -> Candidate:
     """The row of gradient boosting on intervals and amplitudes."""
     about = {"features": len(classical.FEATURE_NAMES), "boosting": asdict(classical.Boosting())}
-    return Candidate("gradient boosting on intervals", "classical", f"classical-{classical.VERSION}", None, about)
+    digest = f"classical-{classical.VERSION}"
+    identity = {"digest": digest, "scikit-learn": version("scikit-learn")} | about
+    return Candidate("gradient boosting on intervals", "classical", digest, identity, None, about)
 
 
 def candidates(models: Sequence[str], device: str) -> Iterator[Candidate]:
@@ -57,16 +77,21 @@ def candidates(models: Sequence[str], device: str) -> Iterator[Candidate]:
         models: as :func:`deri.models.load_model` takes them, or ``NAME=MODEL``.
         device: of the models.
     """
-    seen: set[str] = set()
-    for name, target in _names(models).items():
+    seen: list[dict[str, Any]] = []
+    names = _names(models)
+    taken = set(names)
+    for name, target in names.items():
         model = load_model(target, device=device)
         own = model_candidate(model, name)
         yield own
         random = random_candidate(model)
-        if random.digest == own.digest:  # a random: model was asked for
-            seen.add(random.digest)
-        if random.digest not in seen:
-            seen.add(random.digest)
+        if random.identity == own.identity:  # a random: model was asked for
+            seen.append(own.identity)
+        if random.identity not in seen:
+            seen.append(random.identity)
+            if random.name in taken:  # the same architecture, configured differently
+                random = replace(random, name=f"{random.name}, configured as {name}")
+            taken.add(random.name)
             yield random
     yield classical_candidate()
 

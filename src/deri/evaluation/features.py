@@ -51,8 +51,7 @@ class Features:
         self._known = np.zeros(len(store), bool)
         self._folder = None
         if folder is not None:
-            key = digest_of({"features": self.key, "store": store.fingerprint, "deri": __version__})
-            self._folder = folder / f"{'classical' if model is None else 'model'}-{key}"
+            self._folder = folder / f"{'classical' if model is None else 'model'}-{self.key}"
 
     @property
     def model(self) -> EcgTextModel:
@@ -62,9 +61,17 @@ class Features:
         return self._model
 
     @cached_property
-    def key(self) -> str:
-        """What decides the features of a recording: the digest of the encoder, or the version of the measurements."""
+    def digest(self) -> str:
+        """Of the encoder's weights, or the version of the measurements."""
         return f"classical-{classical.VERSION}" if self._model is None else encoder_digest(self._model)
+
+    @property
+    def key(self) -> str:
+        """Stands for all that decides the features: weights, configuration, store and version."""
+        config = None if self._model is None else self._model.config.model_dump(mode="json")
+        return digest_of(
+            {"features": self.digest, "config": config, "store": self.store.fingerprint, "deri": __version__}
+        )
 
     def rows(self, rows: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Features (n, d) float32 of ``rows``; those not asked for before are computed now.
@@ -100,7 +107,7 @@ class Features:
     def _compute(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         if self._model is None:
             return classical.extract_features(self.store, rows, progress)
-        before = self.key
+        before = self.digest
         values = embed_store(
             self._model, self.store, rows, batch_size=self._batch_size, normalise=False, progress=progress
         )

@@ -238,7 +238,7 @@ def embedding_map(
     if len(rows) > _MOST_POINTS:
         kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_MOST_POINTS])
         rows, place = rows[kept], place[kept]
-    key = digest_of([features.key, features.store.fingerprint, rows.tolist(), seed, method, 1])
+    key = digest_of([features.key, rows.tolist(), seed, method])
     file = folder / f"map-{key}.npy"
     if file.is_file():
         points = np.load(file)

@@ -41,8 +41,8 @@ class Probe:
 def sample_training(subjects: np.ndarray, percent: float, seed: int, sampling: Sampling = "random") -> np.ndarray:
     """Positions of ``percent`` % of the training records, ascending; at least one.
 
-    Smaller samples of a seed lie within its larger ones. ``patient`` takes whole patients in random order until there
-    are enough records; ``random`` takes records, as the papers do.
+    Smaller samples of a seed lie within its larger ones. ``patient`` takes whole patients in random order, as many as
+    the records allow, at least one; ``random`` takes records, as the papers do.
     """
     n = len(subjects)
     target = max(1, round(n * percent / 100))
@@ -54,7 +54,7 @@ def sample_training(subjects: np.ndarray, percent: float, seed: int, sampling: S
     patients, patient = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     order = rng.permutation(len(patients))
     count = np.bincount(patient, minlength=len(patients))[order]
-    taken = int(np.searchsorted(np.cumsum(count), target)) + 1
+    taken = max(1, int(np.searchsorted(np.cumsum(count), target, side="right")))
     return np.flatnonzero(np.isin(patient, order[:taken]))
 
 
@@ -158,7 +158,7 @@ def probe_task(
             "encoder": {
                 "mode": "eval",
                 "features": "inference embedding, not normalised",
-                "weights_sha256": features.key,
+                "weights_sha256": features.digest,
             }
         }
     )
@@ -172,6 +172,7 @@ class _Run:
     decided: np.ndarray  # (n, classes) what the thresholds apply to
     thresholds: list[float | None]
     n_train_pos: np.ndarray  # (classes,) of the fold with the fewest
+    trained: np.ndarray  # (classes,) bool: the training records of every part had positives and negatives
     about: dict[str, Any]
     chosen: list[dict[str, Any]]  # per part
 
@@ -203,7 +204,8 @@ def score_probes(
             runs.append(_probe_run(data, fraction, options, method, seed))
     scores = np.stack([run.scores for run in runs])
     n_train_pos = np.stack([run.n_train_pos for run in runs])
-    untrained = [name for name, counts in zip(data.classes, n_train_pos.T, strict=True) if not counts.all()]
+    trained = np.stack([run.trained for run in runs])
+    untrained = [name for name, of_class in zip(data.classes, trained.T, strict=True) if not of_class.all()]
     result = evaluate(
         scores,
         data.test.labels,
@@ -231,7 +233,7 @@ def score_probes(
         "fraction": fraction,
         **first,
         **content,
-        "macro_auroc_trained": _over_trained(data, scores, n_train_pos),
+        "macro_auroc_trained": _over_trained(data, scores, trained),
         "seeds": seeds,
         "notes": [*_protocol_notes(data, options), *result.notes(), *_training_notes(runs, untrained, options)],
     }, scores
@@ -240,7 +242,7 @@ def score_probes(
 def _probe_run(data: TaskData, fraction: float, options: EvalOptions, method: Method, seed: int) -> _Run:
     shape = data.test.labels.shape
     scores, decided = np.empty(shape), np.zeros(shape)
-    cuts, n_train_pos, about, chosen = [], [], [], []
+    cuts, n_train_pos, both, about, chosen = [], [], [], [], []
     for part in task_parts(data, options.folds, seed):
         train = part.train.take(sample_training(part.train.subjects, fraction, seed, options.sampling))
         probe = fit_probe(train, part.val, part.test, protocol=method, seed=seed)
@@ -249,20 +251,22 @@ def _probe_run(data: TaskData, fraction: float, options: EvalOptions, method: Me
         decided[part.place] = probe.test >= np.array(cuts[-1], float)
         scores[part.place] = log_likelihood_ratio(probe.test, train.labels) if options.folds else probe.test
         n_train_pos.append(train.labels.sum(axis=0, dtype=np.int64))
+        both.append(train.labels.any(axis=0) & ~train.labels.all(axis=0))
         about.append({"n_train": len(train.labels), "n_train_patients": count_patients(train.subjects)})
         chosen.append(probe.chosen)
     thresholds = cuts[0]
     if options.folds:
         # A class without a positive in some choosing fold has no threshold there, so no F1 over all records.
         thresholds = [None if None in of_class else 0.5 for of_class in zip(*cuts, strict=True)]
-    return _Run(scores, decided, thresholds, np.min(n_train_pos, axis=0), {"seed": seed, **about[0]}, chosen)
+    fewest, trained = np.min(n_train_pos, axis=0), np.all(both, axis=0)
+    return _Run(scores, decided, thresholds, fewest, trained, {"seed": seed, **about[0]}, chosen)
 
 
-def _over_trained(data: TaskData, scores: np.ndarray, n_train_pos: np.ndarray) -> dict[str, Any]:
-    """Macro AUROC over the classes that a seed's training sample had positives of, mean over seeds."""
+def _over_trained(data: TaskData, scores: np.ndarray, trained: np.ndarray) -> dict[str, Any]:
+    """Macro AUROC over the classes that a seed's training sample had both kinds of records of, mean over seeds."""
     values, counts = [], []
-    for score, n_pos in zip(scores, n_train_pos, strict=True):
-        one = aurocs(data.test.labels, score)[n_pos > 0]
+    for score, of_seed in zip(scores, trained, strict=True):
+        one = aurocs(data.test.labels, score)[of_seed]
         one = one[np.isfinite(one)]
         counts.append(len(one))
         if len(one):
@@ -282,10 +286,11 @@ def _protocol_notes(data: TaskData, options: EvalOptions) -> list[str]:
 def _training_notes(runs: list[_Run], untrained: list[str], options: EvalOptions) -> list[str]:
     notes = []
     if untrained and not options.folds:
-        constant = all(np.ptp(run.scores[:, c]) == 0 for run in runs for c in np.flatnonzero(run.n_train_pos == 0))
+        constant = all(np.ptp(run.scores[:, c]) == 0 for run in runs for c in np.flatnonzero(~run.trained))
         counted = "; their 0.5 is in macro_auroc, not in macro_auroc_trained" * constant
         notes.append(
-            f"no training positives (in at least one seed), {len(untrained)} classes: {some(untrained)}{counted}"
+            f"no training positives or no negatives (in at least one seed), {len(untrained)} classes: "
+            f"{some(untrained)}{counted}"
         )
     every = [chosen for run in runs for chosen in run.chosen]
     if not all(chosen.get("converged", True) for chosen in every):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deri._version import __version__
-from deri.evaluation.bootstrap import Interval, interval, macro_mean, patient_weights
+from deri.evaluation.bootstrap import CI_METHOD, Interval, interval, macro_mean, patient_weights
 from deri.evaluation.calibration import Calibration, calibrate
 from deri.evaluation.metrics import METRICS, auroc, measure, require_finite
 from deri.evaluation.options import EvalOptions
@@ -33,7 +33,7 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Result:
-    """Figures per class, and averaged over the classes where they are defined.
+    """Figures per class, and averaged over the classes that have an AUROC, where they are defined.
 
     ``reliable`` figures leave out the classes with fewer than ``min_pos`` positives. ``runs`` has the macro AUROC of
     every run (seed); the other figures are means over runs. ``unlearned`` classes have no figures, because no score of
@@ -52,7 +52,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The metric part of a result file; docs/evaluation.md lists its keys."""
-        scored = [c for c in self.classes.values() if c.metrics["auroc"] is not None]
+        scored = [c for c in self.classes.values() if _scored(c)]
         calibration = self.calibration
         return {
             "macro_auroc": {"value": self.means["auroc"], "ci": _list(self.macro_ci)},
@@ -67,8 +67,14 @@ class Result:
                 for name, value in self.means.items()
                 if name not in _MEAN_ELSEWHERE
             },
+            "ci_method": CI_METHOD if self.macro_ci else None,
             "n_classes": len(self.classes),
             "n_classes_scored": len(scored),
+            "n_classes_averaged": {
+                name: sum(c.metrics[name] is not None for c in scored)
+                for name in self.means
+                if name not in _MEAN_ELSEWHERE
+            },
             "classes": {
                 name: {
                     "n_pos": c.n_pos,
@@ -99,7 +105,8 @@ class Result:
             )
         if self.unlearned:
             notes.append(
-                f"no AUROC, left out of the mean (no positives to train on in some fold): {some(self.unlearned)}"
+                "no AUROC, left out of the mean (no positives or no negatives to train on in some fold): "
+                f"{some(self.unlearned)}"
             )
         return notes
 
@@ -174,7 +181,7 @@ def evaluate(
     reliable = [name for name, c in found.items() if not c.few_positives]
     return Result(
         classes=found,
-        means={metric: _mean([c.metrics[metric] for c in found.values()]) for metric in METRICS},
+        means={metric: _mean([c.metrics[metric] for c in found.values() if _scored(c)]) for metric in METRICS},
         macro_ci=_macro_interval(list(drawn.values())),
         reliable_auroc=_mean([found[name].metrics["auroc"] for name in reliable]),
         reliable_ci=_macro_interval([drawn[name] for name in reliable if name in drawn]),
@@ -220,6 +227,10 @@ def some(names: Sequence[str], most: int = 6) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _scored(c: ClassResult) -> bool:
+    return c.metrics["auroc"] is not None
 
 
 def _macro_interval(drawn: list[np.ndarray]) -> Interval | None:

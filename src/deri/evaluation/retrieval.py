@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,20 @@ def recall_at_k(
         ``ecg_to_text_r1``, ``text_to_ecg_r1`` …, and the median ranks ``ecg_to_text_median`` and
         ``text_to_ecg_median`` (1 is first). Text→ECG asks with every recording's report; each distinct text is one
         candidate of ECG→text, so that frequent reports do not fill the list. Ties count against the model.
+
+    Raises:
+        DeriError: an embedding is not finite; no comparison with it would be true, and every rank would be the first.
     """
     report_ids = np.asarray(report_ids)
     if not len(report_ids) == len(ecg) == len(text):
         raise ValueError(f"unequal lengths: {len(ecg)} ECGs, {len(text)} texts, {len(report_ids)} report ids")
+    for what, vectors in (("ECG", ecg), ("text", text)):
+        bad = int((~np.isfinite(vectors).all(axis=1)).sum())
+        if bad:
+            raise DeriError(
+                f"{bad} of {len(vectors)} {what} embeddings are not finite: the weights are broken, use another model "
+                "or an earlier checkpoint"
+            )
     _, first, inverse = np.unique(report_ids, return_index=True, return_inverse=True)
     ranks_ecg = _ranks(ecg, text[first], lambda rows: inverse[rows, None] == np.arange(len(first)), chunk)
     ranks_text = _ranks(text, ecg, lambda rows: inverse[rows, None] == inverse[None, :], chunk)
@@ -46,13 +56,15 @@ def recall_at_k(
     return result
 
 
-def _ranks(queries: np.ndarray, candidates: np.ndarray, right: object, chunk: int) -> np.ndarray:
+def _ranks(
+    queries: np.ndarray, candidates: np.ndarray, right: Callable[[np.ndarray], np.ndarray], chunk: int
+) -> np.ndarray:
     """How many wrong candidates score at least as high as the best right one, per query."""
     ranks = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), chunk):
         rows = np.arange(start, min(start + chunk, len(queries)))
         scores = queries[rows] @ candidates.T
-        is_right = right(rows)  # type: ignore[operator]
+        is_right = right(rows)
         best = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)
         ranks[rows] = (~is_right & (scores >= best)).sum(axis=1)
     return ranks

@@ -5,7 +5,6 @@ Both are made from ``results.json`` alone. A cell that does not exist, or an ave
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,10 +103,6 @@ def _cell_of_task(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {cell["task"]: cell for cell in reversed(results["cells"])}
 
 
-def _titles(results: dict[str, Any]) -> list[str]:
-    return [TITLES.get(task, task) for task in results["tasks"]]
-
-
 def _has_published(results: dict[str, Any]) -> bool:
     return any(row.published for part in parts(results) for row in part.rows)
 
@@ -130,11 +125,9 @@ def notes(results: dict[str, Any]) -> list[str]:
             "† published figures, on the real data sets in full; zero-shot: " + _protocol("zero-shot", None)
             + "; probe: " + _protocol("probe", 100.0) + ". A mean is over the six tasks of the field, all of them."
         )  # fmt: skip
-        one = _cell_of_task(results)
         other = [
-            f"{TITLES[task]} {one[task]['n']:,} instead of {TEST_RECORDS[task]:,}"
-            for task in TASKS
-            if task in one and one[task]["n"] != TEST_RECORDS[task]
+            f"{TITLES[task]} {cell['n']:,} instead of {TEST_RECORDS[task]:,}"
+            for task, cell in _other_records(results).items()
         ]
         if other:
             found.append(
@@ -153,19 +146,17 @@ def _protocol(mode: str, fraction: float | None) -> str:
     return published_rows(mode, fraction)[-1].protocol
 
 
-def _other_records(results: dict[str, Any]) -> set[str]:
+def _other_records(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A cell of each task of the field whose test records are not the published ones."""
     one = _cell_of_task(results)
-    return {task for task in TASKS if task in one and one[task]["n"] != TEST_RECORDS[task]}
+    return {task: one[task] for task in TASKS if task in one and one[task]["n"] != TEST_RECORDS[task]}
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The content of ``table.md``: the table, per-class tables, paired tests, transfers."""
     published = _has_published(results)
-    other = _other_records(results) if published else set()
-    titles = [
-        f"{title}{' ‡' if task in other else ''}"
-        for task, title in zip(results["tasks"], _titles(results), strict=True)
-    ]
+    other = _other_records(results) if published else {}
+    titles = [f"{TITLES.get(task, task)}{' ‡' if task in other else ''}" for task in results["tasks"]]
     columns = ["", *titles, *(["mean of six"] if published else [])]
     lines = ["# Benchmark", "", *_md_row(columns, head=True)]
     pad = [""] * (1 if published else 0)
@@ -195,7 +186,7 @@ def _md_comparisons(results: dict[str, Any]) -> list[str]:
         test = one["macro"]["bootstrap"]
         ci = DASH if test["ci"] is None else f"{100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f}"
         difference = DASH if test["difference"] is None else f"{100 * test['difference']:+.1f}"
-        p = DASH if test["p"] is None else f"{test['p']:.3f}"
+        p = DASH if test["p"] is None else f"{'≤ ' * test['p_is_bound']}{test['p']:.3f}"
         lines += _md_row(
             [f"{one['a']} against {one['b']}", one["task"], _way(one["mode"], one["fraction"]), difference, ci, p]
         )
@@ -262,11 +253,8 @@ def _way(mode: str, fraction: float | None) -> str:
 def latex(results: dict[str, Any]) -> str:
     """The content of ``table.tex``: a ``table`` for a paper; it needs the package booktabs."""
     published = _has_published(results)
-    other = _other_records(results) if published else set()
-    titles = [
-        _tex(title) + (r"$^\ddagger$" if task in other else "")
-        for task, title in zip(results["tasks"], _titles(results), strict=True)
-    ]
+    other = _other_records(results) if published else {}
+    titles = [_tex(TITLES.get(task, task)) + (r"$^\ddagger$" if task in other else "") for task in results["tasks"]]
     width = len(titles) + 1 + published
     lines = [
         r"\begin{table}",
@@ -294,17 +282,12 @@ def _tex_figure(figure: Figure) -> str:
     return f"{figure.value:.1f} {{\\scriptsize ({figure.ci[0]:.1f}--{figure.ci[1]:.1f})}}"
 
 
-_TEX = {
+_TEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "×": r"$\times$", "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$", "−": "$-$",
-}  # fmt: skip
+    "‡": r"$^\ddagger$", "−": "$-$", "≤": r"$\leq$",
+})  # fmt: skip
 
 
 def _tex(text: str) -> str:
-    return "".join(_characters(text))
-
-
-def _characters(text: str) -> Iterator[str]:
-    for character in text:
-        yield _TEX.get(character, character)
+    return text.translate(_TEX)

@@ -176,7 +176,7 @@ def _intervals(
     labels: np.ndarray, scores: np.ndarray, thresholds: list[float | None], weights: np.ndarray
 ) -> tuple[list[float] | None, list[float] | None]:
     """95 % intervals of macro F1 and mean accuracy over draws of patients (weights of records), thresholds fixed."""
-    known = [c for c, t in enumerate(thresholds) if t is not None and labels[:, c].any()]
+    known = [c for c, t in enumerate(thresholds) if t is not None and 0 < labels[:, c].sum() < len(labels)]
     if not len(weights) or not known:
         return None, None
     positive = labels[:, known].astype(bool)
