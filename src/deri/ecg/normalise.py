@@ -27,8 +27,7 @@ def normalise(
         mode: ``millivolt`` subtracts each lead's mean over time and clips to ±10 mV: amplitudes, which carry meaning
             (hypertrophy, low voltage), stay in mV. ``minmax`` maps the smallest and largest value over all leads and
             samples of a record to 0 and 1, as published (SPEC §2).
-        lead_mask: bool (..., 12), the leads that are there; the others are rows of zeros, which ``minmax`` passes over.
-            None: all are there.
+        lead_mask: bool (..., 12), the leads that are there, whatever the rows of the others hold. None: all are there.
         valid_samples: (...) samples before padding. ``millivolt`` takes the mean over these and leaves the padding
             zero. None: no padding.
 
@@ -41,13 +40,13 @@ def normalise(
     if mode not in ("millivolt", "minmax"):
         raise DeriError(f"unknown normalisation {mode!r}; choose millivolt or minmax")
     signal = np.asarray(signal, dtype=np.float32)
+    there = None if lead_mask is None or np.all(lead_mask) else np.asarray(lead_mask, bool)[..., None]
     if mode == "millivolt":
         out = _centred(signal, valid_samples)
         if not np.isfinite(out[..., :1]).all():  # the mean carries a NaN of any sample into every sample
             raise DeriError("cannot normalise: the signal has samples that are not finite; standardise it first")
         np.clip(out, -MILLIVOLT_LIMIT, MILLIVOLT_LIMIT, out=out)
-        return out
-    there = None if lead_mask is None or np.all(lead_mask) else np.asarray(lead_mask, bool)[..., None]
+        return out if there is None else np.where(there, out, np.float32(0))
     of_low, of_high = (signal, signal) if there is None else (np.where(there, signal, v) for v in (np.inf, -np.inf))
     low = of_low.min(axis=(-2, -1), keepdims=True)
     span = of_high.max(axis=(-2, -1), keepdims=True) - low
