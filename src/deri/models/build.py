@@ -37,13 +37,21 @@ _TEXT = "text_encoder.model."
 def build_model(config: schema.Model, *, seed: int = 0, text_encoder: TextEncoder | None = None) -> EcgTextModel:
     """A model with random weights outside its text encoder; the same seed gives the same weights.
 
+    With ``init: released`` the modules that have a method ``init_released`` draw theirs as the released code does.
+
     ``text_encoder`` is loaded as the recipe says when not given. Torch's global generator is left as it was.
     """
     check_names(config)
     text_encoder = text_encoder or build_text_encoder(config.text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return FAMILIES[config.family](config, text_encoder)
+        model = FAMILIES[config.family](config, text_encoder)
+        if config.init == "released":
+            for module in model.modules():
+                draw: Any = getattr(module, "init_released", None)
+                if draw is not None:
+                    draw()
+        return model
 
 
 def check_names(config: schema.Model) -> None:

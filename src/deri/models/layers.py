@@ -161,6 +161,11 @@ class TokenAttention(nn.Module):
         self.separator = nn.Parameter(torch.randn(dim) / dim**0.5)
         self.attention = PackedAttention(dim, heads)
 
+    def init_released(self) -> None:
+        """Draw positions with standard deviation 1 / d, and the separator with 1."""
+        nn.init.normal_(self.positions, std=1 / self.positions.shape[-1])
+        nn.init.normal_(self.separator)
+
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens: (B, n, d); mask: (B, n) bool of the tokens that count → (B, n, d)."""
         framed, mask = add_separators(tokens, self.positions, self.separator, mask)
@@ -179,6 +184,10 @@ class AttentionPool(nn.Module):
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
         self.attention = PackedAttention(dim, heads)
         self.projection = nn.Linear(dim, dim)
+
+    def init_released(self) -> None:
+        """Draw positions with standard deviation 1 / d."""
+        nn.init.normal_(self.positions, std=1 / self.positions.shape[-1])
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens: (B, n, d); mask: (B, n) bool → (B, d)."""
