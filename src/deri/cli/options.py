@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from deri.errors import DeriError
+
 
 class SplitName(str, Enum):
     """Which records are taken."""
@@ -52,3 +54,27 @@ Draws = Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no interv
 Device = Annotated[str, typer.Option(help="cpu | cuda | cuda:N")]
 AnyDevice = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")]
 """Of commands that choose a GPU where there is one."""
+
+
+def fractions_of(text: str) -> tuple[float, ...]:
+    """``1,10,100`` as percentages, ascending."""
+    try:
+        values = sorted(float(part) for part in text.split(","))
+    except ValueError:
+        raise DeriError(f"--fraction {text}: give percentages such as 100 or 1,10,100") from None
+    if any(not 0 < value <= 100 for value in values) or len(set(values)) < len(values):
+        raise DeriError(f"--fraction {text}: give different percentages above 0 and up to 100")
+    return tuple(values)
+
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT…", help="ECG files, folders of them, or stores")]
+SamplingRate = Annotated[float | None, typer.Option("--fs", min=0.1, help="Hz, for files that do not say")]
+Units = Annotated[str | None, typer.Option(help="mV | uV | nV | V, for files that do not say")]
+Gain = Annotated[float | None, typer.Option(help="counts per mV, instead of --units")]
+LeadNames = Annotated[
+    str | None, typer.Option("--leads", help='names in the file of leads: "MLII=II", several with commas')
+]
+Strict = Annotated[bool, typer.Option("--strict", help="stop at the first file that cannot be used")]
+Windows = Annotated[
+    str, typer.Option(help="N | all: windows of a long recording to take, spread evenly; their mean counts")
+]
