@@ -69,7 +69,7 @@ def _directory(path: Path) -> dict[str, Any]:
         return _writer(find(WRITER, path))
     if found in (MODEL.format, HEAD.format) or format_of(path / MODEL.inside) in (MODEL.format, HEAD.format):
         return _model(find(MODEL, path))
-    raise DeriError(f"{path} is {describe(path)}; deri info takes a file, or a store, run, model or report writer")
+    raise DeriError(f"{path} is {describe(path)}: not a store, run, model or report writer")
 
 
 def _leakage(path: Path, against: Path, as_json: bool) -> None:
