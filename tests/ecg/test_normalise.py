@@ -81,3 +81,18 @@ def test_missing_leads_take_no_part_in_minmax_and_stay_zero(batch: np.ndarray) -
     np.testing.assert_array_equal(normalise(zeroed[3], "minmax", mask[3]), out[3])
     with pytest.raises(DeriError, match="flat record"):
         normalise(np.where(mask[..., None], np.float32(2), 0), "minmax", mask)
+
+
+def test_millivolt_takes_the_mean_over_real_samples() -> None:
+    """A short recording with an offset must not keep a step where its padding begins."""
+    rng = np.random.default_rng(3)
+    batch = rng.normal(size=(3, 12, 300)).astype(np.float32) + 2
+    valid = np.array([300, 120, 7])
+    for row, n in enumerate(valid):
+        batch[row, :, n:] = 0
+    out = normalise(batch, "millivolt", valid_samples=valid)
+    for row, n in enumerate(valid):
+        expected = batch[row, :, :n] - batch[row, :, :n].astype(float).mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(out[row, :, :n], expected, atol=1e-5)
+        assert not out[row, :, n:].any()
+    np.testing.assert_array_equal(out[0], normalise(batch[0]))

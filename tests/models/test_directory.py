@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +15,10 @@ from deri.cli.main import main
 from deri.errors import DeriError
 from deri.evaluation.classifier import load_classifier, save_head
 from deri.generation.writer import ReportWriter
-from deri.models import load_model
+from deri.models import build_model, load_model
+from deri.models.builtin import builtin_directory
 from deri.models.directory import load_weights, weights_of
+from deri.recipes import load_recipe
 from support import tiny
 
 LOADERS: dict[str, Callable[[Path], object]] = {
@@ -110,3 +114,26 @@ def test_tied_weights_are_written_once_and_come_back() -> None:
         assert torch.equal(value, other.state_dict()[name])
     with pytest.raises(DeriError, match=r"missing tensors 0\.bias"):
         load_weights(other, {name: weights[name] for name in ("0.weight", "1.bias")}, "x")
+
+
+def test_no_file_of_a_saved_model_names_a_path_of_the_machine(tmp_path: Path) -> None:
+    text = tiny.text_encoder()
+    for part in (text.model, text.tokenizer):
+        part.save_pretrained(tmp_path / "home" / "my-bert")
+    source = str(tmp_path / "home" / "my-bert")
+    recipe = load_recipe("demo", [f"model.text.encoder={source}", "model.text.pooling=mean"])
+    model = build_model(recipe.model)
+    model.save_pretrained(tmp_path / "out" / "m")
+    for path in (tmp_path / "out" / "m").rglob("*"):
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    loaded = load_model(tmp_path / "out" / "m")
+    assert loaded.config.text.encoder == "my-bert"
+    np.testing.assert_array_equal(loaded.encode_text(["sinus"]), model.encode_text(["sinus"]))
+
+
+def test_the_model_in_the_package_names_no_path() -> None:
+    folder = builtin_directory("deri-sim")
+    assert folder is not None
+    for path in folder.glob("*.json"):
+        if path.name != "tokenizer.json":  # a vocabulary
+            assert not re.search(r'"(/|[A-Z]:\\)', path.read_text(encoding="utf-8")), path.name

@@ -195,3 +195,16 @@ def test_encode_and_classify_recordings() -> None:
     np.testing.assert_allclose(np.concatenate([model.encode_ecg(ecg) for ecg in ecgs]), embedded, atol=1e-5)
     with pytest.raises(DeriError, match="labels"):
         model.classify(ecgs, [])
+
+
+def test_a_long_text_does_not_move_the_positions_of_the_others() -> None:
+    """Positions of the text→ECG decoder are few here; a text that needs more has its own stretched."""
+    model = tiny.model("model.text_positions=8").eval()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, 20, (3, 30), generator=generator)
+    mask = torch.arange(30)[None] < torch.tensor([[5], [30], [12]])
+    together = model.text_features(ids * mask, mask.long(), None)
+    decoded = model.text_embedding(together)
+    for row, length in enumerate([5, 30, 12]):
+        one = model.text_features(ids[row : row + 1, :length], torch.ones(1, length, dtype=torch.long), None)
+        torch.testing.assert_close(decoded[row : row + 1], model.text_embedding(one), atol=1e-5, rtol=1e-5)

@@ -59,3 +59,18 @@ def test_the_lead_mask_follows_the_lead_order() -> None:
         # Without the mask the zeros would count as the smallest value, and every other one would lie far above it.
         assert float(out[0, names.index("V1")].mean()) < 0.7
         np.testing.assert_array_equal(out[1], Preprocess(signal)(x, 500.0)[0][1])
+
+
+@pytest.mark.parametrize("mode", ["millivolt", "minmax"])
+@pytest.mark.parametrize("fs", [100.0, 500.0])
+def test_a_masked_lead_is_one_that_is_not_there(mode: str, fs: float) -> None:
+    """Whatever the masked rows hold."""
+    x = np.random.default_rng(2).normal(size=(2, 12, 1000)).astype(np.float32)
+    mask = np.ones((2, 12), bool)
+    mask[0, 3:] = False
+    really = np.where(mask[..., None], x, np.float32(0))
+    preprocess = Preprocess(Signal(fs=100, samples=200, normalise=mode))
+    masked, expected = (preprocess(signals, fs, None, mask)[0].numpy() for signals in (x, really))
+    np.testing.assert_array_equal(masked, expected)
+    assert not masked[0, 3:].any()
+    assert masked[1].any(axis=1).all()

@@ -21,6 +21,7 @@ def test_the_default_is_the_corrected_method() -> None:
 def test_reference_has_every_released_flaw_switched_on() -> None:
     r = load_recipe("deri-reference")
     assert (r.model.text.frozen_dropout, r.model.text.pad_to_max, r.model.mask_padding) == (True, True, False)
+    assert r.model.init == load_recipe("merl").model.init == "released"
     assert (r.model.views.order, r.model.views.mask_ratio) == ("shuffled", 0.1)
     assert (r.model.inference.normalise_tokens, r.model.inference.text) == (False, "aligned")
     assert (r.objective.text_reconstruction, r.objective.duplicates) == (0.0, "negative")

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deri.cli import options
+from deri.cli.console import lead_note, progress, say
+from deri.cli.inputs import Reading
 from deri.errors import DeriError
 
 if TYPE_CHECKING:
@@ -16,18 +19,21 @@ if TYPE_CHECKING:
 
 def info(
     source: Annotated[
-        str, typer.Argument(metavar="PATH", help="ECG file (also ARCHIVE::MEMBER or a URL), store, run or model")
+        str,
+        typer.Argument(metavar="PATH", help="ECG file (also ARCHIVE::MEMBER or a URL), store, run, model or writer"),
     ],
     plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png or .svg")] = None,
     against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
     html: Annotated[Path | None, typer.Option(help="store: write a page of counts and examples on ECG paper")] = None,
     root: Annotated[Path | None, typer.Option(help="of the store's data set: --html draws refused recordings")] = None,
     examples: Annotated[int, typer.Option(min=0, max=50, help="recordings that --html draws per code")] = 2,
-    fs: Annotated[float | None, typer.Option(min=0.1, help="Hz, for files that do not say: CSV, NumPy, HDF5")] = None,
-    units: Annotated[str | None, typer.Option(help="mV | uV, for the same files")] = None,
+    fs: options.SamplingRate = None,
+    units: options.Units = None,
+    gain: options.Gain = None,
+    leads: options.LeadNames = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Say what an ECG file, store, run or model is."""
+    """Say what an ECG file, store, run, model or report writer is."""
     path = Path(source)
     if against is not None:
         _leakage(path, against, as_json)
@@ -44,7 +50,7 @@ def info(
     elif path.is_dir():
         about = _directory(path)
     else:
-        about = _ecg(source, plot, fs, units)
+        about = _ecg(source, plot, Reading.of(fs, units, gain, leads).options)
     if as_json:
         print(json.dumps(about, indent=2, default=str, ensure_ascii=False))
     else:
@@ -63,11 +69,10 @@ def _directory(path: Path) -> dict[str, Any]:
         return _writer(find(WRITER, path))
     if found in (MODEL.format, HEAD.format) or format_of(path / MODEL.inside) in (MODEL.format, HEAD.format):
         return _model(find(MODEL, path))
-    raise DeriError(f"{path} is {describe(path)}; deri info takes a file, or a store, run, model or report writer")
+    raise DeriError(f"{path} is {describe(path)}: not a store, run, model or report writer")
 
 
 def _leakage(path: Path, against: Path, as_json: bool) -> None:
-    from deri.cli.console import progress
     from deri.evaluation.leakage import find_leakage, leakage_text
     from deri.store import Store
 
@@ -76,13 +81,12 @@ def _leakage(path: Path, against: Path, as_json: bool) -> None:
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else leakage_text(found))
 
 
-def _ecg(path: str, plot: Path | None, fs: float | None, units: str | None) -> dict[str, Any]:
+def _ecg(path: str, plot: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
-    from deri.cli.console import lead_note, say
     from deri.ecg import plot_ecg, read_ecg
 
-    ecg = read_ecg(path, fs=fs, units=units)
+    ecg = read_ecg(path, **given)
     if note := lead_note(path, ecg):
         say(note)
     if plot:

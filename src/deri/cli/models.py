@@ -3,96 +3,125 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from deri.cli.console import progress, recordings, say, window_option
+from deri.cli import options
+from deri.cli.console import progress, say, window_option
+from deri.cli.inputs import Reading, check_table_name, embed_inputs, write_table
 from deri.errors import DeriError
-
-WINDOWS = "N | all: windows of a long recording to take, spread evenly; their mean embedding counts"
 
 
 def classify(
-    files: Annotated[list[str], typer.Argument(help="ECG files; also ARCHIVE::MEMBER or a URL")],
+    inputs: options.Inputs,
     labels: Annotated[list[str], typer.Option(help="a text to score; repeat it")],
     model: Annotated[str | None, typer.Option(help="model directory, run, hub id or built-in name")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    windows: Annotated[str, typer.Option(help=WINDOWS)] = "all",
+    out: Annotated[Path | None, typer.Option(help="write a table instead: .csv, .parquet or .xlsx")] = None,
+    windows: options.Windows = "all",
     per_window: Annotated[bool, typer.Option("--per-window", help="a row per window, with its start in s")] = False,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    strict: options.Strict = False,
+    fs: options.SamplingRate = None,
+    units: options.Units = None,
+    gain: options.Gain = None,
+    leads: options.LeadNames = None,
+    device: options.Device = "cpu",
 ) -> None:
     """Score recordings against texts: cosines in [-1, 1] that rank recordings; not probabilities, not a diagnosis.
 
-    Without --model the built-in deri-sim answers, which was trained on simulated recordings alone.
+    Without --model the built-in deri-sim answers, which was trained on simulated recordings alone. A file that cannot
+    be used is named and passed over. Subject, split and labels of a folder's CSV or of a store go along.
     """
     import numpy as np
-    import pandas as pd
 
     from deri.models import load_model
-    from deri.models.base import pool_windows
+    from deri.models.base import WindowEmbeddings, pool_windows
     from deri.models.builtin import DEFAULT_MODEL
 
-    wanted = window_option(windows)
+    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    texts = _texts(labels)
+    if out is not None:
+        check_table_name(out)
     if model is None:
         model = DEFAULT_MODEL
         say(f"{model}: trained on simulated recordings alone; for research, not a diagnosis")
     loaded = load_model(model, device=device)
-    texts = loaded.encode_text(labels)
-    leads: list[list[str]] = []
-    parts = list(loaded.window_embeddings(recordings(files, leads), windows=wanted))
-    record = np.concatenate([part.record for part in parts])
+    weights = loaded.encode_text(texts)
+    with progress("classify") as show:
+        found = embed_inputs(loaded, inputs, reading, wanted, show)
+    record = np.concatenate(found.record)
+    parts = [WindowEmbeddings(*part) for part in zip(found.record, found.start, found.vectors, strict=True)]
+    table = found.table()
     if per_window:
-        vectors = np.concatenate([part.embedding for part in parts])
+        vectors = np.concatenate(found.vectors)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        table = pd.DataFrame(vectors @ texts.T, columns=labels)
-        table.insert(0, "start_s", np.concatenate([part.start for part in parts]))
-        table.insert(0, "file", [files[i] for i in record])
+        table = table.iloc[record].reset_index(drop=True)
+        table.insert(1, "start_s", np.concatenate(found.start))
     else:
-        table = pd.DataFrame(pool_windows(parts) @ texts.T, columns=labels)
-        table.insert(0, "file", files)
-        if json:
-            table.insert(1, "leads", leads)
-            table.insert(2, "windows", np.bincount(record))
-    if json:
-        print(table.to_json(orient="records", indent=2))
+        vectors = pool_windows(parts)
+        table["windows"] = np.bincount(record)
+    known = [*table.columns]
+    columns = [f"score: {text}" if text in known else text for text in texts]
+    for column, scores in zip(columns, (vectors @ weights.T).T, strict=True):
+        table[column] = scores
+    if out is not None:
+        write_table(table, out)
+        print(f"{len(table)} rows → {out}")
+    elif json:
+        print(table.drop(columns="record_id").to_json(orient="records", indent=2))
     else:
-        decimals = dict.fromkeys(labels, "{:.3f}".format)
-        print(table.to_string(index=False, formatters={**decimals, "start_s": "{:g}".format}))
+        shown = table[[*(c for c in ("file", "start_s") if c in table), *columns]]
+        if table["file"].duplicated().any() and not per_window:  # of a store
+            shown.insert(1, "record_id", table["record_id"])
+        formats: dict[Any, Any] = {**dict.fromkeys(columns, "{:.3f}".format), "start_s": "{:g}".format}
+        print(shown.to_string(index=False, formatters=formats))
+
+
+def _texts(labels: list[str]) -> list[str]:
+    """The labels, each once."""
+    if not all(label.strip() for label in labels):
+        raise DeriError("--labels is empty: name a text to score, e.g. 'atrial fibrillation'")
+    once = list(dict.fromkeys(labels))
+    if len(once) < len(labels):
+        say(f"--labels: {len(labels) - len(once)} given twice, scored once")
+    return once
 
 
 def embed(
-    inputs: Annotated[list[str], typer.Argument(help="ECG files, or stores made by deri prepare")],
-    model: Annotated[str, typer.Option(help="model directory, run or hub id")],
-    out: Annotated[Path, typer.Option(help="parquet file")],
-    windows: Annotated[str, typer.Option(help=f"{WINDOWS}; of a store all that it holds")] = "all",
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    inputs: options.Inputs,
+    model: options.Model,
+    out: Annotated[Path, typer.Option(help=".parquet, .csv or .xlsx")],
+    windows: options.Windows = "all",
+    strict: options.Strict = False,
+    fs: options.SamplingRate = None,
+    units: options.Units = None,
+    gain: options.Gain = None,
+    leads: options.LeadNames = None,
+    device: options.Device = "cpu",
 ) -> None:
-    """Write embeddings, unit length: a row per recording with its file or store, its record and a list of floats."""
+    """Write embeddings, unit length: a row per recording with its file or store and what is known of it.
+
+    In parquet they are a column of lists, elsewhere a column for each dimension. Of a store all windows count.
+    """
     import pandas as pd
 
-    from deri.evaluation.features import embed_store
-    from deri.files import atomic_path
     from deri.models import load_model
-    from deri.store import Store
+    from deri.models.base import WindowEmbeddings, pool_windows
 
-    wanted = window_option(windows)
+    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    check_table_name(out)
     loaded = load_model(model, device=device)
-    tables = []
     with progress("embed") as show:
-        for i, path in enumerate(inputs):
-            if (Path(path) / "store.json").is_file():
-                store = Store.open(path)
-                rows = store.rows("all")
-                vectors = embed_store(loaded, store, rows, progress=show)
-                ids = store.index["record_id"].iloc[rows].astype(str).tolist()
-            else:
-                vectors, ids = loaded.encode_ecg(recordings([path], []), windows=wanted), [Path(path).stem]
-                show.update(i + 1, len(inputs))
-            tables.append(pd.DataFrame({"file": path, "record_id": ids, "embedding": list(vectors)}))
-    table = pd.concat(tables, ignore_index=True)
-    with atomic_path(out) as temporary:
-        table.to_parquet(temporary, index=False)
+        found = embed_inputs(loaded, inputs, reading, wanted, show)
+    parts = [WindowEmbeddings(*part) for part in zip(found.record, found.start, found.vectors, strict=True)]
+    vectors, table = pool_windows(parts), found.table()
+    if out.suffix == ".parquet":
+        table["embedding"] = list(vectors)
+    else:
+        columns = [f"e{i}" for i in range(vectors.shape[1])]
+        table = pd.concat([table, pd.DataFrame(vectors, columns=columns)], axis="columns")
+    write_table(table, out)
     print(f"{len(table)} embeddings of {loaded.config.dim} dimensions → {out}")
 
 

@@ -65,3 +65,16 @@ def fractions_of(text: str) -> tuple[float, ...]:
     if any(not 0 < value <= 100 for value in values) or len(set(values)) < len(values):
         raise DeriError(f"--fraction {text}: give different percentages above 0 and up to 100")
     return tuple(values)
+
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT…", help="ECG files, folders of them, or stores")]
+SamplingRate = Annotated[float | None, typer.Option("--fs", min=0.1, help="Hz, for files that do not say")]
+Units = Annotated[str | None, typer.Option(help="mV | uV | nV | V, for files that do not say")]
+Gain = Annotated[float | None, typer.Option(help="counts per mV, instead of --units")]
+LeadNames = Annotated[
+    str | None, typer.Option("--leads", help='names in the file of leads: "MLII=II", several with commas')
+]
+Strict = Annotated[bool, typer.Option("--strict", help="stop at the first file that cannot be used")]
+Windows = Annotated[
+    str, typer.Option(help="N | all: windows of a long recording to take, spread evenly; their mean counts")
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deri.errors import DeriError
+from deri.errors import DeriError, ReadError
 from deri.models.backbones import BACKBONES
 from deri.models.output import Output, TextFeatures
 from deri.models.preprocess import Preprocess
@@ -67,14 +67,23 @@ class WindowBatch(NamedTuple):
     lead_mask: np.ndarray
 
 
+Unusable = Callable[[int, ReadError], None]
+"""Receives the position of a recording that cannot be used, and why; it is then passed over."""
+
+
 def window_batches(
-    ecgs: ECG | Iterable[ECG], signal: schema.Signal, windows: int | None, batch_size: int
+    ecgs: ECG | Iterable[ECG],
+    signal: schema.Signal,
+    windows: int | None,
+    batch_size: int,
+    unusable: Unusable | None = None,
 ) -> Iterator[WindowBatch]:
     """Yield the windows of recordings in their order, up to ``batch_size`` at a time.
 
-    One recording is in memory at a time. ``windows`` and errors are those of :meth:`EcgTextModel.encode_ecg`.
+    One recording is in memory at a time. ``windows`` and errors are those of :meth:`EcgTextModel.encode_ecg`, unless
+    ``unusable`` takes the errors.
     """
-    found = _windows(ecgs, signal, windows)
+    found = _windows(ecgs, signal, windows, unusable)
     while part := list(islice(found, batch_size)):
         yield WindowBatch(
             np.array([record for record, _, _ in part], np.int64),
@@ -86,7 +95,7 @@ def window_batches(
 
 
 def _windows(
-    ecgs: ECG | Iterable[ECG], signal: schema.Signal, windows: int | None
+    ecgs: ECG | Iterable[ECG], signal: schema.Signal, windows: int | None, unusable: Unusable | None
 ) -> Iterator[tuple[int, float, Standardised]]:
     """Position of the recording, start in s, and the window, of each window; one recording in memory at a time."""
     from deri.ecg import ECG, standardise_windows
@@ -94,8 +103,13 @@ def _windows(
     remaining = iter([ecgs] if isinstance(ecgs, ECG) else ecgs)
     record = 0
     while (ecg := next(remaining, None)) is not None:
-        for window in standardise_windows(ecg, signal.fs, signal.samples, windows=windows):
-            yield record, window.start_sample / ecg.fs, window
+        try:  # the error comes before the first window
+            for window in standardise_windows(ecg, signal.fs, signal.samples, windows=windows):
+                yield record, window.start_sample / ecg.fs, window
+        except ReadError as error:
+            if unusable is None:
+                raise
+            unusable(record, error)
         record += 1
         del ecg  # before the next one is read
 
@@ -236,15 +250,20 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         return pool_windows(parts)
 
     def window_embeddings(
-        self, ecgs: ECG | Iterable[ECG], batch_size: int = 64, *, windows: int | None = None
+        self,
+        ecgs: ECG | Iterable[ECG],
+        batch_size: int = 64,
+        *,
+        windows: int | None = None,
+        unusable: Unusable | None = None,
     ) -> Iterator[WindowEmbeddings]:
         """Yield the embeddings of the windows of recordings, up to ``batch_size`` at a time, in their order.
 
         Memory does not grow with the length of a recording, beyond the recording itself. ``windows`` and errors are
-        those of :meth:`encode_ecg`.
+        those of :meth:`encode_ecg`, unless ``unusable`` takes the errors.
         """
         signal = self.config.signal
-        for batch in window_batches(ecgs, signal, windows, batch_size):
+        for batch in window_batches(ecgs, signal, windows, batch_size, unusable):
             vectors = self.embed_signals(
                 batch.signals, signal.fs, batch.valid_samples, batch.lead_mask, normalise=False
             )

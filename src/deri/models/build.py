@@ -23,7 +23,7 @@ from deri.models.base import EcgTextModel
 from deri.models.builtin import builtin_directory
 from deri.models.directory import MODEL
 from deri.models.hub import warn_of_folder
-from deri.models.text import TextEncoder, build_text_encoder, is_installed
+from deri.models.text import TextEncoder, build_text_encoder, is_installed, portable_name
 from deri.recipes import load_recipe, schema
 from deri.recipes.load import explain
 from deri.registry import Registry
@@ -37,13 +37,21 @@ _TEXT = "text_encoder.model."
 def build_model(config: schema.Model, *, seed: int = 0, text_encoder: TextEncoder | None = None) -> EcgTextModel:
     """A model with random weights outside its text encoder; the same seed gives the same weights.
 
+    With ``init: released`` the modules that have a method ``init_released`` draw theirs as the released code does.
+
     ``text_encoder`` is loaded as the recipe says when not given. Torch's global generator is left as it was.
     """
     check_names(config)
     text_encoder = text_encoder or build_text_encoder(config.text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return FAMILIES[config.family](config, text_encoder)
+        model = FAMILIES[config.family](config, text_encoder)
+        if config.init == "released":
+            for module in model.modules():
+                draw: Any = getattr(module, "init_released", None)
+                if draw is not None:
+                    draw()
+        return model
 
 
 def check_names(config: schema.Model) -> None:
@@ -110,7 +118,8 @@ def _load_text(folder: Path, content: dict[str, Any], config: schema.Text) -> Te
 def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None = None) -> None:
     """Write ``model`` into ``directory``; each file appears whole or not at all."""
     folder = files.new_folder(MODEL, directory)
-    text = model.text_encoder
+    text, config = model.text_encoder, model.config
+    named = config.text.model_copy(update={"encoder": portable_name(config.text.encoder)})
     by_name = is_installed(text.config.encoder) and not text.trained
     weights = files.weights_of(model)
     if by_name:
@@ -118,7 +127,7 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
     content = {
         "deri_version": __version__,
         "recipe": model.recipe_name,
-        "model": model.config.model_dump(),
+        "model": config.model_copy(update={"text": named}).model_dump(),
         "text_encoder": {
             "included": not by_name,
             "tokenizer": _save_tokenizer(text, folder),
@@ -126,7 +135,7 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
             "config": text.architecture(),
         },
     }
-    write_json(folder / "preprocessing.json", {**model.config.signal.model_dump(), "leads": list(LEADS), "unit": "mV"})
+    write_json(folder / "preprocessing.json", {**config.signal.model_dump(), "leads": list(LEADS), "unit": "mV"})
     files.save(MODEL, folder, weights, content, card=card or model_card(model))
 
 
@@ -135,7 +144,7 @@ def _save_tokenizer(text: TextEncoder, folder: Path) -> str:
     try:
         text.tokenizer.save_pretrained(str(folder))
     except (DeriError, AttributeError):  # one from outside may have nothing to save
-        return text.config.encoder
+        return portable_name(text.config.encoder)
     return "included"
 
 
@@ -146,7 +155,7 @@ def model_card(model: EcgTextModel) -> str:
     millions = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("text_encoder.")) / 1e6
     content = f"""\
 A 12-lead ECG encoder trained with clinical reports ({family}): {millions:.2f} M parameters outside its
-text encoder (`{text.encoder}`, {text.pooling} pooling), embeddings of {config.dim} dimensions.
+text encoder (`{portable_name(text.encoder)}`, {text.pooling} pooling), embeddings of {config.dim} dimensions.
 
 Input: {signal.samples} samples at {signal.fs:g} Hz, 12 leads in mV, normalised as `{signal.normalise}`.
 

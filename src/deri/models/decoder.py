@@ -43,6 +43,11 @@ class CrossModalDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.head = GatedMLP(dim, config.hidden, out, config.dropout)
 
+    def init_released(self) -> None:
+        """Draw positions and separator with standard deviation 1."""
+        nn.init.normal_(self.positions)
+        nn.init.normal_(self.separator)
+
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens: (B, n, d); mask: (B, n) bool of the tokens that count → (B, n, out)."""
         x, mask = add_separators(self.embed(tokens), self.positions, self.separator, mask, prefix=self.prefix)

@@ -160,7 +160,15 @@ def save(
         save_file(weights, path, metadata={"format": "pt"})
     if card is not None:
         write_text(folder / "README.md", card)
-    write_json(folder / kind.manifest, {"format": kind.format, "version": kind.version, **content})
+    content = {"format": kind.format, "version": kind.version, **content}
+    write_json(folder / kind.manifest, _without_paths(content))
+
+
+def _without_paths(content: Any) -> Any:
+    """Content without what transformers notes in its configs about where on this machine it loaded them from."""
+    if not isinstance(content, dict):
+        return content
+    return {key: _without_paths(value) for key, value in content.items() if key != "_name_or_path"}
 
 
 def new_folder(kind: Kind, directory: str | Path) -> Path:

@@ -10,23 +10,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def fit_positions(positions: Tensor, n: int, *, prefix: bool = False) -> Tensor:
+def fit_positions(positions: Tensor, n: int, *, prefix: bool = False, mask: Tensor | None = None) -> Tensor:
     """Positions for ``n`` tokens from learned ones.
 
     Args:
         positions: (1, m, d).
         n: number of tokens.
-        prefix: texts are left-aligned, so a short one takes the first ``n`` positions; ECG tokens span the whole
-            recording, so positions are stretched linearly. A longer text is stretched as well.
+        prefix: texts are left-aligned, so a short one takes the first positions; ECG tokens span the whole
+            recording, so positions are stretched linearly. A text of more than m tokens is stretched as well.
+        mask: (B, n) bool of the tokens that count, in front: each text of a batch gets positions by its own length.
 
     Returns:
-        (1, n, d); ``positions`` itself where n = m.
+        (1, n, d), ``positions`` itself where n = m; (B, n, d) for a batch of texts that is longer than m.
     """
     m = positions.shape[1]
     if n == m:
         return positions
     if prefix and n < m:
         return positions[:, :n]
+    if prefix and mask is not None:
+        lengths = mask.sum(dim=1).clamp_min(m).tolist()
+        return torch.cat([F.pad(fit_positions(positions, length), (0, 0, 0, n - length)) for length in lengths])
     stretched = F.interpolate(positions.transpose(1, 2), size=n, mode="linear", align_corners=True)
     return stretched.transpose(1, 2)
 
@@ -138,7 +142,7 @@ def add_separators(
         (B, n + 2, d) and the mask (B, n + 2) or None.
     """
     b = tokens.shape[0]
-    inner = fit_positions(positions[:, 1:-1], tokens.shape[1], prefix=prefix)
+    inner = fit_positions(positions[:, 1:-1], tokens.shape[1], prefix=prefix, mask=mask)
     first = (separator + positions[:, 0]).expand(b, 1, -1)
     last = (separator + positions[:, -1]).expand(b, 1, -1)
     framed = torch.cat([first, tokens + inner, last], dim=1)
@@ -156,6 +160,11 @@ class TokenAttention(nn.Module):
         self.positions = nn.Parameter(torch.randn(1, n_tokens + 2, dim) / dim**0.5)
         self.separator = nn.Parameter(torch.randn(dim) / dim**0.5)
         self.attention = PackedAttention(dim, heads)
+
+    def init_released(self) -> None:
+        """Draw positions with standard deviation 1 / d, and the separator with 1."""
+        nn.init.normal_(self.positions, std=1 / self.positions.shape[-1])
+        nn.init.normal_(self.separator)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens: (B, n, d); mask: (B, n) bool of the tokens that count → (B, n, d)."""
@@ -175,6 +184,10 @@ class AttentionPool(nn.Module):
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
         self.attention = PackedAttention(dim, heads)
         self.projection = nn.Linear(dim, dim)
+
+    def init_released(self) -> None:
+        """Draw positions with standard deviation 1 / d."""
+        nn.init.normal_(self.positions, std=1 / self.positions.shape[-1])
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens: (B, n, d); mask: (B, n) bool → (B, d)."""

@@ -57,11 +57,11 @@ class Preprocess:
         if self._order is not None:
             signals = signals[:, self._order]
             lead_mask = None if lead_mask is None else lead_mask[:, self._order]
-        scaled = normalise(signals, config.normalise, lead_mask)
+        if valid_samples is not None:
+            valid_samples = np.minimum(valid_samples, config.samples).astype(np.int64)
+        scaled = normalise(signals, config.normalise, lead_mask, valid_samples)
         ecg = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
-        if valid_samples is None:
-            return ecg, None
-        return ecg, torch.from_numpy(np.minimum(valid_samples, config.samples).astype(np.int64))
+        return ecg, None if valid_samples is None else torch.from_numpy(valid_samples)
 
 
 def decimate(signals: np.ndarray, factor: int) -> np.ndarray:

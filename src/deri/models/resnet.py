@@ -71,6 +71,12 @@ class ResNet1d(Backbone):
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def init_released(self) -> None:
+        """Draw the convolutions by torch's default."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d):
+                module.reset_parameters()
+
     def forward(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
         """ecg: (B, leads, n) → (B, width, ceil(n / 16)); ``mask`` is not used."""
         x = F.relu(self.bn1(self.conv1(ecg)))

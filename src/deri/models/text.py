@@ -251,6 +251,12 @@ def build_text_encoder(config: schema.Text) -> TextEncoder:
     return row(config)
 
 
+def portable_name(encoder: str) -> str:
+    """``encoder`` as in a recipe, but of a directory its last part alone, which says nothing about this machine."""
+    path = Path(encoder).expanduser()
+    return path.resolve().name if encoder not in TEXT_ENCODERS and path.is_dir() else encoder
+
+
 def is_installed(encoder: str) -> bool:
     """Whether a package installs the encoder of this name, so that a model need not hold its weights."""
     row = TEXT_ENCODERS.get(encoder)

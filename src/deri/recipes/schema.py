@@ -100,6 +100,9 @@ class Model(Section):
     heads: int = Field(4, ge=1, description="heads of the token attention")
     text_positions: int = Field(256, ge=2, description="learned positions of the text→ECG decoder")
     view_dropout: float = Field(0.1, ge=0, lt=1, description="MERL: dropout that makes its two views")
+    init: Literal["default", "released"] = Field(
+        "default", description="initial weights; released: wide positions and separators, torch's own convolutions"
+    )
     mask_padding: bool = Field(True, description="keep padding out of attention and means; the released code does not")
     signal: Signal = Signal()
     text: Text = Text()

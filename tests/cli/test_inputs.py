@@ -1,0 +1,129 @@
+"""INPUT of classify and embed: files, a folder with a CSV, a store; bad files are passed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deri.cli.inputs import lead_names
+from deri.cli.main import main
+from deri.errors import DeriError
+from deri.models import load_model
+from deri.simulate import simulate
+from support import tiny
+
+QUESTION = ("--labels", "sinus rhythm", "--labels", "atrial fibrillation")
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("m") / "model"
+    tiny.model("model.signal.fs=100", "model.signal.samples=1000").save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four arrays of 10 s at 500 Hz with a CSV; the third is a text, the fourth is missing."""
+    root = tmp_path / "folder"
+    simulate("mimic-iv-ecg", 2, tmp_path / "made", seed=3)
+    root.mkdir()
+    rows = []
+    for i, header in enumerate(sorted((tmp_path / "made").rglob("*.hea"))):
+        for suffix in (".hea", ".dat"):
+            (root / (header.stem + suffix)).write_bytes(header.with_suffix(suffix).read_bytes())
+        rows.append((f"{header.stem}.hea", f"p{i}", ("train", "test")[i], ("AFIB;LVH", "SR")[i]))
+    (root / "broken.hea").write_text("broken 12 500 5000\n")
+    rows += [("broken.hea", "p2", "test", "SR"), ("gone.hea", "p3", "test", "SR")]
+    pd.DataFrame(rows, columns=["file", "subject", "split", "labels"]).to_csv(root / "index.csv", index=False)
+    return root
+
+
+def test_a_folder_with_bad_files(
+    folder: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.csv"
+    assert run("classify", folder, "--model", model_dir, *QUESTION, "--out", out) == 0
+    told = capsys.readouterr().err
+    assert "2 of 4 recordings could not be used" in told
+    assert "broken.hea" in told
+    assert "gone" in told
+    table = pd.read_csv(out)
+    assert table["subject"].tolist() == ["p0", "p1"]
+    assert table["split"].tolist() == ["train", "test"]
+    assert table["labels"].tolist() == ["AFIB;LVH", "SR"]
+    model = load_model(model_dir)
+    from deri.ecg import read_ecg
+
+    expected = model.classify([read_ecg(file) for file in table["file"]], list(QUESTION[1::2]))
+    np.testing.assert_allclose(table[list(QUESTION[1::2])], expected, atol=1e-5)
+    assert run("classify", folder, "--model", model_dir, *QUESTION, "--strict") == 2
+    assert "broken" in capsys.readouterr().err
+
+
+def test_a_store_and_a_folder_embed_alike(folder: Path, model_dir: Path, tmp_path: Path) -> None:
+    assert run("prepare", "folder", folder, "--out", tmp_path / "s") == 0
+    for source, name in ((folder, "f"), (tmp_path / "s", "s")):
+        assert run("embed", source, "--model", model_dir, "--out", tmp_path / f"{name}.parquet") == 0
+    a, b = (pd.read_parquet(tmp_path / f"{name}.parquet").sort_values("subject") for name in "fs")
+    assert a["subject"].tolist() == b["subject"].tolist() == ["p0", "p1"]
+    assert [list(x) for x in a["labels"]] == [list(x) for x in b["labels"]] == [["AFIB", "LVH"], ["SR"]]
+    np.testing.assert_allclose(np.stack(a["embedding"]), np.stack(b["embedding"]), atol=1e-3)
+    assert run("embed", folder, "--model", model_dir, "--out", tmp_path / "f.csv") == 0
+    flat = pd.read_csv(tmp_path / "f.csv")
+    np.testing.assert_allclose(
+        flat[[f"e{i}" for i in range(32)]], np.stack(pd.read_parquet(tmp_path / "f.parquet")["embedding"]), atol=1e-6
+    )
+
+
+def test_labels_called_like_columns_and_labels_twice(
+    folder: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = next(folder.glob("[0-9]*.hea"))
+    ask = ["classify", header, "--model", model_dir, "--json"]
+    capsys.readouterr()
+    assert run(*ask, "--labels", "file", "--labels", "a", "--labels", "a") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["file"] == str(header)
+    assert {"score: file", "a"} <= set(row)
+    assert all(-1 <= row[name] <= 1 for name in ("score: file", "a"))
+    assert run(*ask, "--labels", "file", "--labels", " ") == 2
+    assert "empty" in capsys.readouterr().err
+
+
+def test_what_a_file_does_not_say_is_given(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(0, 300, (12, 2500)).astype(np.float32))
+    ask = ["classify", tmp_path / "x.npy", "--model", model_dir, *QUESTION]
+    assert run(*ask) == 2
+    assert "passed over" not in capsys.readouterr().err  # of one file its own error is enough
+    assert run(*ask, "--fs", 250, "--units", "uV") == 0
+    assert lead_names("MLII=II, ecg=I") == {"MLII": "II", "ecg": "I"}
+    for bad in ("MLII", "=II", "a=b=c", ""):
+        with pytest.raises(DeriError, match="--leads"):
+            lead_names(bad)
+
+
+def test_nothing_usable_is_an_error(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / "a.hea", tmp_path / "b.hea"]
+    assert run("classify", *files, "--model", model_dir, *QUESTION) == 2
+    told = capsys.readouterr().err
+    assert all(str(file) in told for file in files)
+    assert "no recording could be used" in told
+    assert run("embed", *files, "--model", model_dir, "--out", tmp_path / "x.txt") == 2
+    assert ".parquet" in capsys.readouterr().err
+    monkeypatch.setattr("deri.cli.inputs.find_spec", lambda name: None)
+    assert run("classify", *files, "--model", model_dir, *QUESTION, "--out", tmp_path / "x.xlsx") == 2
+    assert "pip install openpyxl" in capsys.readouterr().err
