@@ -106,11 +106,11 @@ class Task(ABC, Generic[B]):
 
     @abstractmethod
     def forward(self, part: B) -> Any:
-        """The model's output, which :meth:`losses` takes."""
+        """The model's output, computed in the engine's precision."""
 
     @abstractmethod
     def losses(self, output: Any, part: B) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Named losses to be summed, and terms for the log."""
+        """Named losses to be summed, and terms for the log; computed in fp32."""
 
     @abstractmethod
     def amounts(self, part: B) -> dict[str, int]:
@@ -243,8 +243,9 @@ class Engine(Generic[B]):
             amounts.update(self.task.amounts(part))
             part = self.task.prepare(part, step)
             with autocast(self.precision, self.replica.device):
-                losses, terms = self.task.losses(self.task.forward(part), part)
-                loss = torch.stack(list(losses.values())).sum()
+                output = self.task.forward(part)
+            losses, terms = self.task.losses(output, part)  # in fp32: similarities in bf16 spoil a sharp softmax
+            loss = torch.stack(list(losses.values())).sum()
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             value = value + loss.detach().double()
         parameters = [parameter for _, parameter in self.task.trained]
