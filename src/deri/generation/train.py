@@ -207,11 +207,15 @@ class WriterTask(Task[_Batch]):
         """Of dropout."""
         return derived_seed(self.config.seed, step)
 
-    def read(self, step: int) -> list[_Batch]:
-        """The micro-batches of a step."""
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """Of the micro-batches of a step."""
         epoch, i = divmod(step, self.steps_per_epoch)
         n = self.config.accumulate
-        parts = [self._read(rows) for rows in self._epoch_batches(epoch)[i * n : (i + 1) * n]]
+        return self._epoch_batches(epoch)[i * n : (i + 1) * n]
+
+    def read(self, step: int) -> list[_Batch]:
+        """The micro-batches of a step."""
+        parts = [self._read(rows) for rows in self.step_rows(step)]
         tokens = sum(int(part.lengths.sum()) for part in parts)
         for part in parts:
             part.step_tokens = tokens

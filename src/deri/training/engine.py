@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
+from deri.store import Store
 from deri.training.batches import prefetch
 from deri.training.distributed import Replica, average_gradients
 from deri.training.log import RunLog
@@ -81,12 +83,14 @@ class Task(ABC, Generic[B]):
     """What is trained. A step reads one or several parts of type ``B``, whose gradients add up.
 
     Attributes:
+        store: of the records that it is trained on.
         trained: parameters that the optimiser changes, by name.
         steps_per_epoch: steps in an epoch.
         logs_epochs: whether the last step of an epoch is logged, besides every ``log_steps``-th and the last one.
         advice: what to do where the loss is not finite.
     """
 
+    store: Store
     trained: Named
     steps_per_epoch: int
     logs_epochs: bool = False
@@ -95,6 +99,10 @@ class Task(ABC, Generic[B]):
     @abstractmethod
     def seed(self, step: int) -> int | None:
         """Seed of torch's generator in 0-based ``step``; None: it goes on from the step before."""
+
+    @abstractmethod
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """Rows of the store that a step trains on, by part."""
 
     @abstractmethod
     def read(self, step: int) -> Sequence[B]:
@@ -171,6 +179,7 @@ class Engine(Generic[B]):
         self.log: RunLog | None = None
         self.tally = Tally()
         self.line: dict[str, float] = {}
+        self._unchecked: list[tuple[int, Tensor]] = []
 
     @property
     def total(self) -> int:
@@ -198,6 +207,7 @@ class Engine(Generic[B]):
         batches = prefetch(self.task.read, steps, config.prefetch)
         self.task.train_mode(True)
         self.tally = Tally()
+        self._unchecked = []
         for step, parts in zip(steps, batches, strict=True):
             lr = self._step(step, parts)
             state.step = step + 1
@@ -216,8 +226,14 @@ class Engine(Generic[B]):
     def end_epoch(self, epoch: int) -> None:
         """Validate, and tell the task whether the weights are the best so far."""
         state = self.state
+        self._require_finite(keeps=True)
         self.task.train_mode(False)
         validation = self.task.validate()
+        if validation is not None and not math.isfinite(validation.criterion):
+            raise DeriError(
+                f"the loss of the held-out records is {validation.criterion} after step {state.step}: "
+                f"{self.task.advice}; {self._way_on()}"
+            )
         best = validation is None or state.best_loss is None or validation.criterion < state.best_loss
         if validation is not None and self.log:
             self.log.write("val", state.step, epoch, validation.values)
@@ -252,25 +268,50 @@ class Engine(Generic[B]):
         average_gradients(parameters, self.replica.world)
         if self.config.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
+            if not self.scaler.is_enabled():  # which takes no step where a gradient overflows
+                self._unchecked.append((step, norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self._unchecked.append((step, value))
         self.tally.add(value, terms, amounts)
         return lr
 
-    def _log_steps(self, epoch: int, lr: float) -> None:
-        if not math.isfinite(self.tally.mean):
+    def _require_finite(self, *, keeps: bool = False) -> None:
+        """Stop where the loss or the gradient of a step was not finite or, before they are kept, the weights are not.
+
+        Steps are checked together, so that a GPU is not waited for in each.
+        """
+        unchecked, self._unchecked = self._unchecked, []
+        for step, value in unchecked:
+            if not math.isfinite(value):
+                raise DeriError(
+                    f"the loss or its gradient is {float(value)} at step {step + 1}: {self.task.advice}, or look at "
+                    f"its records: {_names(self.task, step)}; {self._way_on()}"
+                )
+        if keeps and not all(bool(value.isfinite().all()) for value in self.task.weights().values()):
             raise DeriError(
-                f"the loss is {self.tally.mean} at step {self.state.step}: {self.task.advice}; "
-                "the last checkpoint is from before"
+                f"weights are not finite after step {self.state.step}: {self.task.advice}, or look at the step's "
+                f"records: {_names(self.task, max(0, self.state.step - 1))}; {self._way_on()}"
             )
+
+    def _way_on(self) -> str:
+        if self.checkpoint is None:
+            return "nothing was kept"
+        if not self.checkpoint.path.is_file():
+            return "there is no checkpoint yet"
+        return f"--resume continues from the last good checkpoint, {self.checkpoint.path}"
+
+    def _log_steps(self, epoch: int, lr: float) -> None:
+        self._require_finite()
         self.line = {**self.task.logged(self.tally), "lr": lr, **self.tally.rates()}
         if self.log:
             self.log.write("train", self.state.step, epoch, self.line)
         self.tally = Tally()
 
     def _save(self) -> None:
+        self._require_finite(keeps=True)
         if self.checkpoint is not None and self.replica.main:
             self.state.scaler = dict(self.scaler.state_dict()) if self.scaler.is_enabled() else None
             self.checkpoint.save(self.task.weights(), self.task.trained, self.optimizer, self.state)
@@ -279,6 +320,14 @@ class Engine(Generic[B]):
     def _stops(self, epoch: int) -> bool:
         best = self.state.best_epoch
         return self.patience is not None and best is not None and epoch - best >= self.patience
+
+
+def _names(task: Task[B], step: int, most: int = 16) -> str:
+    """The records of a step as ``subject/study (file)``."""
+    rows = np.concatenate(task.step_rows(step))
+    table = task.store.index.iloc[rows[:most]][["subject_id", "study_id", "file"]]
+    names = [f"{subject}/{study} ({file})" for subject, study, file in table.itertuples(index=False)]
+    return ", ".join(names) + (f" and {len(rows) - most} more" if len(rows) > most else "")
 
 
 def derived_seed(*numbers: int) -> int:

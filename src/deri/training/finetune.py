@@ -185,10 +185,13 @@ class FinetuneTask(Task[_Batch]):
         epoch, i = divmod(step, self.steps_per_epoch)
         return None if i else self.config.seed * 100_003 + epoch
 
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """One batch of windows."""
+        return [self.rows[self._chosen(step)]]
+
     def read(self, step: int) -> list[_Batch]:
         """One batch of windows."""
-        epoch, i = divmod(step, self.steps_per_epoch)
-        chosen = self._epoch_batches(epoch)[i]
+        chosen = self._chosen(step)
         ecg, valid = self._read(self.rows[chosen])
         return [_Batch(ecg, valid, torch.from_numpy(self.labels[chosen]))]
 
@@ -284,6 +287,10 @@ class FinetuneTask(Task[_Batch]):
                 self.model.ecg_embedding(*self._here(*self._read(part)))
         for m, value in zip(fresh, momentum, strict=True):
             m.momentum = value
+
+    def _chosen(self, step: int) -> np.ndarray:
+        epoch, i = divmod(step, self.steps_per_epoch)
+        return self._epoch_batches(epoch)[i]
 
     @cached_property
     def _epoch_batches(self) -> Callable[[int], list[np.ndarray]]:

@@ -80,6 +80,7 @@ class PairTask(Task[Batch]):
         self, model: EcgTextModel, reader: PairReader, plan: BatchPlan, recipe: Recipe, replica: Replica, out: Path
     ) -> None:
         self.model, self.reader, self.plan, self.recipe, self.replica = model, reader, plan, recipe, replica
+        self.store = reader.store
         self.objective = PairObjective(recipe.objective)
         self.steps_per_epoch = plan.steps_per_epoch
         self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -89,6 +90,10 @@ class PairTask(Task[Batch]):
     def seed(self, step: int) -> int:
         """Of dropout, which differs between processes."""
         return derived_seed(self.recipe.train.seed, step, self.replica.rank)
+
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """Of this process."""
+        return [self.plan.step_rows(step)]
 
     def read(self, step: int) -> list[Batch]:
         """The pairs of a step; which show one statement is drawn for the global batch: two processes equal one."""
