@@ -86,8 +86,8 @@ def finetune(
     out = Path(out)
     require_new(out)
     run = FinetuneTask(model, store, task, config, progress)
-    # Half a cosine after a warm-up over a tenth of the run.
-    schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=10**9, min_lr=0.0, log_steps=10**9)
+    warmup = run.steps_per_epoch * config.epochs // 10
+    schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=warmup, min_lr=0.0, log_steps=10**9)
     replica = Replica(0, 1, model.device)
     engine = Engine(run, schedule, run.optimizer(), replica, patience=config.patience, progress=progress)
     engine.end_epoch(-1)

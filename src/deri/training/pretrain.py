@@ -22,7 +22,7 @@ from deri.models.output import Output
 from deri.models.text import TextEncoder
 from deri.objectives import PairObjective
 from deri.progress import SILENT, Progress
-from deri.recipes import Recipe
+from deri.recipes import Recipe, schema
 from deri.reports.statements import split_statements
 from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
@@ -229,7 +229,7 @@ def _engine(
     run_id = _run_id(recipe, store, replica)
     engine = Engine(
         task,
-        train,
+        _with_warmup(train, plan.steps_per_epoch * train.epochs, progress),
         adamw(task.trained, train.lr, train.weight_decay, undecayed=("positions",)),
         replica,
         precision=choose_precision(train.precision, replica.device),
@@ -260,6 +260,14 @@ def _engine(
         yield engine
     finally:
         engine.log.close()
+
+
+def _with_warmup(train: schema.Train, total: int, progress: Progress) -> schema.Train:
+    """The recipe's warm-up, or a tenth of a short run of ``total`` steps."""
+    if train.schedule == "restarts" or train.warmup_steps <= total // 10:
+        return train
+    progress.message(f"warm-up over {total // 10} of {total} steps, a tenth, instead of {train.warmup_steps}")
+    return train.model_copy(update={"warmup_steps": total // 10})
 
 
 def _cached(
