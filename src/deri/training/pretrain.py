@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,9 @@ from deri.training.optimiser import adamw
 from deri.training.precision import choose_precision
 from deri.training.state import Checkpoint, require_new, run_identity
 
-_VALIDATION_SEED = 20250101
+CANDIDATES = 256
+"""Pairs that the validation loss contrasts with one another."""
+_VALIDATION_SEED, _VALIDATION_BATCH = 20250101, 64
 
 
 def pretrain(
@@ -151,39 +155,49 @@ class PairTask(Task[Batch]):
 
     @torch.no_grad()
     def validate(self) -> Validation | None:
-        """Mean of each term over the batches of the held-out pairs, their weighted sum ``loss``, and retrieval recall.
+        """Terms of the held-out pairs, their weighted sum ``loss``, and retrieval recall. No labels are looked at.
 
-        The same batches and the same random views every time, so that numbers of different steps compare. A last batch
-        of fewer than two pairs has no negatives and is left out of the losses. No labels are looked at.
+        A term is the mean over groups of ``candidates`` pairs (fewer only where fewer are held out; the last group
+        reaches back), whatever the batch size and the number of processes. Groups and random views are the same every
+        time, so that numbers of different steps and runs compare.
         """
-        rows, size, device = self.val_rows, self.plan.batch_size, self.replica.device
+        rows, device = self.val_rows, self.replica.device
         if len(rows) < 2:
             return None
-        alone = Replica(0, 1, device)
-        generator = torch.Generator().manual_seed(_VALIDATION_SEED)
-        sums: dict[str, float] = {}
-        total, seen = 0.0, 0
-        embedded: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for start in range(0, len(rows), size):
-            batch = self.reader.batch(rows[start : start + size]).to(device)
+        generator, alone = torch.Generator().manual_seed(_VALIDATION_SEED), Replica(0, 1, device)
+        outputs: list[Output] = []
+        embedded: list[tuple[np.ndarray, np.ndarray]] = []
+        findings: list[Tensor] = []
+        for start in range(0, len(rows), _VALIDATION_BATCH):
+            batch = self.reader.batch(rows[start : start + _VALIDATION_BATCH]).to(device)
             embedded.append(_embed(self.model, batch))
-            if len(batch.ecg) < 2:
-                continue
-            output = self.forward(with_view_noise(batch, self.model, generator, alone))
-            losses, terms = self.objective(output, batch.report_ids, findings=batch.findings, local=True)
-            weight = len(batch.ecg)
-            seen += weight
-            total += weight * float(sum(losses.values()))
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + weight * float(value)
-        values = {"loss": total / seen} | {name: value / seen for name, value in sums.items()}
-        ecg, text, ids = (np.concatenate(part) for part in zip(*embedded, strict=True))
-        return Validation(values["loss"], values | recall_at_k(ecg, text, ids))
+            batch = with_view_noise(batch, self.model, generator, alone)
+            outputs.append(replace(self.forward(batch), ecg_tokens=None, ecg_mask=None))
+            findings += [] if batch.findings is None else [batch.findings]
+        output = outputs[0].map(lambda *parts: torch.cat(parts), *outputs[1:])
+        ids = torch.from_numpy(self.store.report_ids[rows]).to(device)
+        known = torch.cat(findings) if findings else None
+        size = min(len(rows), CANDIDATES)
+        starts = list(range(0, len(rows) - size + 1, size))
+        starts += [len(rows) - size] if len(rows) % size else []
+        sums: Counter[str] = Counter()
+        for start in starts:
+            group = slice(start, start + size)
+            part = output.map(itemgetter(group))
+            named = None if known is None else known[group]
+            losses, terms = self.objective(part, ids[group], findings=named, local=True)
+            sums.update({"loss": float(sum(losses.values()))} | {name: float(value) for name, value in terms.items()})
+        values = {name: value / len(starts) for name, value in sums.items()}
+        ecg, text = (np.concatenate(part) for part in zip(*embedded, strict=True))
+        recall = recall_at_k(ecg, text, ids.cpu().numpy())
+        return Validation(values["loss"], values | {"candidates": size} | recall)
 
     def epoch_done(self, result: EpochResult) -> None:
         """Write the model of the lowest held-out loss, or the last one where no pairs are held out."""
         if result.best:
-            loss = f", held-out loss {result.validation.criterion:.4f}" if result.validation else ""
+            loss, found = "", result.validation
+            if found is not None:
+                loss = f", held-out loss {found.criterion:.4f} among {found.values['candidates']} pairs"
             text = f"\nPre-trained with recipe `{self.recipe.name}`; weights of step {result.step}{loss}.\n"
             self.model.save_pretrained(self._kept, card=model_card(self.model) + text)
 
@@ -201,12 +215,12 @@ def with_view_noise(batch: Batch, model: nn.Module, generator: torch.Generator, 
     return replace(batch, view_noise=(first, second))
 
 
-def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit inference embeddings (B, d) of ECGs and texts, and the report ids (B,)."""
+def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Unit inference embeddings (B, d) of ECGs and texts."""
     features = model.text_features(batch.input_ids, batch.attention_mask, batch.text)
     ecg, text = model.ecg_embedding(batch.ecg, batch.valid_samples), model.text_embedding(features)
     ecg, text = (F.normalize(x.float(), dim=-1).cpu() for x in (ecg, text))
-    return ecg.numpy(), text.numpy(), batch.report_ids.cpu().numpy()
+    return ecg.numpy(), text.numpy()
 
 
 @contextmanager
