@@ -31,7 +31,7 @@ from deri.training.engine import Engine, EpochResult, Task, Validation, derived_
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
 from deri.training.precision import autocast, choose_precision
-from deri.training.state import Checkpoint, Named, require_new, run_identity
+from deri.training.state import Checkpoint, Named, claim_directory, run_identity
 
 _STATE_VERSION = 2
 """2: the memory ``tokens`` holds the tokens before token attention."""
@@ -69,7 +69,7 @@ def train_writer(
     """
     config = config or WriterConfig()
     out = Path(out)
-    require_new(out, resume=resume)
+    claim_directory(out, resume=resume)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     task = WriterTask(model.to(chosen), store, out, config, model_name, progress)
     engine = Engine(

@@ -34,7 +34,7 @@ from deri.store import Store
 from deri.training.distributed import Replica
 from deri.training.engine import Engine, EpochResult, Task, Validation
 from deri.training.optimiser import adamw
-from deri.training.state import Named, require_new
+from deri.training.state import Named, claim_directory
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def finetune(
     """
     config = config or FinetuneConfig()
     out = Path(out)
-    require_new(out)
+    claim_directory(out)
     run = FinetuneTask(model, store, task, config, progress)
     warmup = run.steps_per_epoch * config.epochs // 10
     schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=warmup, min_lr=0.0, log_steps=10**9)

@@ -35,7 +35,7 @@ from deri.training.engine import Engine, EpochResult, Tally, Task, Validation, d
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
 from deri.training.precision import choose_precision
-from deri.training.state import Checkpoint, require_new, run_identity
+from deri.training.state import Checkpoint, claim_directory, run_identity
 
 CANDIDATES = 256
 """Pairs that the validation loss contrasts with one another."""
@@ -229,7 +229,7 @@ def _engine(
 ) -> Iterator[Engine[Batch]]:
     """Everything ready to fit; the log is closed in the end."""
     train, main = recipe.train, replica.main
-    require_new(out, resume=resume)
+    claim_directory(out, resume=resume)
     store = Store.open(data)
     text_encoder = build_text_encoder(recipe.model.text).to(replica.device)
     cache = _cached(store, text_encoder, recipe, replica) if recipe.model.text.cacheable else None
