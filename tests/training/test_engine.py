@@ -170,3 +170,32 @@ def test_a_validation_that_is_not_finite_is_never_the_best(value: float, tmp_pat
     again = engine(Contrast(), tmp_path)
     assert again.resume()
     assert (again.state.step, again.state.best_loss) == (3, None)
+
+
+def test_the_train_loss_of_an_epoch_covers_it_over_a_resume(tmp_path: Path) -> None:
+    task = Contrast()
+    made = engine(task, tmp_path / "whole", epochs=1, log_steps=3)
+    losses = []
+    step = made._step
+    made._step = lambda *a: (step(*a), losses.append(float(made.tally.last)))[0]  # type: ignore[method-assign,func-returns-value]
+    made.fit()
+    (result,) = task.results
+    assert len(losses) == 4
+    assert result.train_loss == pytest.approx(np.mean(losses))
+    cut = Contrast()
+    cut.bad_step = 3
+    with pytest.raises(DeriError):
+        engine(cut, tmp_path / "cut", epochs=1, log_steps=3).fit()
+    again = Contrast()
+    resumed = engine(again, tmp_path / "cut", epochs=1, log_steps=3)
+    assert resumed.resume()
+    resumed.fit()
+    assert again.results[0].train_loss == result.train_loss
+
+
+def test_what_is_no_matrix_by_meaning_is_not_decayed() -> None:
+    shapes = {"conv.weight": (3, 2), "conv.bias": (3,), "pool.cls_token": (1, 1, 4), "pool.positions": (1, 5, 4)}
+    named = [(name, nn.Parameter(torch.ones(shape))) for name, shape in shapes.items()]
+    groups = adamw(named, 1e-3, 0.01).param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert [decays[id(p)] for _, p in named] == [0.01, 0, 0, 0]

@@ -273,10 +273,10 @@ class WriterTask(Task[_Batch]):
     def epoch_done(self, result: EpochResult) -> None:
         """Say how the epoch went; write the writer of the lowest loss on the val split."""
         assert result.validation is not None
-        epoch, loss, train = result.epoch + 1, result.validation.criterion, result.train
+        epoch, loss, rate = result.epoch + 1, result.validation.criterion, result.train["tokens_per_s"]
         self.progress.message(
-            f"epoch {epoch}: train {train['loss']:.4f}, val {loss:.4f} nats per token{' *' if result.best else ''} "
-            f"({train['tokens_per_s']:,.0f} tokens/s)"
+            f"epoch {epoch}: train {result.train_loss:.4f}, val {loss:.4f} nats per token{' *' if result.best else ''} "
+            f"({rate:,.0f} tokens/s)"
         )
         if not result.best:
             return

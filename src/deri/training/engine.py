@@ -43,10 +43,14 @@ class Validation:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The end of an epoch, numbered from 0 (-1: before the first). ``train``: the last line of the log."""
+    """The end of an epoch, numbered from 0 (-1: before the first).
+
+    ``train_loss`` is the mean of the epoch; ``train`` the last line of the log.
+    """
 
     epoch: int
     step: int
+    train_loss: float | None
     train: Mapping[str, float]
     validation: Validation | None
     best: bool
@@ -54,24 +58,26 @@ class EpochResult:
 
 @dataclass
 class Tally:
-    """Losses and amounts of the steps since the last line of the log; a mean is weighted by the first amount."""
+    """Losses and amounts of steps: since the last line of the log, or of an epoch. The first amount weighs a mean."""
 
     last: Tensor | float = float("nan")
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     weighted: Tensor | float = 0.0
+    weight: int = 0
     amounts: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, loss: Tensor, terms: Mapping[str, Tensor], amounts: Counter[str]) -> None:
         """Count a step. Losses stay on their device, which need not be waited for."""
         self.last, self.terms = loss, terms
-        self.weighted = self.weighted + loss * next(iter(amounts.values()))
+        weight = next(iter(amounts.values()))
+        self.weighted, self.weight = self.weighted + loss * weight, self.weight + weight
         self.amounts.update(amounts)
 
     @property
     def mean(self) -> float:
         """Mean loss of the steps."""
-        return float(self.weighted) / next(iter(self.amounts.values()))
+        return float(self.weighted) / self.weight
 
     def rates(self) -> dict[str, float]:
         """Amounts per second."""
@@ -177,7 +183,7 @@ class Engine(Generic[B]):
         self.scaler = torch.amp.GradScaler(replica.device.type, enabled=precision == "fp16")
         self.state = State()
         self.log: RunLog | None = None
-        self.tally = Tally()
+        self.tally, self.epoch = Tally(), Tally()
         self.line: dict[str, float] = {}
         self._unchecked: list[tuple[int, Tensor]] = []
 
@@ -206,7 +212,7 @@ class Engine(Generic[B]):
         steps = range(state.step, self.total)
         batches = prefetch(self.task.read, steps, config.prefetch)
         self.task.train_mode(True)
-        self.tally = Tally()
+        self.tally, self.epoch = Tally(), Tally(weighted=state.epoch_loss, weight=state.epoch_weight)
         self._unchecked = []
         for step, parts in zip(steps, batches, strict=True):
             lr = self._step(step, parts)
@@ -237,13 +243,14 @@ class Engine(Generic[B]):
         best = validation is None or state.best_loss is None or validation.criterion < state.best_loss
         if validation is not None and self.log:
             self.log.write("val", state.step, epoch, validation.values)
+        train_loss = self.epoch.mean if self.epoch.weight else None
         if best:
             state.best_loss = validation.criterion if validation else None
             state.best_epoch = epoch
         # The weights are kept before the checkpoint: a kill in between repeats the validation and keeps them again.
-        self.task.epoch_done(EpochResult(epoch, state.step, self.line, validation, best))
+        self.task.epoch_done(EpochResult(epoch, state.step, train_loss, self.line, validation, best))
         self.task.train_mode(True)
-        self.tally = Tally()
+        self.tally, self.epoch = Tally(), Tally()
 
     def _step(self, step: int, parts: Sequence[B]) -> float:
         """One optimisation step; returns its learning rate."""
@@ -276,6 +283,7 @@ class Engine(Generic[B]):
         self.optimizer.zero_grad(set_to_none=True)
         self._unchecked.append((step, value))
         self.tally.add(value, terms, amounts)
+        self.epoch.add(value, terms, amounts)
         return lr
 
     def _require_finite(self, *, keeps: bool = False) -> None:
@@ -313,6 +321,7 @@ class Engine(Generic[B]):
     def _save(self) -> None:
         self._require_finite(keeps=True)
         if self.checkpoint is not None and self.replica.main:
+            self.state.epoch_loss, self.state.epoch_weight = float(self.epoch.weighted), self.epoch.weight
             self.state.scaler = dict(self.scaler.state_dict()) if self.scaler.is_enabled() else None
             self.checkpoint.save(self.task.weights(), self.task.trained, self.optimizer, self.state)
         self.replica.barrier()

@@ -232,7 +232,7 @@ class FinetuneTask(Task[_Batch]):
     def epoch_done(self, result: EpochResult) -> None:
         """Count the epoch, 0 being the probe; keep the best weights."""
         assert result.validation is not None
-        epoch, loss = result.epoch + 1, result.train.get("loss")
+        epoch, loss = result.epoch + 1, result.train_loss
         macro = result.validation.values.get("macro_auroc")
         self.history.append({"epoch": epoch, "train_loss": loss, "val_macro_auroc": macro})
         shown = "none" if macro is None else f"{macro:.4f}"

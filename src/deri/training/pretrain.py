@@ -244,7 +244,7 @@ def _engine(
     engine = Engine(
         task,
         _with_warmup(train, plan.steps_per_epoch * train.epochs, progress),
-        adamw(task.trained, train.lr, train.weight_decay, undecayed=("positions",)),
+        adamw(task.trained, train.lr, train.weight_decay),
         replica,
         precision=choose_precision(train.precision, replica.device),
         checkpoint=Checkpoint(

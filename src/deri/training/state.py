@@ -26,12 +26,17 @@ Named = list[tuple[str, nn.Parameter]]
 
 @dataclass
 class State:
-    """Steps done, the lowest validation loss and its epoch, and the loss scale of fp16."""
+    """Steps done, the lowest validation loss and its epoch, the loss scale of fp16, and the epoch's losses so far.
+
+    ``epoch_loss`` is a sum, weighted by amounts that sum to ``epoch_weight``.
+    """
 
     step: int = 0
     best_loss: float | None = None
     best_epoch: int | None = None
     scaler: dict[str, Any] | None = None
+    epoch_loss: float = 0.0
+    epoch_weight: int = 0
 
 
 @dataclass(frozen=True)
