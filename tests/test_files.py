@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from deri.files import atomic_path, write_json, write_text
+from deri.files import atomic_path, remove_leftovers, write_json, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -29,3 +32,19 @@ def test_json_refuses_what_json_has_not(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "y.json", float("nan"))
     assert not (tmp_path / "y.json").exists()
+
+
+def test_leftovers_of_killed_writers_are_removed_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from deri.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as path: path.write_text('half'); os._exit(9)"
+    )
+    killed = tmp_path / "checkpoints" / "last.safetensors"
+    subprocess.run([sys.executable, "-c", script, str(killed)], check=False)
+    assert [path.name.startswith(".last.safetensors.") for path in killed.parent.iterdir()] == [True]
+    others = [tmp_path / f".a.{os.getpid()}.tmp", tmp_path / ".notes.tmp", tmp_path / "b.1.txt"]
+    for path in others:
+        path.touch()
+    remove_leftovers(tmp_path)
+    assert not list(killed.parent.iterdir())
+    assert all(path.exists() for path in others)

@@ -11,10 +11,11 @@ from sklearn.metrics import roc_auc_score
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
+from deri.evaluation.metrics import patient_weights
 from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare
-from deri.training.ablation import Target, compare_rows, load_ablation, run_ablation
+from deri.training.ablation import Target, _interval, _macro, compare_rows, load_ablation, run_ablation
 
 
 class Said(Progress):
@@ -86,6 +87,20 @@ def test_macro_and_paired_difference_equal_sklearn(labelled_store: Path) -> None
     assert gap["value"] == pytest.approx(np.mean(expected["b"]) - np.mean(expected["a"]))
     assert gap["ci"][0] < gap["value"] < gap["ci"][1] < 0  # twice the noise is clearly worse
     assert result["rows"]["a"]["difference"] is None
+
+
+def test_draws_without_a_defined_class_do_not_count() -> None:
+    """One class, two positives, perfect scores: every draw that has both kinds gives 1, the others nothing."""
+    labels = np.zeros((20, 1), bool)
+    labels[:2] = True
+    subjects = np.array([f"p{i}" for i in range(20)])
+    weights = patient_weights(subjects, 200, 0)
+    drawn = _macro(labels, labels.astype(float), [0], weights)
+    defined = np.asarray(weights)[:, :2].sum(axis=1) > 0
+    assert 0 < defined.sum() < 200
+    np.testing.assert_array_equal(np.isnan(drawn), ~defined)
+    assert _interval(drawn) == [1.0, 1.0]
+    assert _interval(np.array([np.nan])) is None
 
 
 def test_every_row_and_seed_is_trained_once_and_an_interrupted_table_continues(

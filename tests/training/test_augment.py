@@ -54,12 +54,20 @@ def test_missing_leads_stay_zero_and_every_lead_is_centred() -> None:
     assert torch.isfinite(changed).all()
 
 
-def test_padding_gets_no_noise() -> None:
+def test_padding_stays_as_it_is() -> None:
     before = batch(valid=700)
-    after = run(before, Augment(noise=0.5))
-    level = after[:, :, 700:]
-    assert float((level - level[:, :, :1]).abs().max()) < 1e-6
+    after = run(before, Augment(gain=0.3, wander=0.5, noise=0.5, mains=0.1))
+    assert torch.equal(after[:, :, 700:], before.ecg[:, :, 700:])
     assert float((after - before.ecg)[:, :, :700].std()) > 0.05
+    assert float(after[:, :, :700].mean(dim=2).abs().max()) < 1e-5
+
+
+def test_nothing_passes_the_clip_of_the_normalisation() -> None:
+    before = batch(64)
+    before.ecg *= 10 / before.ecg.abs().max()
+    before.ecg -= before.ecg.mean(dim=2, keepdim=True)
+    after = run(before, Augment(gain=0.5))
+    assert float(after.abs().max()) == 10.0
 
 
 def test_lost_leads_are_a_non_empty_random_set() -> None:

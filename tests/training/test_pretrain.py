@@ -16,10 +16,14 @@ from safetensors.torch import load_file
 
 from deri.errors import DeriError
 from deri.models import load_model
+from deri.objectives import info_nce
 from deri.progress import Progress
 from deri.recipes import Recipe, load_recipe
+from deri.store import Store
 from deri.training import pretrain
+from deri.training.distributed import Replica
 from deri.training.log import RunLog, read_metrics
+from deri.training.pretrain import CANDIDATES, PairTask, _engine
 from support import tiny
 
 SMALL = [
@@ -104,6 +108,47 @@ def test_every_recipe_trains(name: str, mimic_store: Path, text_dir: Path, tmp_p
         terms = ("alignment", "mixed_alignment", "view_contrast", "ecg_reconstruction")
         assert last["loss"] == pytest.approx(sum(last[term] for term in terms), rel=1e-4)
         assert last["text_reconstruction"] > 0
+
+
+def validated(store: Path, out: Path, content: Recipe) -> tuple[PairTask, dict[str, float]]:
+    replica = Replica(0, 1, torch.device("cpu"))
+    with _engine(store, out, content, False, replica, Progress()) as engine:
+        assert isinstance(engine.task, PairTask)
+        engine.task.train_mode(False)
+        found = engine.task.validate()
+    assert found is not None
+    assert found.criterion == found.values["loss"]
+    return engine.task, found.values
+
+
+def test_the_validation_loss_does_not_depend_on_the_batch_size(
+    mimic_store: Path, text_dir: Path, tmp_path: Path
+) -> None:
+    few, many = (
+        validated(mimic_store, tmp_path / str(size), recipe(text_dir, f"train.batch_size={size}"))[1]
+        for size in (8, 32)
+    )
+    assert few == many
+    assert few["candidates"] == len(Store.open(mimic_store).rows("val")) < CANDIDATES
+
+
+def test_the_validation_loss_is_the_mean_over_groups_of_one_size(
+    mimic_store: Path, text_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[PairTask.__module__], "CANDIDATES", 8)
+    task, values = validated(mimic_store, tmp_path / "run", recipe(text_dir, name="merl"))
+    n = len(task.val_rows)
+    assert n % 8
+    assert values["candidates"] == 8
+    batch = task.reader.batch(task.val_rows)
+    with torch.no_grad():
+        output = task.forward(batch)
+    groups = [slice(start, start + 8) for start in [*range(0, n - 7, 8), n - 8]]
+    pairs = [(output.ecg_aligned[g], output.text_aligned[g], 0.07, batch.report_ids[g]) for g in groups]
+    rule = task.recipe.objective.duplicates
+    assert rule in ("ignore", "negative")
+    losses = [float(info_nce(*p[:3], p[3] if rule == "ignore" else None)) for p in pairs]
+    assert values["alignment"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_training_text_layers_changes_them(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:

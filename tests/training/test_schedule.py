@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 
+from deri.progress import Progress
 from deri.recipes import Train
+from deri.training.pretrain import _with_warmup
 from deri.training.schedule import learning_rate
 
 
@@ -19,8 +22,24 @@ def test_warmup_then_cosine_to_the_minimum() -> None:
     assert all(a >= b for a, b in pairwise(values[10:]))
 
 
-def test_warmup_takes_at_most_a_tenth_of_a_short_run() -> None:
-    assert learning_rate(2, 20, Train(lr=1.0, warmup_steps=500)) == 1.0
+def test_a_long_warmup_is_not_cut() -> None:
+    config = Train(lr=1.0, min_lr=0.0, warmup_steps=10)
+    assert [learning_rate(step, 20, config) for step in (4, 9, 10, 15)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
+
+
+def test_pretraining_warms_up_over_at_most_a_tenth_of_a_short_run_and_says_so() -> None:
+    class Said(Progress):
+        lines: ClassVar[list[str]] = []
+
+        def message(self, text: str) -> None:
+            self.lines.append(text)
+
+    said = Said()
+    assert _with_warmup(Train(warmup_steps=500), 20, said).warmup_steps == 2
+    assert said.lines == ["warm-up over 2 of 20 steps, a tenth, instead of 500"]
+    for config in (Train(warmup_steps=2), Train(warmup_steps=500, schedule="restarts")):
+        assert _with_warmup(config, 20, said) == config
+    assert len(said.lines) == 1
 
 
 def test_restarts_as_released_equal_torch() -> None:

@@ -170,14 +170,14 @@ def _embed_files(
 def _embed_store(model: EcgTextModel, path: Path, out: Embedded, progress: Progress) -> None:
     import numpy as np
 
-    from deri.evaluation.embed import embed_store
+    from deri.evaluation.features import embed_store
     from deri.store import Store
 
     store = Store.open(path)
     rows = store.rows("all")
     out.record.append(len(out.about) + np.arange(len(rows)))
     out.start.append(np.full(len(rows), np.nan))
-    out.vectors.append(embed_store(model, store, rows, normalise=False, show=progress.update))
+    out.vectors.append(embed_store(model, store, rows, normalise=False, progress=progress))
     mask = store.lead_mask(rows)
     wanted = ["record_id", "subject_id", "split", *(task for task in store.tasks if task in store.index)]
     table = store.index.iloc[rows][wanted].rename(columns={"subject_id": "subject"})

@@ -31,7 +31,7 @@ from deri.training.engine import Engine, EpochResult, Task, Validation, derived_
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
 from deri.training.precision import autocast, choose_precision
-from deri.training.state import Checkpoint, Named, require_new, run_identity
+from deri.training.state import Checkpoint, Named, claim_directory, run_identity
 
 _STATE_VERSION = 2
 """2: the memory ``tokens`` holds the tokens before token attention."""
@@ -69,7 +69,7 @@ def train_writer(
     """
     config = config or WriterConfig()
     out = Path(out)
-    require_new(out, resume=resume)
+    claim_directory(out, resume=resume)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     task = WriterTask(model.to(chosen), store, out, config, model_name, progress)
     engine = Engine(
@@ -207,11 +207,15 @@ class WriterTask(Task[_Batch]):
         """Of dropout."""
         return derived_seed(self.config.seed, step)
 
-    def read(self, step: int) -> list[_Batch]:
-        """The micro-batches of a step."""
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """Of the micro-batches of a step."""
         epoch, i = divmod(step, self.steps_per_epoch)
         n = self.config.accumulate
-        parts = [self._read(rows) for rows in self._epoch_batches(epoch)[i * n : (i + 1) * n]]
+        return self._epoch_batches(epoch)[i * n : (i + 1) * n]
+
+    def read(self, step: int) -> list[_Batch]:
+        """The micro-batches of a step."""
+        parts = [self._read(rows) for rows in self.step_rows(step)]
         tokens = sum(int(part.lengths.sum()) for part in parts)
         for part in parts:
             part.step_tokens = tokens
@@ -269,10 +273,10 @@ class WriterTask(Task[_Batch]):
     def epoch_done(self, result: EpochResult) -> None:
         """Say how the epoch went; write the writer of the lowest loss on the val split."""
         assert result.validation is not None
-        epoch, loss, train = result.epoch + 1, result.validation.criterion, result.train
+        epoch, loss, rate = result.epoch + 1, result.validation.criterion, result.train["tokens_per_s"]
         self.progress.message(
-            f"epoch {epoch}: train {train['loss']:.4f}, val {loss:.4f} nats per token{' *' if result.best else ''} "
-            f"({train['tokens_per_s']:,.0f} tokens/s)"
+            f"epoch {epoch}: train {result.train_loss:.4f}, val {loss:.4f} nats per token{' *' if result.best else ''} "
+            f"({rate:,.0f} tokens/s)"
         )
         if not result.best:
             return

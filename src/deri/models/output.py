@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
@@ -36,6 +38,19 @@ class Output:
     text_mixed: Tensor | None = None
     ecg_tokens: Tensor | None = None
     ecg_mask: Tensor | None = None
+
+    def map(self, function: Callable[..., Tensor], *others: Output) -> Output:
+        """The output whose embeddings are ``function`` of the same embedding of this one and the ``others``."""
+
+        def apply(*values: Any) -> Any:
+            if values[0] is None:
+                return None
+            if isinstance(values[0], tuple):
+                return tuple(apply(*parts) for parts in zip(*values, strict=True))
+            return function(*values)
+
+        each = (self, *others)
+        return Output(**{f.name: apply(*(getattr(output, f.name) for output in each)) for f in fields(self)})
 
 
 @dataclass

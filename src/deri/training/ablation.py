@@ -251,10 +251,14 @@ def _chosen(target: Target, names: list[str], labels: np.ndarray) -> list[int]:
 
 
 def _macro(labels: np.ndarray, scores: np.ndarray, chosen: list[int], weights: np.ndarray) -> np.ndarray:
-    """Macro AUROC under each weighting: (k,); classes without positives in a draw are left out of its mean."""
+    """Macro AUROC under each weighting: (k,); a class that is undefined in a draw is left out of its mean.
+
+    NaN for a draw in which no class is defined.
+    """
     each = np.stack([auroc(labels[:, c], scores[:, c], weights) for c in chosen])
     known = np.isfinite(each)
-    return np.where(known, each, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    counts = known.sum(axis=0)
+    return np.where(counts > 0, np.where(known, each, 0).sum(axis=0) / np.maximum(counts, 1), np.nan)
 
 
 def _drawn(values: np.ndarray, picks: np.ndarray) -> np.ndarray:
@@ -264,6 +268,7 @@ def _drawn(values: np.ndarray, picks: np.ndarray) -> np.ndarray:
 
 
 def _interval(drawn: np.ndarray) -> list[float] | None:
+    drawn = drawn[np.isfinite(drawn)]  # a draw without any defined class says nothing
     return [float(x) for x in np.percentile(drawn, (2.5, 97.5))] if len(drawn) else None
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from deri.ecg.normalise import MILLIVOLT_LIMIT
 from deri.recipes import schema
 from deri.training.batches import Batch
 from deri.training.distributed import Replica
@@ -42,8 +43,8 @@ class _Draws:
 def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Generator, replica: Replica) -> Batch:
     """Return the batch with changed ECGs; texts and masks are the same objects.
 
-    Leads that were missing (all zero) stay so, and padding keeps its value. Every lead is centred again, as the
-    normalisation of inference does it.
+    Leads that were missing (all zero) stay so, and padding keeps its value. Every lead is centred over its samples and
+    clipped again, as the normalisation of inference does it.
 
     Args:
         batch: ``ecg`` (B, leads, n) in mV, each lead with mean zero.
@@ -75,8 +76,9 @@ def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Ge
         ecg = ecg + config.noise * draws.uniform(leads, 1) * draws.normal(leads, n)
     if config.lead_dropout:
         present = present & _kept_leads(leads, config.lead_dropout, draws, present)
-    ecg = torch.where(real, ecg, batch.ecg)
-    ecg = (ecg - ecg.mean(dim=2, keepdim=True)).masked_fill(~present, 0.0)
+    mean = ecg.masked_fill(~real, 0.0).sum(dim=2, keepdim=True) / real.sum(dim=2, keepdim=True).clamp_min(1)
+    ecg = (ecg - mean).clamp(-MILLIVOLT_LIMIT, MILLIVOLT_LIMIT)
+    ecg = torch.where(real, ecg, batch.ecg).masked_fill(~present, 0.0)
     return replace(batch, ecg=ecg)
 
 

@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
+from deri.store import Store
 from deri.training.batches import prefetch
 from deri.training.distributed import Replica, average_gradients
 from deri.training.log import RunLog
@@ -41,10 +43,14 @@ class Validation:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The end of an epoch, numbered from 0 (-1: before the first). ``train``: the last line of the log."""
+    """The end of an epoch, numbered from 0 (-1: before the first).
+
+    ``train_loss`` is the mean of the epoch; ``train`` the last line of the log.
+    """
 
     epoch: int
     step: int
+    train_loss: float | None
     train: Mapping[str, float]
     validation: Validation | None
     best: bool
@@ -52,24 +58,26 @@ class EpochResult:
 
 @dataclass
 class Tally:
-    """Losses and amounts of the steps since the last line of the log; a mean is weighted by the first amount."""
+    """Losses and amounts of steps: since the last line of the log, or of an epoch. The first amount weighs a mean."""
 
     last: Tensor | float = float("nan")
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     weighted: Tensor | float = 0.0
+    weight: int = 0
     amounts: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, loss: Tensor, terms: Mapping[str, Tensor], amounts: Counter[str]) -> None:
         """Count a step. Losses stay on their device, which need not be waited for."""
         self.last, self.terms = loss, terms
-        self.weighted = self.weighted + loss * next(iter(amounts.values()))
+        weight = next(iter(amounts.values()))
+        self.weighted, self.weight = self.weighted + loss * weight, self.weight + weight
         self.amounts.update(amounts)
 
     @property
     def mean(self) -> float:
         """Mean loss of the steps."""
-        return float(self.weighted) / next(iter(self.amounts.values()))
+        return float(self.weighted) / self.weight
 
     def rates(self) -> dict[str, float]:
         """Amounts per second."""
@@ -81,12 +89,14 @@ class Task(ABC, Generic[B]):
     """What is trained. A step reads one or several parts of type ``B``, whose gradients add up.
 
     Attributes:
+        store: of the records that it is trained on.
         trained: parameters that the optimiser changes, by name.
         steps_per_epoch: steps in an epoch.
         logs_epochs: whether the last step of an epoch is logged, besides every ``log_steps``-th and the last one.
         advice: what to do where the loss is not finite.
     """
 
+    store: Store
     trained: Named
     steps_per_epoch: int
     logs_epochs: bool = False
@@ -95,6 +105,10 @@ class Task(ABC, Generic[B]):
     @abstractmethod
     def seed(self, step: int) -> int | None:
         """Seed of torch's generator in 0-based ``step``; None: it goes on from the step before."""
+
+    @abstractmethod
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """Rows of the store that a step trains on, by part."""
 
     @abstractmethod
     def read(self, step: int) -> Sequence[B]:
@@ -106,11 +120,11 @@ class Task(ABC, Generic[B]):
 
     @abstractmethod
     def forward(self, part: B) -> Any:
-        """The model's output, which :meth:`losses` takes."""
+        """The model's output, computed in the engine's precision."""
 
     @abstractmethod
     def losses(self, output: Any, part: B) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Named losses to be summed, and terms for the log."""
+        """Named losses to be summed, and terms for the log; computed in fp32."""
 
     @abstractmethod
     def amounts(self, part: B) -> dict[str, int]:
@@ -169,8 +183,9 @@ class Engine(Generic[B]):
         self.scaler = torch.amp.GradScaler(replica.device.type, enabled=precision == "fp16")
         self.state = State()
         self.log: RunLog | None = None
-        self.tally = Tally()
+        self.tally, self.epoch = Tally(), Tally()
         self.line: dict[str, float] = {}
+        self._unchecked: list[tuple[int, Tensor]] = []
 
     @property
     def total(self) -> int:
@@ -197,7 +212,8 @@ class Engine(Generic[B]):
         steps = range(state.step, self.total)
         batches = prefetch(self.task.read, steps, config.prefetch)
         self.task.train_mode(True)
-        self.tally = Tally()
+        self.tally, self.epoch = Tally(), Tally(weighted=state.epoch_loss, weight=state.epoch_weight)
+        self._unchecked = []
         for step, parts in zip(steps, batches, strict=True):
             lr = self._step(step, parts)
             state.step = step + 1
@@ -216,18 +232,25 @@ class Engine(Generic[B]):
     def end_epoch(self, epoch: int) -> None:
         """Validate, and tell the task whether the weights are the best so far."""
         state = self.state
+        self._require_finite(keeps=True)
         self.task.train_mode(False)
         validation = self.task.validate()
+        if validation is not None and not math.isfinite(validation.criterion):
+            raise DeriError(
+                f"the loss of the held-out records is {validation.criterion} after step {state.step}: "
+                f"{self.task.advice}; {self._way_on()}"
+            )
         best = validation is None or state.best_loss is None or validation.criterion < state.best_loss
         if validation is not None and self.log:
             self.log.write("val", state.step, epoch, validation.values)
+        train_loss = self.epoch.mean if self.epoch.weight else None
         if best:
             state.best_loss = validation.criterion if validation else None
             state.best_epoch = epoch
         # The weights are kept before the checkpoint: a kill in between repeats the validation and keeps them again.
-        self.task.epoch_done(EpochResult(epoch, state.step, self.line, validation, best))
+        self.task.epoch_done(EpochResult(epoch, state.step, train_loss, self.line, validation, best))
         self.task.train_mode(True)
-        self.tally = Tally()
+        self.tally, self.epoch = Tally(), Tally()
 
     def _step(self, step: int, parts: Sequence[B]) -> float:
         """One optimisation step; returns its learning rate."""
@@ -243,34 +266,62 @@ class Engine(Generic[B]):
             amounts.update(self.task.amounts(part))
             part = self.task.prepare(part, step)
             with autocast(self.precision, self.replica.device):
-                losses, terms = self.task.losses(self.task.forward(part), part)
-                loss = torch.stack(list(losses.values())).sum()
+                output = self.task.forward(part)
+            losses, terms = self.task.losses(output, part)  # in fp32: similarities in bf16 spoil a sharp softmax
+            loss = torch.stack(list(losses.values())).sum()
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             value = value + loss.detach().double()
         parameters = [parameter for _, parameter in self.task.trained]
         average_gradients(parameters, self.replica.world)
         if self.config.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
+            if not self.scaler.is_enabled():  # which takes no step where a gradient overflows
+                self._unchecked.append((step, norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self._unchecked.append((step, value))
         self.tally.add(value, terms, amounts)
+        self.epoch.add(value, terms, amounts)
         return lr
 
-    def _log_steps(self, epoch: int, lr: float) -> None:
-        if not math.isfinite(self.tally.mean):
+    def _require_finite(self, *, keeps: bool = False) -> None:
+        """Stop where the loss or the gradient of a step was not finite or, before they are kept, the weights are not.
+
+        Steps are checked together, so that a GPU is not waited for in each.
+        """
+        unchecked, self._unchecked = self._unchecked, []
+        for step, value in unchecked:
+            if not math.isfinite(value):
+                raise DeriError(
+                    f"the loss or its gradient is {float(value)} at step {step + 1}: {self.task.advice}, or look at "
+                    f"its records: {_names(self.task, step)}; {self._way_on()}"
+                )
+        if keeps and not all(bool(value.isfinite().all()) for value in self.task.weights().values()):
             raise DeriError(
-                f"the loss is {self.tally.mean} at step {self.state.step}: {self.task.advice}; "
-                "the last checkpoint is from before"
+                f"weights are not finite after step {self.state.step}: {self.task.advice}, or look at the step's "
+                f"records: {_names(self.task, max(0, self.state.step - 1))}; {self._way_on()}"
             )
+
+    def _way_on(self) -> str:
+        if self.checkpoint is None:
+            return "nothing was kept"
+        if not self.checkpoint.path.is_file():
+            return "there is no checkpoint yet"
+        return f"--resume continues from the last good checkpoint, {self.checkpoint.path}"
+
+    def _log_steps(self, epoch: int, lr: float) -> None:
+        self._require_finite()
         self.line = {**self.task.logged(self.tally), "lr": lr, **self.tally.rates()}
         if self.log:
             self.log.write("train", self.state.step, epoch, self.line)
         self.tally = Tally()
 
     def _save(self) -> None:
+        self._require_finite(keeps=True)
         if self.checkpoint is not None and self.replica.main:
+            self.state.epoch_loss, self.state.epoch_weight = float(self.epoch.weighted), self.epoch.weight
             self.state.scaler = dict(self.scaler.state_dict()) if self.scaler.is_enabled() else None
             self.checkpoint.save(self.task.weights(), self.task.trained, self.optimizer, self.state)
         self.replica.barrier()
@@ -278,6 +329,14 @@ class Engine(Generic[B]):
     def _stops(self, epoch: int) -> bool:
         best = self.state.best_epoch
         return self.patience is not None and best is not None and epoch - best >= self.patience
+
+
+def _names(task: Task[B], step: int, most: int = 16) -> str:
+    """The records of a step as ``subject/study (file)``."""
+    rows = np.concatenate(task.step_rows(step))
+    table = task.store.index.iloc[rows[:most]][["subject_id", "study_id", "file"]]
+    names = [f"{subject}/{study} ({file})" for subject, study, file in table.itertuples(index=False)]
+    return ", ".join(names) + (f" and {len(rows) - most} more" if len(rows) > most else "")
 
 
 def derived_seed(*numbers: int) -> int:

@@ -35,7 +35,7 @@ from deri.store import Store
 from deri.training.distributed import Replica
 from deri.training.engine import Engine, EpochResult, Task, Validation
 from deri.training.optimiser import adamw
-from deri.training.state import Named, require_new
+from deri.training.state import Named, claim_directory
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def finetune(
     """
     config = config or FinetuneConfig()
     out = Path(out)
-    require_new(out)
+    claim_directory(out)
     run = FinetuneTask(model, store, task, config, progress)
-    # Half a cosine after a warm-up over a tenth of the run.
-    schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=10**9, min_lr=0.0, log_steps=10**9)
+    warmup = run.steps_per_epoch * config.epochs // 10
+    schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=warmup, min_lr=0.0, log_steps=10**9)
     replica = Replica(0, 1, model.device)
     engine = Engine(run, schedule, run.optimizer(), replica, patience=config.patience, progress=progress)
     engine.end_epoch(-1)
@@ -176,10 +176,13 @@ class FinetuneTask(Task[_Batch]):
         epoch, i = divmod(step, self.steps_per_epoch)
         return None if i else self.config.seed * 100_003 + epoch
 
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """One batch of windows."""
+        return [self.rows[self._chosen(step)]]
+
     def read(self, step: int) -> list[_Batch]:
         """One batch of windows."""
-        epoch, i = divmod(step, self.steps_per_epoch)
-        chosen = self._epoch_batches(epoch)[i]
+        chosen = self._chosen(step)
         ecg, valid = self._read(self.rows[chosen])
         return [_Batch(ecg, valid, torch.from_numpy(self.labels[chosen]))]
 
@@ -220,7 +223,7 @@ class FinetuneTask(Task[_Batch]):
     def epoch_done(self, result: EpochResult) -> None:
         """Count the epoch, 0 being the probe; keep the best weights."""
         assert result.validation is not None
-        epoch, loss = result.epoch + 1, result.train.get("loss")
+        epoch, loss = result.epoch + 1, result.train_loss
         macro = result.validation.values.get("macro_auroc")
         self.history.append({"epoch": epoch, "train_loss": loss, "val_macro_auroc": macro})
         shown = "none" if macro is None else f"{macro:.4f}"
@@ -275,6 +278,10 @@ class FinetuneTask(Task[_Batch]):
                 self.model.ecg_embedding(*self._here(*self._read(part)))
         for m, value in zip(fresh, momentum, strict=True):
             m.momentum = value
+
+    def _chosen(self, step: int) -> np.ndarray:
+        epoch, i = divmod(step, self.steps_per_epoch)
+        return self._epoch_batches(epoch)[i]
 
     @cached_property
     def _epoch_batches(self) -> Callable[[int], list[np.ndarray]]:

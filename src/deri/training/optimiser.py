@@ -8,6 +8,8 @@ import torch
 
 from deri.training.state import Named
 
+_UNDECAYED = ("positions", "cls_token")
+
 
 def adamw(
     named: Named,
@@ -15,20 +17,18 @@ def adamw(
     weight_decay: float,
     *,
     scale: Callable[[str], float] = lambda _: 1.0,
-    undecayed: tuple[str, ...] = (),
 ) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only, as it has no meaning for biases and norms.
+    """AdamW; weight decay only on matrices, as it has no meaning for biases, norms, positions and class tokens.
 
     Args:
         named: trained parameters by name.
         lr: learning rate.
         weight_decay: of the matrices.
         scale: name → multiple of the learning rate; the engine reads it from the group's ``scale``.
-        undecayed: ends of names of matrices without weight decay.
     """
     groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
     for name, parameter in named:
-        decayed = parameter.dim() >= 2 and not name.endswith(undecayed)
+        decayed = parameter.dim() >= 2 and not name.endswith(_UNDECAYED)
         groups.setdefault((decayed, scale(name)), []).append(parameter)
     settings = [
         {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "scale": multiple}

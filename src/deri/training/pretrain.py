@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from deri.models.output import Output
 from deri.models.text import TextEncoder
 from deri.objectives import PairObjective
 from deri.progress import SILENT, Progress
-from deri.recipes import Recipe
+from deri.recipes import Recipe, schema
 from deri.reports.statements import split_statements
 from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
@@ -33,9 +35,11 @@ from deri.training.engine import Engine, EpochResult, Tally, Task, Validation, d
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
 from deri.training.precision import choose_precision
-from deri.training.state import Checkpoint, require_new, run_identity
+from deri.training.state import Checkpoint, claim_directory, run_identity
 
-_VALIDATION_SEED = 20250101
+CANDIDATES = 256
+"""Pairs that the validation loss contrasts with one another."""
+_VALIDATION_SEED, _VALIDATION_BATCH = 20250101, 64
 
 
 def pretrain(
@@ -80,6 +84,7 @@ class PairTask(Task[Batch]):
         self, model: EcgTextModel, reader: PairReader, plan: BatchPlan, recipe: Recipe, replica: Replica, out: Path
     ) -> None:
         self.model, self.reader, self.plan, self.recipe, self.replica = model, reader, plan, recipe, replica
+        self.store = reader.store
         self.objective = PairObjective(recipe.objective)
         self.steps_per_epoch = plan.steps_per_epoch
         self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -89,6 +94,10 @@ class PairTask(Task[Batch]):
     def seed(self, step: int) -> int:
         """Of dropout, which differs between processes."""
         return derived_seed(self.recipe.train.seed, step, self.replica.rank)
+
+    def step_rows(self, step: int) -> list[np.ndarray]:
+        """Of this process."""
+        return [self.plan.step_rows(step)]
 
     def read(self, step: int) -> list[Batch]:
         """The pairs of a step; which show one statement is drawn for the global batch: two processes equal one."""
@@ -146,39 +155,49 @@ class PairTask(Task[Batch]):
 
     @torch.no_grad()
     def validate(self) -> Validation | None:
-        """Mean of each term over the batches of the held-out pairs, their weighted sum ``loss``, and retrieval recall.
+        """Terms of the held-out pairs, their weighted sum ``loss``, and retrieval recall. No labels are looked at.
 
-        The same batches and the same random views every time, so that numbers of different steps compare. A last batch
-        of fewer than two pairs has no negatives and is left out of the losses. No labels are looked at.
+        A term is the mean over groups of ``candidates`` pairs (fewer only where fewer are held out; the last group
+        reaches back), whatever the batch size and the number of processes. Groups and random views are the same every
+        time, so that numbers of different steps and runs compare.
         """
-        rows, size, device = self.val_rows, self.plan.batch_size, self.replica.device
+        rows, device = self.val_rows, self.replica.device
         if len(rows) < 2:
             return None
-        alone = Replica(0, 1, device)
-        generator = torch.Generator().manual_seed(_VALIDATION_SEED)
-        sums: dict[str, float] = {}
-        total, seen = 0.0, 0
-        embedded: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for start in range(0, len(rows), size):
-            batch = self.reader.batch(rows[start : start + size]).to(device)
+        generator, alone = torch.Generator().manual_seed(_VALIDATION_SEED), Replica(0, 1, device)
+        outputs: list[Output] = []
+        embedded: list[tuple[np.ndarray, np.ndarray]] = []
+        findings: list[Tensor] = []
+        for start in range(0, len(rows), _VALIDATION_BATCH):
+            batch = self.reader.batch(rows[start : start + _VALIDATION_BATCH]).to(device)
             embedded.append(_embed(self.model, batch))
-            if len(batch.ecg) < 2:
-                continue
-            output = self.forward(with_view_noise(batch, self.model, generator, alone))
-            losses, terms = self.objective(output, batch.report_ids, findings=batch.findings, local=True)
-            weight = len(batch.ecg)
-            seen += weight
-            total += weight * float(sum(losses.values()))
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + weight * float(value)
-        values = {"loss": total / seen} | {name: value / seen for name, value in sums.items()}
-        ecg, text, ids = (np.concatenate(part) for part in zip(*embedded, strict=True))
-        return Validation(values["loss"], values | recall_at_k(ecg, text, ids))
+            batch = with_view_noise(batch, self.model, generator, alone)
+            outputs.append(replace(self.forward(batch), ecg_tokens=None, ecg_mask=None))
+            findings += [] if batch.findings is None else [batch.findings]
+        output = outputs[0].map(lambda *parts: torch.cat(parts), *outputs[1:])
+        ids = torch.from_numpy(self.store.report_ids[rows]).to(device)
+        known = torch.cat(findings) if findings else None
+        size = min(len(rows), CANDIDATES)
+        starts = list(range(0, len(rows) - size + 1, size))
+        starts += [len(rows) - size] if len(rows) % size else []
+        sums: Counter[str] = Counter()
+        for start in starts:
+            group = slice(start, start + size)
+            part = output.map(itemgetter(group))
+            named = None if known is None else known[group]
+            losses, terms = self.objective(part, ids[group], findings=named, local=True)
+            sums.update({"loss": float(sum(losses.values()))} | {name: float(value) for name, value in terms.items()})
+        values = {name: value / len(starts) for name, value in sums.items()}
+        ecg, text = (np.concatenate(part) for part in zip(*embedded, strict=True))
+        recall = recall_at_k(ecg, text, ids.cpu().numpy())
+        return Validation(values["loss"], values | {"candidates": size} | recall)
 
     def epoch_done(self, result: EpochResult) -> None:
         """Write the model of the lowest held-out loss, or the last one where no pairs are held out."""
         if result.best:
-            loss = f", held-out loss {result.validation.criterion:.4f}" if result.validation else ""
+            loss, found = "", result.validation
+            if found is not None:
+                loss = f", held-out loss {found.criterion:.4f} among {found.values['candidates']} pairs"
             text = f"\nPre-trained with recipe `{self.recipe.name}`; weights of step {result.step}{loss}.\n"
             self.model.save_pretrained(self._kept, card=model_card(self.model) + text)
 
@@ -196,12 +215,12 @@ def with_view_noise(batch: Batch, model: EcgTextModel, generator: torch.Generato
     return replace(batch, view_noise=(first, second))
 
 
-def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit inference embeddings (B, d) of ECGs and texts, and the report ids (B,)."""
+def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Unit inference embeddings (B, d) of ECGs and texts."""
     features = model.text_features(batch.input_ids, batch.attention_mask, batch.text)
     ecg, text = model.ecg_embedding(batch.ecg, batch.valid_samples), model.text_embedding(features)
     ecg, text = (F.normalize(x.float(), dim=-1).cpu() for x in (ecg, text))
-    return ecg.numpy(), text.numpy(), batch.report_ids.cpu().numpy()
+    return ecg.numpy(), text.numpy()
 
 
 @contextmanager
@@ -211,7 +230,7 @@ def _engine(
     """Everything ready to fit; the log is closed in the end."""
     train, main = recipe.train, replica.main
     check_names(recipe.model)
-    require_new(out, resume=resume)
+    claim_directory(out, resume=resume)
     store = Store.open(data)
     text_encoder = build_text_encoder(recipe.model.text).to(replica.device)
     cache = _cached(store, text_encoder, recipe, replica) if recipe.model.text.cacheable else None
@@ -225,8 +244,8 @@ def _engine(
     run_id = _run_id(recipe, store, replica)
     engine = Engine(
         task,
-        train,
-        adamw(task.trained, train.lr, train.weight_decay, undecayed=("positions",)),
+        _with_warmup(train, plan.steps_per_epoch * train.epochs, progress),
+        adamw(task.trained, train.lr, train.weight_decay),
         replica,
         precision=choose_precision(train.precision, replica.device),
         checkpoint=Checkpoint(
@@ -256,6 +275,14 @@ def _engine(
         yield engine
     finally:
         engine.log.close()
+
+
+def _with_warmup(train: schema.Train, total: int, progress: Progress) -> schema.Train:
+    """The recipe's warm-up, or a tenth of a short run of ``total`` steps."""
+    if train.schedule == "restarts" or train.warmup_steps <= total // 10:
+        return train
+    progress.message(f"warm-up over {total // 10} of {total} steps, a tenth, instead of {train.warmup_steps}")
+    return train.model_copy(update={"warmup_steps": total // 10})
 
 
 def _cached(

@@ -10,13 +10,13 @@ from deri.recipes import schema
 def learning_rate(step: int, total: int, config: schema.Train) -> float:
     """Learning rate of 0-based ``step`` out of ``total``.
 
-    ``cosine``: linear warm-up (at most a tenth of the run), then one half cosine down to ``min_lr``.
+    ``cosine``: linear warm-up over ``warmup_steps``, then one half cosine down to ``min_lr``.
     ``restarts``: half cosines of ``restart_steps`` (Loshchilov & Hutter 2017), as the released code has.
     ``constant``: ``lr`` after the warm-up.
     """
     if config.schedule == "restarts":
         return _cosine((step % config.restart_steps) / config.restart_steps, config)
-    warmup = min(config.warmup_steps, total // 10)
+    warmup = config.warmup_steps
     if step < warmup:
         return config.lr * (step + 1) / warmup
     if config.schedule == "constant":

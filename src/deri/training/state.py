@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deri.errors import DeriError
-from deri.files import atomic_path
+from deri.files import atomic_path, remove_leftovers
 
 Named = list[tuple[str, nn.Parameter]]
 """Trained parameters by name."""
@@ -26,12 +26,17 @@ Named = list[tuple[str, nn.Parameter]]
 
 @dataclass
 class State:
-    """Steps done, the lowest validation loss and its epoch, and the loss scale of fp16."""
+    """Steps done, the lowest validation loss and its epoch, the loss scale of fp16, and the epoch's losses so far.
+
+    ``epoch_loss`` is a sum, weighted by amounts that sum to ``epoch_weight``.
+    """
 
     step: int = 0
     best_loss: float | None = None
     best_epoch: int | None = None
     scaler: dict[str, Any] | None = None
+    epoch_loss: float = 0.0
+    epoch_weight: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,12 @@ def run_identity(*content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def require_new(out: Path, *, resume: bool | None = None) -> None:
-    """DeriError where the run directory ``out`` is in use; ``resume`` None: by what cannot be continued."""
+def claim_directory(out: Path, *, resume: bool | None = None) -> None:
+    """DeriError where the run directory ``out`` is in use; ``resume`` None: by what cannot be continued.
+
+    In one to be continued, temporary files of killed processes are removed.
+    """
     if out.is_file() or (not resume and out.exists() and any(out.iterdir())):
         cure = "name another" if resume is None else "continue it with --resume, or name another"
         raise DeriError(f"--out {out} exists and is not empty; {cure}")
+    remove_leftovers(out)
