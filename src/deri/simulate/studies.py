@@ -78,8 +78,8 @@ def draw_studies(
         cycle, position = divmod(index, CYCLE)
         codes, earlier = _main_findings(seed, stream, cycle)
         main = FINDINGS[codes[position]]
-        ten, place = divmod(cycle * main.patients + earlier[position], _FOLDS)
-        fold = _fold_order(seed, stream, _NUMBER[main.code], ten)[place]
+        ten, rank = divmod(cycle * main.patients + earlier[position], _FOLDS)
+        fold = _fold_order(seed, stream, _NUMBER[main.code], ten)[rank]
         rng = _rng(seed, stream, _PATIENT, index, 0)
         patient = Patient.draw(rng, mean_age=main.mean_age)
         condition = draw_condition(main.code, rng)
