@@ -1,19 +1,17 @@
 """Confidence intervals and paired tests that hold where positives are few.
 
-Every figure here is a mean of influence values of *patients*: a patient's records are summed before anything is
-squared, so that dependent records count as what they are. Two things go wrong with such variances, and with the
-bootstrap by patient, where a class has few positives, and both are mended here:
+A variance by patient, as DeLong's and Obuchowski's, and a bootstrap by patient go wrong in two ways where a class has
+few positives:
 
-- The variance is estimated from as many values as there are patients with a positive. One AUROC shares the estimate with
-  what placements have at chance (:data:`PRIOR_RATIO`), a macro average with what its other classes show; the quantiles
-  are Student's.
-- The variance depends on the AUROC itself and vanishes where a few positives happen to rank first. The interval asks
-  which AUROCs the sample would not be surprising for, as Wilson's does for a share.
+- The variance is estimated from as many values as there are patients with a positive. Here an AUROC draws it towards
+  what it is at chance, a macro average towards what all of its classes show, and quantiles are Student's.
+- The variance depends on the AUROC itself, and is zero where the few positives happen to rank first. Here the interval
+  holds the AUROCs for which the sample would not be surprising, as Wilson's does for a share.
 
 ``benchmarks/coverage.py`` measures how often the intervals hold the truth; docs/results/intervals.md has its tables.
 
-Sources: DeLong, DeLong & Clarke-Pearson 1988 (placements); Obuchowski 1997 (sums over clusters); Hanley & McNeil 1982
-and Newcombe 2006, Stat Med 25:559-573 (a variance that depends on the AUROC, solved as Wilson's interval); Satterthwaite
+Sources: DeLong, DeLong & Clarke-Pearson 1988; Obuchowski 1997 (variance of clustered records); Hanley & McNeil 1982 and
+Newcombe 2006, Stat Med 25:559-573 (a variance that depends on the AUROC, solved as Wilson's interval); Satterthwaite
 1946 (degrees of freedom of a sum of variances).
 """
 
@@ -25,8 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-METHOD = "placements by patient, Wilson-type, Student's t"
-"""How the intervals of AUROCs are made; ``ci_method`` of a result."""
+from deri.evaluation.contributions import Contributions, auroc_contributions, patient_numbers
+
+METHOD = "variance by patient, Wilson-type with Student's quantiles"
+"""How the intervals are made; ``ci_method`` of a result."""
 
 MIN_PATIENTS = 2
 """Patients with a positive, and patients with a negative, below which an AUROC has no interval."""
@@ -34,18 +34,15 @@ MIN_PATIENTS = 2
 MIN_PATIENTS_PAIRED = 3
 """Patients with a positive, and with a negative, below which a difference of AUROCs has no interval and no p."""
 
-PRIOR_RATIO = 1 / 3
-"""Variance of a placement over A (1 - A), A the AUROC, before any data: its value at chance, where placements are
-uniform. At an AUROC of 0.95 it is 0.26 for binormal scores and 0.49 for exponential ones."""
+PRIOR_PATIENTS = 5.0
+"""How many patients, and degrees of freedom, an expected variance counts as beside the sample's."""
 
-PRIOR_WEIGHT = 5.0
-"""How many patients, and degrees of freedom, :data:`PRIOR_RATIO` counts as."""
+PRIOR_PATIENTS_PAIRED = 1.0
+"""The same of a difference, which is drawn less: how alike two models rank is not known before."""
 
-UNDEFINED = "no positives or no negatives"
-ONE_RUN = "one run does not show how runs differ"
-
-RECORD_CORRELATION = 0.5
-"""Of the placements of one patient's records, before any data."""
+_UNDEFINED = "no positives or no negatives"
+_NO_CLASS = "no class is defined"
+_ONE_RUN = "one run does not show how runs differ"
 
 
 @dataclass(frozen=True)
@@ -69,260 +66,255 @@ class Difference:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Placements:
-    """What the intervals need of labels and scores: AUROCs, and the placements of every patient.
-
-    The placement of a positive is the share of negatives that score lower, that of a negative the share of positives
-    that score higher, ties half; either has the AUROC as its mean.
-
-    Attributes:
-        runs: (runs, classes) AUROC of every run, NaN where the class has no positive or no negative.
-        deviations: (2, patients, classes): the deviations of placements from the AUROC, summed over the positives of a
-            patient and divided by the number of positives in all, mean over runs; then the same of negatives.
-        counts: (2, patients, classes) positives and negatives.
-    """
-
-    runs: np.ndarray
-    deviations: np.ndarray
-    counts: np.ndarray
-
-    def columns(self, classes: np.ndarray) -> Placements:
-        """Those of some classes."""
-        return Placements(self.runs[:, classes], self.deviations[..., classes], self.counts[..., classes])
-
-    @property
-    def auroc(self) -> np.ndarray:
-        """(classes,) mean over runs."""
-        mean: np.ndarray = self.runs.mean(axis=0)
-        return mean
-
-    @property
-    def patients(self) -> np.ndarray:
-        """(2, classes) patients with a positive, and with a negative."""
-        return np.count_nonzero(self.counts, axis=1)
-
-
-def placements(labels: np.ndarray, scores: np.ndarray, subjects: np.ndarray) -> Placements:
-    """The placements of every class, summed by patient.
-
-    Args:
-        labels: (n, classes) 0 or 1.
-        scores: (n, classes), or (runs, n, classes): several runs on the same records. Finite.
-        subjects: (n,) patient of each record.
-    """
-    positive = np.asarray(labels, bool)
-    runs = np.asarray(scores, np.float64)
-    runs = runs[None] if runs.ndim == 2 else runs
-    if runs.shape[1:] != positive.shape or len(subjects) != len(positive):
-        raise ValueError(f"labels {positive.shape}, scores {runs.shape} and {len(subjects)} subjects do not match")
-    if not np.isfinite(runs).all():
-        raise ValueError(f"{int((~np.isfinite(runs)).sum())} scores are not finite")
-    _, patient = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
-    n_patients = int(patient.max()) + 1 if len(patient) else 0
-    n_classes = positive.shape[1]
-    auroc = np.full((len(runs), n_classes), np.nan)
-    deviations = np.zeros((2, n_patients, n_classes))
-    counts = np.zeros((2, n_patients, n_classes), np.int64)
-    for c in range(n_classes):
-        sides = [np.flatnonzero(positive[:, c]), np.flatnonzero(~positive[:, c])]
-        for side, rows in enumerate(sides):
-            counts[side, :, c] = np.bincount(patient[rows], minlength=n_patients)
-        if not all(map(len, sides)):
-            continue
-        total = [np.zeros(len(rows)) for rows in sides]
-        for r, run in enumerate(runs):
-            high, low = (run[rows, c] for rows in sides)
-            beaten = _share_below(high, low)
-            auroc[r, c] = beaten.mean()
-            total[0] += beaten - auroc[r, c]
-            total[1] += 1 - _share_below(low, high) - auroc[r, c]
-        for side, rows in enumerate(sides):
-            mean = total[side] / (len(runs) * len(rows))
-            deviations[side, :, c] = np.bincount(patient[rows], mean, minlength=n_patients)
-    return Placements(auroc, deviations, counts)
-
-
-def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The share of ``others`` below each value, ties half."""
-    ordered = np.sort(others)
-    ends = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    share: np.ndarray = ends / (2 * len(others))
-    return share
-
-
 def auroc_interval(positive: np.ndarray, score: np.ndarray, subjects: np.ndarray, level: float = 0.95) -> Estimate:
     """AUROC of one class and its interval: arguments (n,); see :func:`auroc_intervals`."""
-    return auroc_intervals(placements(np.asarray(positive)[:, None], np.asarray(score)[:, None], subjects), level)[0]
+    columns = np.asarray(positive)[:, None], np.asarray(score)[:, None]
+    return auroc_intervals(auroc_contributions(*columns, subjects), level)[0]
 
 
-def auroc_intervals(of: Placements, level: float = 0.95) -> list[Estimate]:
+def auroc_intervals(of: Contributions, level: float = 0.95) -> list[Estimate]:
     """The AUROC of every class, mean over runs, with its interval.
 
     The interval holds each A with |Â - A| ≤ t √(r A (1 - A)). r is the variance of Â over A (1 - A): the mean of what
-    the sample shows, Obuchowski's variance of clustered placements, and of :data:`PRIOR_RATIO`, weighted by the patients with
-    a positive (with a negative) and :data:`PRIOR_WEIGHT`. It is never wider than [0, 1], and not of width 0 where
-    positives rank first. None with fewer than :data:`MIN_PATIENTS` patients with a positive, or with a negative.
+    the sample shows, Obuchowski's variance, and of what it is at chance, weighted by the patients with a positive
+    (with a negative) and :data:`PRIOR_PATIENTS`. It stays in [0, 1], and has a width where the positives rank first.
+    None with fewer than :data:`MIN_PATIENTS` patients with a positive, or with a negative.
     """
-    ratio, df = _ratios(of, _spread(of.auroc), PRIOR_RATIO)
-    return [
-        Estimate(None, None, UNDEFINED)
-        if not np.isfinite(value)
-        else Estimate(float(value), None, _too_few("the class has", MIN_PATIENTS))
-        if of.patients[:, c].min() < MIN_PATIENTS
-        else Estimate(float(value), _wilson(float(value), float(ratio[c]), _quantile(level, float(df[c]))))
-        for c, value in enumerate(of.auroc)
-    ]
+    spread = of.mean * (1 - of.mean)
+    known = spread > 0
+    moments = _moments(of)
+    share = np.where(known, _share(of, PRIOR_PATIENTS), 0)
+    unbiased = np.where(known, _unbiased(spread, _kept(of)), 1)
+    sides = share * moments.variance / unbiased + (1 - share) * of.ratio * of.size
+    ratio = _with_covariance(sides, share.min(axis=0) * moments.covariance / unbiased)
+    df = _satterthwaite(sides, moments.df + PRIOR_PATIENTS)
+    found = []
+    for c, value in enumerate(of.mean):
+        if not np.isfinite(value):
+            found.append(Estimate(None, None, _UNDEFINED))
+        elif of.patients[:, c].min() < MIN_PATIENTS:
+            found.append(Estimate(float(value), None, _too_few(MIN_PATIENTS)))
+        else:
+            found.append(Estimate(float(value), _wilson(float(value), float(ratio[c]), _quantile(level, float(df[c])))))
+    return found
 
 
 def macro_interval(
-    of: Placements, classes: Sequence[int] | None = None, *, level: float = 0.95, draw_runs: bool = False
+    of: Contributions, classes: Sequence[int] | None = None, *, level: float = 0.95, draw_runs: bool = False
 ) -> Estimate:
-    """Mean AUROC over classes (and runs), with its interval.
+    """Mean of AUROC or F1 over classes (and runs), with its interval.
 
-    Classes are correlated, so that placements are added over classes within a patient before they are squared. What
-    the classes with few positives lack in variance is added: their ratio of variance to A (1 - A) is drawn towards
-    that of all classes of the mean. None where no class has :data:`MIN_PATIENTS` patients with a positive.
+    Classes are correlated, so that contributions are added over classes before they are squared. Classes of few
+    patients get the variance that all classes show. The interval is Wilson's of a share with that variance; that of F1
+    is around the value plus what a ratio is too small on average. None where no class has :data:`MIN_PATIENTS`.
 
     Args:
-        of: the placements of all classes.
-        classes: columns that the mean is over; those without an AUROC are left out. All when not given.
+        of: the contributions to all classes.
+        classes: columns that the mean is over; undefined ones are left out. All when not given.
         level: of the interval.
         draw_runs: the interval is to hold for other runs (seeds of training) too, not for these runs alone.
     """
-    chosen = _defined(of.auroc, classes)
+    chosen = _defined(of.mean, classes)
     if not len(chosen):
-        return Estimate(None, None, "no class has an AUROC")
+        return Estimate(None, None, _NO_CLASS)
     of = of.columns(chosen)
-    value = float(of.auroc.mean())
+    value = float(of.mean.mean())
     if of.patients.min(axis=0).max() < MIN_PATIENTS:
-        return Estimate(value, None, _too_few("every class has", MIN_PATIENTS))
-    spread = _spread(of.auroc)
-    variance, df = _macro_variance(of, spread, PRIOR_RATIO)
+        return Estimate(value, None, f"every class: {_too_few(MIN_PATIENTS)}")
+    spread = of.mean * (1 - of.mean)
+    variance, df = _macro_variance(of, spread, prior=True)
+    if draw_runs and len(of.values) < 2:
+        return Estimate(value, None, _ONE_RUN)
     if draw_runs:
-        if len(of.runs) < 2:
-            return Estimate(value, None, ONE_RUN)
-        variance, df = _with_runs(variance, df, of.runs.mean(axis=1))
+        variance, df = _with_runs(variance, df, of.values.mean(axis=1))
     scale = value * (1 - value)
-    ratio = variance / scale if scale > 0 else PRIOR_RATIO / float(of.patients[0].sum())
-    return Estimate(value, _wilson(value, ratio, _quantile(level, df)))
+    ratio = variance / scale if scale > 0 else of.ratio / float(of.counts[0].sum())
+    return Estimate(value, _wilson(min(value + _shortfall(of), 1.0), ratio, _quantile(level, df)))
 
 
-def paired_differences(a: Placements, b: Placements, level: float = 0.95) -> list[Difference]:
+def paired_differences(a: Contributions, b: Contributions, level: float = 0.95) -> list[Difference]:
     """AUROC of model a less that of model b on the same records, for every class: Student's interval and test.
 
-    The variance is that of the differences of placements, summed by patient (DeLong's, of clusters); its degrees of
-    freedom are those of few and of unequal values. Interval and p are None with fewer than :data:`MIN_PATIENTS_PAIRED`
-    patients with a positive, or with a negative, and where both models rank all records alike.
+    The variance is that of the differences of placements, by patient (DeLong's test, of clusters), with one patient's
+    worth of what two models would have that rank positives as alike as they rank negatives. Interval and p are None
+    with fewer than :data:`MIN_PATIENTS_PAIRED` patients with a positive, or with a negative, and where both models rank
+    all records alike.
     """
     gap = _gap(a, b)
-    variance, df, _, cross = _sides(gap)
-    total = _floored(variance, cross)
-    freedom = _satterthwaite(variance, df)
-    return [
-        Difference(None, None, None, None, None, UNDEFINED)
-        if not np.isfinite(gap.auroc[c])
-        else _tested(
-            (float(a.auroc[c]), float(b.auroc[c])),
-            float(total[c]),
-            float(freedom[c]),
-            level,
-            _too_few("the class has", MIN_PATIENTS_PAIRED) if gap.patients[:, c].min() < MIN_PATIENTS_PAIRED else None,
-        )
-        for c in range(len(total))
-    ]
+    moments = _moments(gap)
+    share = _share(gap, PRIOR_PATIENTS_PAIRED)
+    sides = share * moments.variance + (1 - share) * gap.ratio * gap.size * _spread_of_difference(a, b)
+    variance = _with_covariance(sides, share.min(axis=0) * moments.covariance)
+    df = _satterthwaite(sides, moments.df + PRIOR_PATIENTS_PAIRED)
+    found = []
+    for c, value in enumerate(gap.mean):
+        if not np.isfinite(value):
+            found.append(Difference(None, None, None, None, None, _UNDEFINED))
+            continue
+        few = gap.patients[:, c].min() < MIN_PATIENTS_PAIRED
+        both = float(a.mean[c]), float(b.mean[c])
+        reason = _too_few(MIN_PATIENTS_PAIRED) if few else None
+        found.append(_tested(both, float(variance[c]), float(df[c]), level, reason))
+    return found
 
 
 def paired_macro_difference(
-    a: Placements,
-    b: Placements,
+    a: Contributions,
+    b: Contributions,
     classes: Sequence[int] | None = None,
     *,
     level: float = 0.95,
     draw_runs: bool = False,
 ) -> Difference:
-    """Mean AUROC over classes of model a less that of model b on the same records: Student's interval and test.
+    """Mean over classes of model a less that of model b on the same records: Student's interval and test.
 
-    Arguments as of :func:`macro_interval`. With ``draw_runs`` run r of a is paired with run r of b (the same seed).
+    Arguments as of :func:`macro_interval`; both means are over the classes that are defined for both. With
+    ``draw_runs``, run r of a is paired with run r of b (the same seed).
     """
     gap = _gap(a, b)
-    chosen = _defined(gap.auroc, classes)
+    chosen = _defined(gap.mean, classes)
     if not len(chosen):
-        return Difference(None, None, None, None, None, "no class has an AUROC")
-    gap = gap.columns(chosen)
-    values = float(a.auroc[chosen].mean()), float(b.auroc[chosen].mean())
-    few = gap.patients.min(axis=0).max() < MIN_PATIENTS_PAIRED
-    reason = _too_few("every class has", MIN_PATIENTS_PAIRED) if few else None
-    variance, df = _macro_variance(gap, (_spread(a.auroc) + _spread(b.auroc))[chosen] / 2, None)
-    if draw_runs and len(gap.runs) < 2:
-        reason = reason or ONE_RUN
+        return Difference(None, None, None, None, None, _NO_CLASS)
+    a, b, gap = (of.columns(chosen) for of in (a, b, gap))
+    variance, df = _macro_variance(gap, (a.mean * (1 - a.mean) + b.mean * (1 - b.mean)) / 2, prior=False)
+    reason = None
+    if gap.patients.min(axis=0).max() < MIN_PATIENTS_PAIRED:
+        reason = f"every class: {_too_few(MIN_PATIENTS_PAIRED)}"
+    elif draw_runs and len(gap.values) < 2:
+        reason = _ONE_RUN
     elif draw_runs:
-        variance, df = _with_runs(variance, df, gap.runs.mean(axis=1))
-    return _tested(values, variance, df, level, reason)
+        variance, df = _with_runs(variance, df, gap.values.mean(axis=1))
+    both = float(a.mean.mean()), float(b.mean.mean())
+    return _tested(both, variance, df, level, reason, _shortfall(a) - _shortfall(b))
 
 
-def _gap(a: Placements, b: Placements) -> Placements:
-    """Model a less model b as one set of placements."""
-    if not np.array_equal(a.counts, b.counts):
-        raise ValueError("the two models were not scored on the same records and labels")
-    if a.runs.shape != b.runs.shape:
-        raise ValueError(f"{len(a.runs)} runs of one model and {len(b.runs)} of the other cannot be paired")
-    return Placements(a.runs - b.runs, a.deviations - b.deviations, a.counts)
+def mean_interval(values: np.ndarray, subjects: np.ndarray, level: float = 0.95) -> Estimate:
+    """The mean of records' values (n,), as BLEU or a paired difference of it, with Student's interval by patient.
+
+    None with fewer than :data:`MIN_PATIENTS` patients.
+    """
+    values = np.asarray(values, np.float64)
+    patient, n = patient_numbers(subjects)
+    if not len(values):
+        return Estimate(None, None, "no record")
+    value = float(values.mean())
+    if n < MIN_PATIENTS:
+        return Estimate(value, None, f"fewer than {MIN_PATIENTS} patients")
+    squares = np.bincount(patient, (values - value) / len(values)) ** 2
+    total = float(squares.sum())
+    if total <= 1e-24:
+        return Estimate(value, (value, value))
+    df = float(_df(np.array((squares**2).sum() / total**2), np.array(n)))
+    half = _quantile(level, df) * (total * n / (n - 1)) ** 0.5
+    return Estimate(value, (value - half, value + half))
 
 
-def _defined(auroc: np.ndarray, classes: Sequence[int] | None) -> np.ndarray:
-    chosen = np.arange(len(auroc)) if classes is None else np.asarray(classes, np.int64)
-    return chosen[np.isfinite(auroc[chosen])]
+@dataclass(frozen=True)
+class _Moments:
+    """What the deviations show, all of the sample: (sides, classes), the covariance of the sides (classes,)."""
+
+    variance: np.ndarray
+    df: np.ndarray
+    covariance: np.ndarray
 
 
-def _spread(auroc: np.ndarray) -> np.ndarray:
-    spread: np.ndarray = auroc * (1 - auroc)
-    return spread
-
-
-def _sides(of: Placements) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of positives and of negatives (2, classes): the variance of the AUROC that is theirs, its degrees of freedom,
-    and one over the number of independent records that they are worth; and the covariance of the two (classes,)."""
+def _moments(of: Contributions) -> _Moments:
     patients = of.patients
     squares = of.deviations**2
     total = squares.sum(axis=1)
-    variance = total * patients / np.maximum(patients - 1, 1)
-    peaked = np.divide((squares**2).sum(axis=1), total**2, out=np.zeros_like(total), where=total > 0)
-    df = _fourth_moment_df(peaked, patients)
-    records = of.counts.sum(axis=1)
-    worth = (of.counts * (1 + (of.counts - 1) * RECORD_CORRELATION)).sum(axis=1)
-    size = np.divide(worth, records**2, out=np.zeros_like(total), where=records > 0)
-    return variance, df, size, 2 * of.deviations.prod(axis=0).sum(axis=0)
+    peak = np.divide((squares**2).sum(axis=1), total**2, out=np.zeros_like(total), where=total > 0)
+    covariance = (of.deviations.sum(axis=0) ** 2 - squares.sum(axis=0)).sum(axis=0)
+    return _Moments(total * patients / np.maximum(patients - 1, 1), _df(peak, patients), covariance)
 
 
-def _fourth_moment_df(peaked: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Degrees of freedom of the variance of n values with Σ x⁴ / (Σ x²)² = ``peaked``: n - 1 where x is normal, fewer
+def _df(peak: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of the variance of n values with Σ x⁴ / (Σ x²)² = ``peak``: n - 1 where x is normal, fewer
     where a few large values make the sum."""
-    excess = np.maximum(peaked - 1 / np.maximum(n, 1), 1e-9)
-    df: np.ndarray = np.clip(2 / excess, 1, np.maximum(n - 1, 1))
+    df: np.ndarray = np.clip(2 / np.maximum(peak - 1 / np.maximum(n, 1), 1e-9), 1, np.maximum(n - 1, 1))
     return df
 
 
-def _ratios(of: Placements, spread: np.ndarray, prior: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Variance of every AUROC over A (1 - A), and its degrees of freedom: sample and ``prior`` as one."""
-    variance, df, size, cross = _sides(of)
-    seen = of.patients - 1
-    share = seen / (seen + PRIOR_WEIGHT)
-    known = spread > 0
-    unbiased = np.where(known, _debiased(spread, size), 1)
-    ratio = prior * size * np.where(known, 1 - share, 1) + np.where(known, share * variance / unbiased, 0)
-    both = np.where(known, share.min(axis=0) * cross / unbiased, 0)
-    return _floored(ratio, both), _satterthwaite(ratio, df + PRIOR_WEIGHT)
+def _macro_variance(of: Contributions, spread: np.ndarray, *, prior: bool) -> tuple[float, float]:
+    """Variance of the mean over classes, and its degrees of freedom.
+
+    The variance of a class is drawn towards what all classes show of it over A (1 - A), ``spread``; with ``prior``,
+    ``of.ratio`` is one class of these. The covariances of classes come from the patients that they share.
+    """
+    moments = _moments(of)
+    patients = of.patients
+    share = _share(of, PRIOR_PATIENTS)
+    expected = _expected_spread(of, spread)
+    by_record = np.divide(moments.variance, of.size, out=np.zeros_like(moments.variance), where=of.size > 0)
+    weight = float(expected.mean()) if prior else 0.0
+    seen, among = of.ratio * weight + (share * by_record).sum(axis=1), weight + (share * expected).sum(axis=1)
+    ratio = np.divide(seen, among, out=np.zeros_like(seen), where=among > 0)[:, None]
+    sides = share * moments.variance + (1 - share) * ratio * of.size * expected
+    own = _with_covariance(sides, share.min(axis=0) * moments.covariance).sum()
+    scaled = of.deviations * np.sqrt(patients / np.maximum(patients - 1, 1))[:, None]
+    # A single patient does not deviate from itself: for the covariances it deviates from the mean of the classes.
+    offset = np.where(patients == 1, of.mean - of.mean.mean(), 0)[:, None] * (of.counts > 0)
+    by_class = (scaled + offset).sum(axis=0)
+    covariance = (by_class.sum(axis=1) ** 2).sum() - (by_class**2).sum()
+    variance = max(own + covariance, own / 2) / len(spread) ** 2
+    return float(variance), float(_satterthwaite(sides.ravel(), (moments.df + PRIOR_PATIENTS).ravel()))
 
 
-def _debiased(spread: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """A (1 - A) of the true AUROC: that of the estimate is too small by its variance."""
-    return spread / np.maximum(1 - PRIOR_RATIO * size.sum(axis=0), 0.3)
+def _share(of: Contributions, prior: float) -> np.ndarray:
+    """The weight of a sample's own variance (sides, classes) beside an expected one."""
+    seen = np.maximum(of.patients - 1, 0)
+    share: np.ndarray = seen / (seen + prior)
+    return share
 
 
-def _floored(parts: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    whole: np.ndarray = parts.sum(axis=0)
-    return np.maximum(whole + cross, whole / 4)
+def _kept(of: Contributions) -> np.ndarray:
+    """What the estimate's A (1 - A) is of the true one (classes,): it is too small by the variance of A."""
+    kept: np.ndarray = 1 - of.ratio * of.size.sum(axis=0)
+    return kept
+
+
+def _unbiased(spread: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    return spread / np.maximum(kept, 0.3)
+
+
+def _expected_spread(of: Contributions, spread: np.ndarray) -> np.ndarray:
+    """A (1 - A) of every class (classes,), that of few patients drawn towards what all classes show."""
+    kept = _kept(of)
+    share = _share(of, PRIOR_PATIENTS).min(axis=0)
+    return share * _unbiased(spread, kept) + (1 - share) * spread.sum() / max(kept.sum(), 0.3)
+
+
+def _spread_of_difference(a: Contributions, b: Contributions) -> np.ndarray:
+    """A (1 - A) of a difference (2, classes): two models rank positives as alike as they do negatives."""
+    first, second = (np.sqrt(_unbiased(of.mean * (1 - of.mean), _kept(of))) for of in (a, b))
+    together = (a.deviations * b.deviations).sum(axis=1)
+    alone = np.sqrt((a.deviations**2).sum(axis=1) * (b.deviations**2).sum(axis=1))
+    alike = np.divide(together, alone, out=np.zeros_like(alone), where=alone > 0).clip(0, 1)[::-1]
+    spread: np.ndarray = first**2 + second**2 - 2 * alike * first * second
+    return spread
+
+
+def _shortfall(of: Contributions) -> float:
+    return float((of.shortfall * _expected_spread(of, of.mean * (1 - of.mean))).mean())
+
+
+def _gap(a: Contributions, b: Contributions) -> Contributions:
+    """Model a less model b as contributions."""
+    if a.counts.shape != b.counts.shape or (len(a.counts) == 2 and not np.array_equal(a.counts, b.counts)):
+        raise ValueError("the two models were not scored on the same records and labels")
+    if a.values.shape != b.values.shape:
+        raise ValueError(f"{len(a.values)} runs of one model and {len(b.values)} of the other cannot be paired")
+    counts, size = np.maximum(a.counts, b.counts), np.minimum(a.size, b.size)  # texts with a finding differ
+    return Contributions(a.values - b.values, a.deviations - b.deviations, counts, size, a.ratio, a.shortfall)
+
+
+def _defined(values: np.ndarray, classes: Sequence[int] | None) -> np.ndarray:
+    chosen = np.arange(len(values)) if classes is None else np.asarray(classes, np.int64)
+    return chosen[np.isfinite(values[chosen])]
+
+
+def _with_covariance(sides: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    whole: np.ndarray = sides.sum(axis=0)
+    return np.maximum(whole + covariance, whole / 4)
 
 
 def _satterthwaite(parts: np.ndarray, df: np.ndarray) -> np.ndarray:
@@ -331,35 +323,8 @@ def _satterthwaite(parts: np.ndarray, df: np.ndarray) -> np.ndarray:
     return np.divide(parts.sum(axis=0) ** 2, squares, out=np.ones_like(squares), where=squares > 0)
 
 
-def _macro_variance(of: Placements, spread: np.ndarray, prior: float | None) -> tuple[float, float]:
-    """Variance of the mean over classes, and its degrees of freedom.
-
-    The variances of the classes are drawn towards what all of them show, as those of few patients are no estimates; to
-    them come the covariances, from the patients that two classes share.
-    """
-    variance, df, size, cross = _sides(of)
-    patients = of.patients
-    share = (patients - 1) / (patients - 1 + PRIOR_WEIGHT)
-    unbiased = _debiased(spread, size)
-    typical = float(unbiased.mean())
-    expected = share * unbiased + (1 - share) * typical  # A (1 - A) of every class
-    per_record = np.divide(variance, size, out=np.zeros_like(variance), where=size > 0)
-    known = (0.0 if prior is None else typical) + (share * unbiased).sum(axis=1)
-    seen = (0.0 if prior is None else prior * typical) + (share * per_record).sum(axis=1)
-    ratio = np.divide(seen, known, out=np.zeros_like(seen), where=known > 0)[:, None]
-    sides = share * variance + (1 - share) * ratio * size * expected
-    own = _floored(sides, share.min(axis=0) * cross)
-    scaled = of.deviations * np.sqrt(patients / np.maximum(patients - 1, 1))[:, None]
-    # A single patient does not deviate from its own mean; its covariances are those of its deviation from the others'.
-    offset = np.where(patients == 1, of.auroc - of.auroc.mean(), 0)[:, None] * (of.counts > 0)
-    by_class = (scaled + offset).sum(axis=0)
-    covariance = (by_class.sum(axis=1) ** 2).sum() - (by_class**2).sum()
-    total = max(own.sum() + covariance, own.sum() / 2)
-    return float(total / len(spread) ** 2), float(_satterthwaite(sides.ravel(), (df + PRIOR_WEIGHT).ravel()))
-
-
 def _with_runs(variance: float, df: float, runs: np.ndarray) -> tuple[float, float]:
-    """Variance and degrees of freedom of the mean of ``runs`` when other runs could have been drawn as well."""
+    """Variance and degrees of freedom of the mean of ``runs`` (runs,) when others could have been drawn as well."""
     parts = np.array([variance, runs.var(ddof=1) / len(runs)])
     return float(parts.sum()), float(_satterthwaite(parts, np.array([df, len(runs) - 1])))
 
@@ -372,22 +337,28 @@ def _wilson(value: float, ratio: float, quantile: float) -> tuple[float, float]:
     """The x with (value - x)² ≤ quantile² ratio x (1 - x)."""
     g = quantile**2 * ratio
     middle, half = value + g / 2, (g * value * (1 - value) + g * g / 4) ** 0.5
-    return max(0.0, (middle - half) / (1 + g)), min(1.0, (middle + half) / (1 + g))
+    low, high = (middle - half) / (1 + g), (middle + half) / (1 + g)
+    return max(0.0, min(low, value)), min(1.0, max(high, value))  # a limit at the value itself is rounded
 
 
 def _tested(
-    values: tuple[float, float], variance: float, df: float, level: float, reason: str | None = None
+    both: tuple[float, float],
+    variance: float,
+    df: float,
+    level: float,
+    reason: str | None,
+    shortfall: float = 0.0,
 ) -> Difference:
-    a, b = values
+    value = both[0] - both[1]
     if reason is None and variance <= 1e-15:  # rounding of a zero
         reason = "the difference does not vary"
     if reason is not None:
-        return Difference(a, b, a - b, None, None, reason)
-    error = variance**0.5
+        return Difference(*both, value, None, None, reason)
+    error, centre = variance**0.5, value + shortfall
     half = _quantile(level, df) * error
-    ci = max(-1.0, a - b - half), min(1.0, a - b + half)
-    return Difference(a, b, a - b, ci, float(2 * stats.t.sf(abs(a - b) / error, df)))
+    ci = max(-1.0, centre - half), min(1.0, centre + half)
+    return Difference(*both, value, ci, float(2 * stats.t.sf(abs(centre) / error, df)))
 
 
-def _too_few(what: str, least: int) -> str:
-    return f"{what} fewer than {least} patients with a positive or with a negative"
+def _too_few(least: int) -> str:
+    return f"fewer than {least} patients with a positive, or with a negative"
