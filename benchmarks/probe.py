@@ -22,8 +22,10 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from deri.evaluation.metrics import score_runs
-from deri.evaluation.probe import Split, TaskData, probe_fraction
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.probe import score_probes
+from deri.evaluation.result import evaluate
+from deri.evaluation.task import Split, TaskData
 from deri.models import TextEncoder, build_model
 from deri.recipes import load_recipe
 
@@ -82,16 +84,14 @@ def main() -> None:
         task = make_task(classes, sizes, seed)
         for fraction in FRACTIONS:
             start = time.perf_counter()
-            result = probe_fraction(task, fraction, draws=0)
+            result, _ = score_probes(task, fraction, EvalOptions(draws=0))
             took = time.perf_counter() - start
             seconds += took
             converged &= result["seeds"][0]["converged"]
             cells[f"{name} {fraction} %"] = round(took, 2)
         scores = np.random.default_rng(seed).random((1, *task.test.labels.shape))
         start = time.perf_counter()
-        score_runs(
-            task.classes, task.test.labels, scores, task.test.subjects, thresholds=[[None] * classes], draws=1000
-        )
+        evaluate(scores, task.test.labels, task.test.subjects, EvalOptions(), classes=task.classes)
         seconds_ci += len(FRACTIONS) * (time.perf_counter() - start)
     encoded = len(CLASSES) * sum(max(1, round(n * f / 100)) for f in FRACTIONS) * EPOCHS
     again, once = encoded / rate, DATA_SETS * sum(sizes) / rate

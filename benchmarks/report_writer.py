@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 
 from deri.datasets import open_dataset
-from deri.evaluation.embed import Features
+from deri.evaluation.features import Features
 from deri.files import write_json
 from deri.generation.baselines import KINDS, baseline_reports
 from deri.generation.config import MemoryKind, load_config

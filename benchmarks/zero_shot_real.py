@@ -23,8 +23,9 @@ import pandas as pd
 
 from deri.datasets import open_dataset
 from deri.evaluation.classifier import load_classifier
-from deri.evaluation.embed import embed_store
-from deri.evaluation.metrics import score_classes
+from deri.evaluation.features import embed_store
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.result import evaluate
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.models import EcgTextModel, load_model
 from deri.models.build import build_model
@@ -113,19 +114,15 @@ def table(
     options: argparse.Namespace,
 ) -> dict[str, object]:
     """Macro and class AUROC with intervals by patient; of several runs the mean, without an interval of the mean."""
-    scored = [
-        score_classes(
-            names, labels, scores, subjects, thresholds=[None] * len(names), draws=options.draws, min_pos=1
-        )
-        for scores in runs
-    ]  # fmt: skip
+    how = EvalOptions(seed=0, draws=options.draws, min_pos=1)
+    scored = [evaluate(scores[None], labels, subjects, how, classes=names) for scores in runs]
     single = scored[0] if len(scored) == 1 else None
     return {
-        "macro_auroc": float(np.mean([one.macro_auroc for one in scored])),
+        "macro_auroc": float(np.mean([one.means["auroc"] for one in scored])),
         "ci": single.macro_ci if single else None,
         "classes": {
             c: {
-                "auroc": float(np.mean([one.classes[c].auroc for one in scored])),
+                "auroc": float(np.mean([one.classes[c].metrics["auroc"] for one in scored])),
                 "ci": single.classes[c].ci if single else None,
             }
             for c in names

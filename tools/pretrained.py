@@ -16,6 +16,8 @@ from typing import Any
 
 from deri._version import __version__
 from deri.datasets import open_dataset
+from deri.evaluation.features import Features
+from deri.evaluation.options import EvalOptions
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel, load_model
 from deri.models.builtin import DEFAULT_MODEL
@@ -48,7 +50,9 @@ def main() -> None:
     run = pretrain(train.path, options.work / "run", recipe, resume=True, device=options.device)
     model = load_model(run)
     scores = {
-        name: zero_shot_task(one, test, "labels", model_name=name, split="all", draws=300)
+        name: zero_shot_task(
+            Features(one, test), "labels", EvalOptions(split="all", seed=0, draws=300), model_name=name
+        )
         for name, one in (("trained", model), ("random", load_model(f"random:{run / 'recipe.yaml'}@1")))
     }
     model.save_pretrained(options.out, card=card(model, train, scores, options))

@@ -13,18 +13,19 @@ from sklearn.metrics import roc_auc_score
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation import benchmark, cells, classical, figures, systems
+from deri.evaluation import benchmark, classical, features, figures, result, zero_shot
+from deri.evaluation import probe as probing
 from deri.evaluation.benchmark import run_benchmark
-from deri.evaluation.embed import encoder_digest
+from deri.evaluation.features import Features, encoder_digest
+from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import probe_task
-from deri.evaluation.systems import Options
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel, build_model, load_model
 from deri.simulate import simulate
 from deri.store import Store, prepare
 from support import tiny
 
-OPTIONS = Options(fractions=(20.0, 100.0), seeds=2, draws=40)
+OPTIONS = EvalOptions(fractions=(20.0, 100.0), seeds=2, draws=40)
 TASKS = ("ptbxl-super", "ptbxl-rhythm")
 
 
@@ -55,9 +56,9 @@ def few_trees() -> Iterator[None]:
         yield
 
 
-def run(folder: Path, out: Path, options: Options = OPTIONS, **more: Any) -> dict[str, Any]:
+def run(folder: Path, out: Path, options: EvalOptions = OPTIONS, **more: Any) -> dict[str, Any]:
     models = [f"four={folder / 'm4'}", str(folder / "m5")]
-    more = {"tasks": TASKS, "figures": False, "say": lambda _: None} | more
+    more = {"tasks": TASKS, "figures": False} | more
     return run_benchmark(models, [folder / "store"], out, options, **more)
 
 
@@ -81,7 +82,7 @@ def test_every_cell_is_there(results: dict[str, Any], folder: Path) -> None:
 
 
 def test_zero_shot_cells_are_those_of_zeroshot(results: dict[str, Any], store: Store, model: EcgTextModel) -> None:
-    expected = zero_shot_task(model, store, "ptbxl-rhythm", model_name="four", seed=42, draws=40)
+    expected = zero_shot_task(Features(model, store), "ptbxl-rhythm", EvalOptions(draws=40), model_name="four")
     found = one(results, "four", "ptbxl-rhythm", None)
     for key in ("n", "n_patients", "n_classes_scored", "macro_f1", "accuracy", "notes", "store", "recipe"):
         assert found[key] == expected[key], key
@@ -93,7 +94,7 @@ def test_zero_shot_cells_are_those_of_zeroshot(results: dict[str, Any], store: S
 
 
 def test_probe_cells_are_those_of_probe(results: dict[str, Any], store: Store, model: EcgTextModel) -> None:
-    expected = probe_task(model, store, "ptbxl-super", model_name="four", fractions=(20, 100), seeds=2, draws=40)
+    expected = probe_task(Features(model, store), "ptbxl-super", OPTIONS, model_name="four")
     for fraction in (20.0, 100.0):
         found, wanted = one(results, "four", "ptbxl-super", fraction), expected["fractions"][f"{fraction:g}"]
         assert found["n_train"] == wanted["n_train"]
@@ -103,11 +104,12 @@ def test_probe_cells_are_those_of_probe(results: dict[str, Any], store: Store, m
 
 
 def test_published_protocol_reaches_both_parts(folder: Path, store: Store, model: EcgTextModel, tmp_path: Path) -> None:
-    options = Options(fractions=(10.0,), protocol="published", draws=0)
+    options = EvalOptions(fractions=(10.0,), protocol="published", draws=0)
     found = run(folder, tmp_path / "out", options, tasks=["ptbxl-super"])
-    probe = probe_task(model, store, "ptbxl-super", model_name="", fractions=(10,), protocol="published", draws=0)
+    own = Features(model, store)
+    probe = probe_task(own, "ptbxl-super", options, model_name="")
     assert one(found, "four", "ptbxl-super", 10.0)["macro_auroc"]["value"] == probe["macro_auroc"]["value"]
-    shot = zero_shot_task(model, store, "ptbxl-super", model_name="", protocol="published", draws=0)
+    shot = zero_shot_task(own, "ptbxl-super", options, model_name="")
     assert one(found, "four", "ptbxl-super", None)["macro_f1"] == pytest.approx(shot["macro_f1"])
 
 
@@ -149,7 +151,7 @@ def test_paired_tests_are_on_the_cells_records(results: dict[str, Any], store: S
 
 
 def test_nothing_is_computed_twice(folder: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((systems, "embed_store"), (cells, "fit_probe"), (cells, "score_runs")):
+    for module, name in ((features, "embed_store"), (probing, "fit_probe"), (probing, "evaluate")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("computed again"))
     monkeypatch.setattr(classical, "extract_features", lambda *_: pytest.fail("computed again"))
     monkeypatch.setattr(benchmark, "paired_bootstrap", lambda *_, **__: pytest.fail("computed again"))
@@ -157,8 +159,8 @@ def test_nothing_is_computed_twice(folder: Path, results: dict[str, Any], monkey
 
 
 def test_an_interrupted_benchmark_continues(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, real = [], cells.score_runs
-    options = Options(fractions=(20.0,), draws=5)
+    calls, real = [], result.evaluate
+    options = EvalOptions(fractions=(20.0,), draws=5)
 
     def failing(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -166,7 +168,8 @@ def test_an_interrupted_benchmark_continues(folder: Path, tmp_path: Path, monkey
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(cells, "score_runs", failing)
+    for module in (probing, zero_shot):
+        monkeypatch.setattr(module, "evaluate", failing)
     with pytest.raises(KeyboardInterrupt):
         run(folder, tmp_path / "out", options, tasks=["ptbxl-super"])
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 4
@@ -177,11 +180,13 @@ def test_an_interrupted_benchmark_continues(folder: Path, tmp_path: Path, monkey
 
 def test_what_decides_the_numbers_decides_the_cell(folder: Path, results: dict[str, Any]) -> None:
     before = {cell["file"] for cell in results["cells"]}
-    other = run(folder, folder / "out", Options(fractions=(20.0,), seeds=2, draws=40, seed=7), tasks=["ptbxl-super"])
+    other = run(
+        folder, folder / "out", EvalOptions(fractions=(20.0,), seeds=2, draws=40, seed=7), tasks=["ptbxl-super"]
+    )
     assert not before & {cell["file"] for cell in other["cells"]}
     renamed = run_benchmark(
         [f"new={folder / 'm4'}"], [folder / "store"], folder / "out", OPTIONS,
-        tasks=["ptbxl-super"], figures=False, say=lambda _: None,
+        tasks=["ptbxl-super"], figures=False,
     )  # fmt: skip
     assert [c["model"] for c in renamed["cells"]][:3] == ["new"] * 3
     assert {c["file"] for c in renamed["cells"]} <= before
@@ -192,8 +197,8 @@ def test_missing_splits_leave_nulls_and_a_reason(folder: Path, tmp_path: Path) -
     dataset.examples["split"] = dataset.examples["split"].replace("val", "train")
     prepare(dataset, tmp_path / "store")
     found = run_benchmark(
-        [str(folder / "m4")], [tmp_path / "store"], tmp_path / "out", Options(fractions=(100.0,), draws=0),
-        tasks=["ptbxl-super"], figures=False, say=lambda _: None,
+        [str(folder / "m4")], [tmp_path / "store"], tmp_path / "out", EvalOptions(fractions=(100.0,), draws=0),
+        tasks=["ptbxl-super"], figures=False,
     )  # fmt: skip
     assert {c["mode"] for c in found["cells"]} == {"zero-shot"}
     assert found["cells"][0]["macro_f1"] is None  # no records to choose thresholds on

@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from deri.ecg import LEADS
-from deri.evaluation.classical import FEATURE_NAMES, ecg_features, extract_features, find_beats, fit_boosting
-from deri.evaluation.probe import Split
+from deri.evaluation.classical import FEATURE_NAMES, ecg_features, extract_features, find_beats
+from deri.evaluation.probe import fit_probe
+from deri.evaluation.task import Split
 from deri.simulate import simulate
 from deri.store import Store, prepare
 
@@ -161,10 +162,10 @@ def split(n: int, seed: int) -> Split:
 
 def test_boosting_learns_what_no_line_can_and_keeps_constants() -> None:
     train, val, test = split(600, 0), split(50, 1), split(300, 2)
-    probe = fit_boosting(train, val, test, seed=1)
+    probe = fit_probe(train, val, test, protocol="boosting", seed=1)
     assert roc_auc_score(test.labels[:, 0], probe.test[:, 0]) > 0.93
     np.testing.assert_allclose(probe.test[:, 1], 0.5 / 601)
     np.testing.assert_allclose(probe.val[:, 2], 600.5 / 601)
     assert probe.val.shape == (50, 3)
-    again = fit_boosting(train, val, test, seed=1)
+    again = fit_probe(train, val, test, protocol="boosting", seed=1)
     np.testing.assert_array_equal(again.test, probe.test)

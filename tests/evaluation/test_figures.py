@@ -18,7 +18,7 @@ from deri.evaluation.figures import (
     reliability_diagram,
     single_label_rows,
 )
-from deri.evaluation.systems import Task
+from deri.evaluation.task import Task
 
 
 def cell(model: str, kind: str, fraction: float | None, value: float | None) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def test_a_map_separates_what_is_apart_and_is_kept(tmp_path: Path, monkeypatch: 
     centres = np.eye(3)
     monkeypatch.setattr(figures, "_FEWEST_POINTS", 6)
     features = SimpleNamespace(
-        system=SimpleNamespace(digest="d"), store=SimpleNamespace(fingerprint="f"),
+        key="d", store=SimpleNamespace(fingerprint="f"),
         rows=lambda rows: (centres[kinds[rows]] + 0.05 * rng.normal(size=(len(rows), 3))).astype(np.float32),
     )  # fmt: skip
     assert embedding_map(features, fake_task(), tmp_path) is None  # type: ignore[arg-type] # five records

@@ -13,16 +13,10 @@ from sklearn.preprocessing import StandardScaler
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.embed import Features, embed_store, encoder_digest
-from deri.evaluation.probe import (
-    STRENGTHS,
-    Split,
-    choose_strength,
-    fit_probe,
-    load_task,
-    probe_task,
-    sample_training,
-)
+from deri.evaluation.features import Features, embed_store, encoder_digest
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.probe import STRENGTHS, choose_strength, fit_probe, probe_task, sample_training
+from deri.evaluation.task import Split, load_task
 from deri.models import EcgTextModel
 from deri.simulate import simulate
 from deri.store import Store, prepare
@@ -75,7 +69,7 @@ def test_encoder_does_not_move(store: Store) -> None:
     own = tiny.model(pooling="mean", seed=1).train()  # as a careless caller leaves it
     before = {name: value.clone() for name, value in own.state_dict().items()}
     digest = encoder_digest(own)
-    result = probe_task(own, store, "ptbxl-super", model_name="tiny", draws=0)
+    result = probe_task(Features(own, store), "ptbxl-super", EvalOptions(draws=0), model_name="tiny")
     assert not own.training
     assert any("running_mean" in name for name in before)
     assert all(torch.equal(value, own.state_dict()[name]) for name, value in before.items())
@@ -92,7 +86,7 @@ def test_a_moving_encoder_is_caught(store: Store, monkeypatch: pytest.MonkeyPatc
     own = tiny.model(pooling="mean", seed=1)
     monkeypatch.setattr(own, "eval", own.train)  # the released flaw: batch norm in train mode
     with pytest.raises(RuntimeError, match="frozen"):
-        probe_task(own, store, "ptbxl-super", model_name="tiny", draws=0)
+        probe_task(Features(own, store), "ptbxl-super", EvalOptions(draws=0), model_name="tiny")
 
 
 def test_corrected_probe_equals_sklearn_step_by_step(store: Store, features: Features) -> None:
@@ -161,10 +155,9 @@ def test_probes_learn_what_is_linear(protocol: str) -> None:
     assert ((probe.test >= 0) & (probe.test <= 1)).all()
 
 
-def test_result_of_several_fractions_and_seeds(store: Store, model: EcgTextModel, features: Features) -> None:
-    result = probe_task(
-        model, store, "ptbxl-super", model_name="tiny", fractions=(1, 100), seeds=2, draws=50, features=features
-    )
+def test_result_of_several_fractions_and_seeds(features: Features) -> None:
+    options = EvalOptions(fractions=(1, 100), seeds=2, draws=50)
+    result = probe_task(features, "ptbxl-super", options, model_name="tiny")
     assert set(result["fractions"]) == {"1", "100"}
     small, whole = result["fractions"]["1"], result["fractions"]["100"]
     assert small["n_train"] == max(1, round(0.01 * whole["n_train"]))
@@ -179,17 +172,17 @@ def test_result_of_several_fractions_and_seeds(store: Store, model: EcgTextModel
     assert all(len(c["n_train_pos"]) == 2 for c in small["classes"].values())
     assert any("no training positives" in note for note in small["notes"])
     assert whole["macro_auroc"]["sd_over_seeds"] == 0  # nothing is random about it
-    single = probe_task(model, store, "ptbxl-super", model_name="tiny", draws=50, features=features)
+    single = probe_task(features, "ptbxl-super", EvalOptions(draws=50), model_name="tiny")
     assert single["macro_auroc"]["value"] == pytest.approx(whole["macro_auroc"]["value"])
     assert single["classes"]["NORM"]["threshold"] == single["seeds"][0]["thresholds"]["NORM"]
     json.dumps(result, allow_nan=False)
 
 
-def test_errors_name_the_cause(store: Store, model: EcgTextModel, features: Features) -> None:
+def test_errors_name_the_cause(features: Features) -> None:
     with pytest.raises(DeriError, match="--fraction 0"):
-        probe_task(model, store, "ptbxl-super", model_name="tiny", fractions=(0,))
+        EvalOptions(fractions=(0,))
     with pytest.raises(DeriError, match="ptbxl-super"):
-        probe_task(model, store, "csn", model_name="tiny", features=features)
+        probe_task(features, "csn", model_name="tiny")
 
 
 def test_a_store_without_validation_records_is_refused(store: Store, model: EcgTextModel) -> None:
@@ -198,7 +191,7 @@ def test_a_store_without_validation_records_is_refused(store: Store, model: EcgT
             return super().task_rows(task, split)[: 0 if split == "val" else None]
 
     with pytest.raises(DeriError, match="no val records"):
-        probe_task(model, NoVal(store.path, store.meta), "ptbxl-super", model_name="tiny")
+        probe_task(Features(model, NoVal(store.path, store.meta)), "ptbxl-super", model_name="tiny")
 
 
 def test_command_line(store: Store, model: EcgTextModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

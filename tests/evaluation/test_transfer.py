@@ -8,11 +8,11 @@ from sklearn.metrics import roc_auc_score
 
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.cells import FeatureCache
-from deri.evaluation.embed import embed_store
-from deri.evaluation.probe import Split, fit_probe
-from deri.evaluation.systems import Options, choose_tasks, model_system
-from deri.evaluation.transfer import choose_transfers, merged_labels, read_mapping, transfer_cell
+from deri.evaluation.features import Features, embed_store
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.probe import fit_probe
+from deri.evaluation.task import Split, choose_tasks
+from deri.evaluation.transfer import choose_transfers, merged_labels, read_mapping, score_transfer
 from deri.simulate import simulate
 from deri.store import Store, prepare
 from support import tiny
@@ -60,10 +60,8 @@ def test_probe_is_trained_there_and_scored_here(stores: list[Store], tmp_path: P
     name = "home/ptbxl-super:away/labels"
     (transfer,) = choose_transfers([name], stores, mapping)
     model = tiny.model(pooling="mean", seed=4)
-    system = model_system(model, "tiny")
-    caches = [FeatureCache(tmp_path / "embeddings", system, store) for store in stores]
-    options = Options(seeds=1, draws=0)
-    cell = transfer_cell(system, transfer, caches[0], caches[1], 100.0, options, tmp_path / "cells")
+    features = [Features(model, store, tmp_path / "embeddings") for store in stores]
+    content, _, subjects = score_transfer(transfer, features[0], features[1], 100.0, EvalOptions(draws=0))
 
     sides = {"NORM": (["NORM"], ["NORM"]), "HYP": (["HYP"], ["LVH", "LAO/LAE"]), "block": (["CD"], ["CLBBB", "CRBBB"])}
 
@@ -76,9 +74,9 @@ def test_probe_is_trained_there_and_scored_here(stores: list[Store], tmp_path: P
     train, val = (part(home, "ptbxl-super", split, 0) for split in ("train", "val"))
     test = part(away, "labels", "test", 1)
     probe = fit_probe(train, val, test)
-    assert cell.content["n"] == len(test.labels)
-    assert list(cell.content["classes"]) == list(sides)
-    for c, found in enumerate(cell.content["classes"].values()):
+    assert len(subjects) == len(test.labels)
+    assert list(content["classes"]) == list(sides)
+    for c, found in enumerate(content["classes"].values()):
         assert found["n_pos"] == test.labels[:, c].sum()
         if 0 < found["n_pos"] < len(test.labels):
             assert found["auroc"] == pytest.approx(roc_auc_score(test.labels[:, c], probe.test[:, c]))
@@ -88,10 +86,8 @@ def test_probe_is_trained_there_and_scored_here(stores: list[Store], tmp_path: P
     scores = fit_probe(train, val, own_test).test
     defined = [c for c in range(3) if 0 < own_test.labels[:, c].sum() < len(own_test.labels)]
     expected = np.mean([roc_auc_score(own_test.labels[:, c], scores[:, c]) for c in defined])
-    assert cell.content["in_domain"]["macro_auroc"]["value"] == pytest.approx(expected)
-    assert cell.content["test_store"]["fingerprint"] == away.fingerprint
-    again = transfer_cell(system, transfer, caches[0], caches[1], 100.0, options, tmp_path / "cells")
-    assert not again.new
+    assert content["in_domain"]["macro_auroc"]["value"] == pytest.approx(expected)
+    assert content["test_store"]["fingerprint"] == away.fingerprint
 
 
 def test_merged_labels_by_hand() -> None:

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.embed import embed_store
+from deri.evaluation.features import Features, embed_store, unit
+from deri.evaluation.options import EvalOptions
 from deri.evaluation.zero_shot import class_weights, zero_shot, zero_shot_task
 from deri.models import EcgTextModel
 from deri.reports import prompts_for
@@ -31,8 +32,13 @@ def model() -> EcgTextModel:
     return tiny.model(pooling="mean", seed=4)
 
 
-def test_result_file_against_its_parts(store: Store, model: EcgTextModel) -> None:
-    result = zero_shot_task(model, store, "ptbxl-rhythm", model_name="tiny", split="all", draws=100)
+@pytest.fixture(scope="module")
+def features(store: Store, model: EcgTextModel) -> Features:
+    return Features(model, store)
+
+
+def test_result_file_against_its_parts(store: Store, model: EcgTextModel, features: Features) -> None:
+    result = zero_shot_task(features, "ptbxl-rhythm", EvalOptions(split="all", draws=100), model_name="tiny")
     rows = store.task_rows("ptbxl-rhythm", "all")
     names, labels = store.labels("ptbxl-rhythm", rows)
     prompts = prompts_for("ptbxl-rhythm", names)
@@ -59,9 +65,9 @@ def test_result_file_against_its_parts(store: Store, model: EcgTextModel) -> Non
     assert {"task", "model", "split", "protocol", "seed", "accuracy", "deri_version", "recipe", "store"} <= set(result)
 
 
-def test_thresholds_come_from_validation_unless_published(store: Store, model: EcgTextModel) -> None:
-    corrected = zero_shot_task(model, store, "ptbxl-super", model_name="tiny", split="test", draws=0)
-    published = zero_shot_task(model, store, "ptbxl-super", model_name="tiny", protocol="published", draws=0)
+def test_thresholds_come_from_validation_unless_published(store: Store, features: Features) -> None:
+    corrected = zero_shot_task(features, "ptbxl-super", EvalOptions(draws=0), model_name="tiny")
+    published = zero_shot_task(features, "ptbxl-super", EvalOptions(protocol="published", draws=0), model_name="tiny")
     assert any("validation" in note for note in corrected["notes"])
     assert any("published" in note for note in published["notes"])
     names, labels = store.labels("ptbxl-super", store.task_rows("ptbxl-super", "test"))
@@ -89,13 +95,19 @@ def test_scores_are_cosines() -> None:
     np.testing.assert_allclose(zero_shot(ecg, weights), [[1, 0], [0, 0.6]])
 
 
-def test_unknown_tasks_and_empty_splits(store: Store, model: EcgTextModel) -> None:
+def test_unknown_tasks_and_empty_splits(features: Features) -> None:
     with pytest.raises(DeriError, match="ptbxl-super"):
-        zero_shot_task(model, store, "cpsc2018", model_name="tiny")
+        zero_shot_task(features, "cpsc2018", model_name="tiny")
 
 
-def test_own_prompts(store: Store, model: EcgTextModel, tmp_path: Path) -> None:
+def test_own_prompts(features: Features, tmp_path: Path) -> None:
     file = tmp_path / "prompts.json"
     file.write_text('{"NORM": "normal ecg", "MI": "a"}')
     with pytest.raises(DeriError, match="STTC"):
-        zero_shot_task(model, store, "ptbxl-super", model_name="tiny", prompts=file)
+        zero_shot_task(features, "ptbxl-super", model_name="tiny", prompts=file)
+
+
+def test_unit_length_leaves_zeros_alone() -> None:
+    rows = unit(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0]], atol=1e-7)
+    assert rows.dtype == np.float32

@@ -12,8 +12,8 @@ import pytest
 
 from deri.cli.main import main
 from deri.errors import DeriError
-from deri.evaluation.embed import embed_store
-from deri.evaluation.metrics import f1_and_accuracy
+from deri.evaluation.features import embed_store
+from deri.evaluation.metrics import f1_score
 from deri.generation import evaluate_reports
 from deri.generation.baselines import KINDS, baseline_reports, most_frequent, templates, write_findings
 from deri.generation.findings import finding_matrix, finding_prompts
@@ -77,7 +77,7 @@ def test_templates_call_at_the_thresholds_of_the_validation_split(store: Store, 
     for c in range(len(prompts)):
         if labels[:, c].any():
             cuts = np.unique(val_scores[:, c])
-            f1 = [f1_and_accuracy(labels[:, c], val_scores[:, c], cut)[0] or 0 for cut in cuts]
+            f1 = [f1_score(labels[:, c], val_scores[:, c], cut) or 0 for cut in cuts]
             called[:, c] = scores[:, c] >= max(cut for cut, f in zip(cuts, f1, strict=True) if f == max(f1)) - 1e-6
     texts = baseline_reports(model, store, rows, ["template"])["template"]
     # A score within rounding of a threshold may fall on either side.

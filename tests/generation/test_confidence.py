@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from deri.errors import DeriError
-from deri.evaluation.embed import embed_store
+from deri.evaluation.features import embed_store
 from deri.evaluation.metrics import best_threshold
 from deri.generation.confidence import MIN_POSITIVES, Calibration, Confidence, calibrate
 from deri.generation.findings import finding_matrix

@@ -11,6 +11,8 @@ from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.evaluation.classifier import load_classifier
+from deri.evaluation.features import Features
+from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import probe_task
 from deri.models import EcgTextModel, load_model
 from deri.simulate import simulate
@@ -73,7 +75,7 @@ def test_trains_writes_and_loads_again(store: Store, tmp_path: Path) -> None:
 
 def test_epoch_0_is_the_probe(store: Store, tmp_path: Path) -> None:
     """With a learning rate of almost nothing, fine-tuning is the corrected probe."""
-    probe = probe_task(tiny_model(), store, "ptbxl-super", model_name="tiny", draws=0)
+    probe = probe_task(Features(tiny_model(), store), "ptbxl-super", EvalOptions(draws=0), model_name="tiny")
     config = FinetuneConfig(epochs=1, lr=1e-12, blocks=0)
     tuned = finetune(
         tiny_model(), store, "ptbxl-super", tmp_path / "o", model_name="tiny", config=config, draws=0, say=quiet

@@ -1,93 +1,67 @@
-"""``deri zeroshot``, ``deri probe`` and ``deri finetune``."""
+"""``deri zeroshot``, ``deri probe``, ``deri retrieval`` and ``deri finetune``."""
 
 from __future__ import annotations
 
 import math
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from deri.cli import options as opt
 from deri.cli.console import progress, say, task_summary
 from deri.errors import DeriError
 
 
-class Split(str, Enum):
-    """Which records are scored."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-    all = "all"
-
-
-class ProtocolName(str, Enum):
-    """As the papers did, or without their flaws (docs/evaluation.md)."""
-
-    corrected = "corrected"
-    published = "published"
-
-
-class SamplingName(str, Enum):
-    """What a fraction of the training split is made of."""
-
-    random = "random"
-    patient = "patient"
-
-
-def zeroshot(
-    model: Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")],
-    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
-    task: Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")],
-    out: Annotated[Path, typer.Option(help="result file, JSON")],
-    prompts: Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")] = None,
-    split: Annotated[Split, typer.Option()] = Split.test,
-    protocol: Annotated[ProtocolName, typer.Option()] = ProtocolName.corrected,
-    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
-) -> None:
-    """Classify without training: the cosine between a recording and each class's text."""
-    from deri.evaluation.zero_shot import zero_shot_task
-    from deri.files import write_json
+def _opened(model: str, data: Path, device: str) -> tuple[Any, Any]:
+    """The store and the model of a command."""
     from deri.models import load_model
     from deri.store import Store
 
     store = Store.open(data)
-    loaded = load_model(model, device=device)
-    with progress("zeroshot") as show:
-        result = zero_shot_task(
-            loaded,
-            store,
-            task,
-            model_name=model,
-            split=split.value,
-            protocol=protocol.value,
-            prompts=prompts,
-            seed=seed,
-            show=show.update,
-        )
+    return store, load_model(model, device=device)
+
+
+def zeroshot(
+    model: opt.Model,
+    data: opt.Data,
+    task: opt.Task,
+    out: opt.ResultFile,
+    prompts: opt.Prompts = None,
+    split: opt.Split = opt.SplitName.test,
+    protocol: opt.Protocol = opt.ProtocolName.corrected,
+    seed: opt.BootstrapSeed = 0,
+    device: opt.Device = "cpu",
+) -> None:
+    """Classify without training: the cosine between a recording and each class's text."""
+    from deri.evaluation.features import Features
+    from deri.evaluation.options import EvalOptions
+    from deri.evaluation.zero_shot import zero_shot_task
+    from deri.files import write_json
+
+    store, loaded = _opened(model, data, device)
+    options = EvalOptions(protocol=protocol.value, split=split.value, seed=seed)
+    with progress("zeroshot") as shown:
+        features = Features(loaded, store, progress=shown)
+        result = zero_shot_task(features, task, options, model_name=model, prompts=prompts)
     write_json(out, result)
     print(task_summary(result, out))
 
 
 def retrieval(
-    model: Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")],
-    data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
-    out: Annotated[Path, typer.Option(help="result file, JSON")],
-    split: Annotated[Split, typer.Option()] = Split.test,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    model: opt.Model,
+    data: opt.DataWithReports,
+    out: opt.ResultFile,
+    split: opt.Split = opt.SplitName.test,
+    device: opt.Device = "cpu",
 ) -> None:
     """Find the report of a recording and the recording of a report: recall at 1, 5, 10 and the median rank."""
     from deri.evaluation.retrieval import retrieval_on_store
     from deri.files import write_json
-    from deri.models import load_model
-    from deri.store import Store
 
-    store = Store.open(data)
-    loaded = load_model(model, device=device)
-    with progress("retrieval") as show:
-        result = retrieval_on_store(loaded, store, model_name=model, split=split.value, show=show.update)
+    store, loaded = _opened(model, data, device)
+    with progress("retrieval") as shown:
+        result = retrieval_on_store(loaded, store, model_name=model, split=split.value, progress=shown)
     write_json(out, result)
     for way in ("ecg_to_text", "text_to_ecg"):
         recalls = ", ".join(f"R@{k} {result[f'{way}_r{k}']:.3f}" for k in (1, 5, 10))
@@ -96,69 +70,47 @@ def retrieval(
 
 
 def probe(
-    model: Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")],
-    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
-    task: Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")],
-    out: Annotated[Path, typer.Option(help="result file, JSON")],
-    fraction: Annotated[str, typer.Option(help="percent of the training records; several: 1,10,100")] = "100",
-    protocol: Annotated[ProtocolName, typer.Option()] = ProtocolName.corrected,
-    sampling: Annotated[SamplingName, typer.Option(help="of a fraction: records, or whole patients")] = (
-        SamplingName.random
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="the first seed")] = 42,
-    seeds: Annotated[int, typer.Option(min=1, help="how many seeds; figures are means over them")] = 1,
+    model: opt.Model,
+    data: opt.Data,
+    task: opt.Task,
+    out: opt.ResultFile,
+    fraction: opt.Fraction = "100",
+    protocol: opt.Protocol = opt.ProtocolName.corrected,
+    sampling: opt.Sampling = opt.SamplingName.random,
+    seed: opt.FirstSeed = 42,
+    seeds: opt.Seeds = 1,
     folds: Annotated[int | None, typer.Option(min=3, help="cross-validate by patient over all records instead")] = None,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = "cpu",
 ) -> None:
     """Linear probe: train a linear layer on the embeddings of a frozen encoder."""
-    from deri.evaluation.folds import probe_folds
+    from deri.evaluation.features import Features
+    from deri.evaluation.options import EvalOptions
     from deri.evaluation.probe import probe_task
     from deri.files import write_json
-    from deri.models import load_model
-    from deri.store import Store
 
-    fractions = _fractions(fraction)
-    if folds and (fractions != [100.0] or seeds != 1):
-        raise DeriError("--folds uses all other folds and one seed; leave --fraction and --seeds out")
-    store = Store.open(data)
-    loaded = load_model(model, device=device)
-    if folds:
-        with progress("probe: embedding") as show:
-            result = probe_folds(
-                loaded,
-                store,
-                task,
-                model_name=model,
-                folds=folds,
-                protocol=protocol.value,
-                seed=seed,
-                show=show.update,
-            )
-        write_json(out, result)
-        print(task_summary(result, out))
-        return
-    with progress("probe: embedding") as show:
-        result = probe_task(
-            loaded,
-            store,
-            task,
-            model_name=model,
-            fractions=fractions,
-            protocol=protocol.value,
-            sampling=sampling.value,
-            seed=seed,
-            seeds=seeds,
-            show=show.update,
-        )
+    options = EvalOptions(
+        protocol=protocol.value,
+        fractions=opt.fractions_of(fraction),
+        sampling=sampling.value,
+        seed=seed,
+        seeds=seeds,
+        folds=folds or 0,
+    )
+    store, loaded = _opened(model, data, device)
+    with progress("probe: embedding") as shown:
+        result = probe_task(Features(loaded, store, progress=shown), task, options, model_name=model)
     write_json(out, result)
     for one in result["fractions"].values() if "fractions" in result else [result]:
-        print(task_summary(result | one | {"split": f"{one['fraction']:g} % → test"}, out))
+        where = f"{one['fraction']:g} % → test"
+        if folds:
+            where = f"{folds} folds" if one["fraction"] == 100 else f"{one['fraction']:g} % of {folds} folds"
+        print(task_summary(result | one | {"split": where}, out))
 
 
 def finetune(
-    model: Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")],
-    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
-    task: Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")],
+    model: opt.Model,
+    data: opt.Data,
+    task: opt.Task,
     out: Annotated[Path, typer.Option(help="new directory: result.json, history.json, model/")],
     blocks: Annotated[str, typer.Option(help="all, or the last K blocks of the backbone")] = "all",
     epochs: Annotated[int, typer.Option(min=1, help="at most")] = 20,
@@ -167,11 +119,9 @@ def finetune(
     layer_decay: Annotated[float, typer.Option(help="learning rate of a layer relative to the one above")] = 0.75,
     patience: Annotated[int, typer.Option(min=1, help="epochs without a better validation AUROC before stopping")] = 5,
     seed: Annotated[int, typer.Option(min=0)] = 42,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = "cpu",
 ) -> None:
     """Train the encoder, or its last blocks, further on the labels of a task."""
-    from deri.models import load_model
-    from deri.store import Store
     from deri.training.finetune import FinetuneConfig
     from deri.training.finetune import finetune as run
 
@@ -189,18 +139,7 @@ def finetune(
         patience=patience,
         seed=seed,
     )
-    store = Store.open(data)
-    loaded = load_model(model, device=device)
+    store, loaded = _opened(model, data, device)
     with progress("finetune") as show:
         result = run(loaded, store, task, out, model_name=model, config=config, say=say, show=show.update)
     print(task_summary(result, out))
-
-
-def _fractions(text: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise DeriError(f"--fraction {text}: give percentages such as 100 or 1,10,100") from None
-    if any(not 0 < value <= 100 for value in values) or len(set(values)) < len(values):
-        raise DeriError(f"--fraction {text}: give different percentages above 0 and up to 100")
-    return values

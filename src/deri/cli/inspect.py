@@ -65,7 +65,7 @@ def _leakage(path: Path, against: Path, as_json: bool) -> None:
     from deri.store import Store
 
     with progress("reading recordings") as show:
-        found = find_leakage(Store.open(path), Store.open(against), show.update)
+        found = find_leakage(Store.open(path), Store.open(against), show)
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else leakage_text(found))
 
 

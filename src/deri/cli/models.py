@@ -71,7 +71,7 @@ def embed(
     """Write embeddings, unit length: a row per recording with its file or store, its record and a list of floats."""
     import pandas as pd
 
-    from deri.evaluation.embed import embed_store
+    from deri.evaluation.features import embed_store
     from deri.files import atomic_path
     from deri.models import load_model
     from deri.store import Store
@@ -84,7 +84,7 @@ def embed(
             if (Path(path) / "store.json").is_file():
                 store = Store.open(path)
                 rows = store.rows("all")
-                vectors = embed_store(loaded, store, rows, show=show.update)
+                vectors = embed_store(loaded, store, rows, progress=show)
                 ids = store.index["record_id"].iloc[rows].astype(str).tolist()
             else:
                 vectors, ids = loaded.encode_ecg(recordings([path], []), windows=wanted), [Path(path).stem]

@@ -70,7 +70,7 @@ def train(
             loaded, store, out, config, model_name=model, resume=resume, device=device, say=say, show=show.update
         )
     with progress("report calibrate") as show:
-        calibrate_directory(out / "writer", store, device=device or "cpu", show=show.update)
+        calibrate_directory(out / "writer", store, device=device or "cpu", progress=show)
     print(out / "writer")
 
 
@@ -120,7 +120,7 @@ def generate(
     marked = loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file()
     with progress("report generate") as show:
         if data is not None:
-            from deri.evaluation.embed import embed_store
+            from deri.evaluation.features import embed_store
             from deri.store import Store
 
             store = Store.open(data)

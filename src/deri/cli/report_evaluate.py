@@ -125,7 +125,7 @@ def baselines(
         raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
     kinds = KINDS if kind is Kind.all else (kind.value,)
     with progress("report baselines") as show:
-        found = baseline_reports(load_model(model, device=device), store, rows, kinds, show=show.update)
+        found = baseline_reports(load_model(model, device=device), store, rows, kinds, progress=show)
     columns = store_columns(store, rows)
     nothing = [None] * len(rows)
     parts = [
@@ -188,7 +188,7 @@ def calibrate(
 
     store = Store.open(data)
     with progress("report calibrate") as show:
-        confidence = calibrate_directory(writer, store, split=split, device=device, show=show.update)
+        confidence = calibrate_directory(writer, store, split=split, device=device, progress=show)
     known = [entry for entry in confidence.findings.values() if entry.threshold is not None]
     print(
         f"{len(known)} of {len(confidence.findings)} findings calibrated on {confidence.about['records']} records of "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deri.evaluation.embed import Features
+from deri.evaluation.features import Features
 from deri.files import write_json, write_text
 from deri.generation.baselines import KINDS, baseline_reports
 from deri.generation.comparison import evaluate_systems, markdown

@@ -15,7 +15,8 @@ from deri.demo.page import write_page
 from deri.demo.reports import write_reports
 from deri.ecg import ECG
 from deri.errors import DeriError
-from deri.evaluation.embed import Features, embed_store
+from deri.evaluation.features import Features, embed_store
+from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import probe_task
 from deri.evaluation.zero_shot import class_weights, zero_shot_task
 from deri.files import write_json
@@ -86,21 +87,19 @@ def run_demo(
     models = {which: load_model(name) for which, name in names.items()}
     features = {which: Features(model, test) for which, model in models.items()}
     results: dict[str, dict[str, Any]] = {}
-    for which, model in models.items():
+    for which in models:
         for task in TASKS:
             # No patient of the test set was ever seen, so that all of it can be scored.
-            result = zero_shot_task(
-                model, test, task, model_name=names[which], split="all", seed=seed, features=features[which]
-            )
+            options = EvalOptions(split="all", seed=seed)
+            result = zero_shot_task(features[which], task, options, model_name=names[which])
             write_json(out / "results" / f"zeroshot-{which}-{task}.json", result)
             results[f"{which}/{task}"] = result
     stage("zero-shot")
     probes: dict[str, dict[str, Any]] = {}
-    for which, model in models.items():
+    for which in models:
         for task in TASKS:
-            result = probe_task(
-                model, test, task, model_name=names[which], fractions=FRACTIONS, draws=300, features=features[which]
-            )
+            options = EvalOptions(fractions=FRACTIONS, draws=300)
+            result = probe_task(features[which], task, options, model_name=names[which])
             write_json(out / "results" / f"probe-{which}-{task}.json", result)
             probes[f"{which}/{task}"] = result["fractions"]
     stage("probe")

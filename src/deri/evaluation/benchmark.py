@@ -1,15 +1,18 @@
 """The whole benchmark: models × tasks × {zero-shot, probes}, with the rows that keep it honest beside them.
 
 Every model is accompanied by the same network with random weights, and all by gradient boosting on intervals and
-amplitudes. docs/benchmark.md says what is written.
+amplitudes. What is scored is kept as ``cells/WHAT-KEY.json`` with the scores beside it in ``cells/WHAT-KEY.npz``, where
+KEY stands for all that decides the numbers, so that a benchmark that is run again computes what is new and nothing
+else. docs/benchmark.md says what is written.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +21,42 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation import tables
-from deri.evaluation.cells import Cell, FeatureCache, digest_of, probe_cell, zero_shot_cell
-from deri.evaluation.compare import Comparison, PairedTest, delong_test, paired_bootstrap
-from deri.evaluation.embed import Show
+from deri.evaluation.bootstrap import UNDEFINED, PairedTest, delong_test, paired_bootstrap
+from deri.evaluation.candidates import Candidate, candidates
+from deri.evaluation.features import Features, digest_of
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.probe import Method, score_probes
 from deri.evaluation.published import ROWS
-from deri.evaluation.systems import (
-    Options,
-    System,
-    Task,
-    choose_tasks,
-    classical_system,
-    lacking_splits,
-    model_system,
-    random_system,
-)
-from deri.evaluation.transfer import Transfer, choose_transfers, transfer_cell
-from deri.files import write_json, write_text
-from deri.models import load_model
+from deri.evaluation.result import provenance, scored_records
+from deri.evaluation.task import Task, choose_tasks, lacking_records, load_task
+from deri.evaluation.transfer import Transfer, choose_transfers, score_transfer
+from deri.evaluation.zero_shot import score_zero_shot
+from deri.files import atomic_path, write_json, write_text
+from deri.progress import SILENT, Progress
+from deri.reports import prompts_for
 from deri.store import Store
 
-Say = Callable[[str], None]
+VERSION = 2
+"""Of what is kept in ``cells``; part of the keys."""
+
+FRACTIONS = (1.0, 10.0, 100.0)
+"""Of the field's tables, percent of the training records."""
 
 
-@dataclass
-class _State:
-    """What a running benchmark has so far."""
+@dataclass(frozen=True)
+class Scored:
+    """A candidate scored on a task in one way: the figures, and the scores (runs, n, classes) that they come from."""
 
-    out: Path
-    options: Options
-    tasks: list[Task]
-    transfers: list[Transfer]
-    say: Say
-    show: Show | None
-    models: list[dict[str, Any]] = field(default_factory=list)
-    cells: dict[tuple[str, str, str, float | None], Cell] = field(default_factory=dict)
-    missing: list[dict[str, Any]] = field(default_factory=list)
-    transferred: list[Cell] = field(default_factory=list)
-    maps: list[dict[str, Any]] = field(default_factory=list)
-    saliency: list[dict[str, Any]] = field(default_factory=list)
+    content: dict[str, Any]
+    scores: np.ndarray
+    new: bool
 
 
 def run_benchmark(
     models: Sequence[str],
     stores: Sequence[str | Path],
     out: str | Path,
-    options: Options | None = None,
+    options: EvalOptions | None = None,
     *,
     tasks: Sequence[str] | None = None,
     transfers: Sequence[str] = (),
@@ -70,8 +64,7 @@ def run_benchmark(
     saliency: int = 0,
     figures: bool = True,
     device: str = "cpu",
-    say: Say = print,
-    show: Show | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Benchmark models on the tasks of stores into ``out``; returns (and writes) ``results.json``.
 
@@ -79,17 +72,17 @@ def run_benchmark(
         models: as :func:`deri.models.load_model` takes them, or ``NAME=MODEL`` to call it NAME in the tables.
         stores: of ``deri prepare``.
         out: a directory; what an earlier run left there is used again.
-        options: fractions, protocol, seeds …
+        options: fractions (1, 10 and 100 when not given), protocol, seeds …; the split is test, or all for folds.
         tasks: which of the stores' tasks; all when not given.
         transfers: ``TRAIN:TEST``, tasks between which probes are transferred.
         mapping: YAML of classes that mean the same in both tasks of a transfer.
         saliency: of how many recordings per model to draw an occlusion map.
         figures: whether to draw any.
         device: of the models.
-        say: receives a line for every cell.
-        show: receives (recordings embedded, recordings in all).
+        progress: is told every result, and how many recordings are embedded.
     """
-    options = options or Options()
+    options = options or EvalOptions(fractions=FRACTIONS)
+    options = replace(options, split="all" if options.folds else "test")
     if options.folds and transfers:
         raise DeriError("--folds: a transfer needs the splits of its stores; leave out --folds or --transfer")
     out = Path(out)
@@ -99,225 +92,297 @@ def run_benchmark(
     chosen = choose_tasks(opened, list(tasks) if tasks else None)
     if not chosen:
         raise DeriError(f"--data: none of the stores has a task; prepare one with labels, see deri info {stores[0]}")
-    state = _State(out, options, chosen, choose_transfers(transfers, opened, mapping), say, show)
-    names = _names(models)
-    for system in _systems(names, device):
-        state.models.append(
-            {"name": system.name, "kind": system.kind, "digest": system.digest, "recipe": system.recipe} | system.about
-        )
-        _run_system(state, system, figures, saliency)
-    state.models.sort(key=lambda about: ("model", "random", "classical").index(about["kind"]))
-    if not state.cells and not state.transferred:
-        raise DeriError(f"no task can be scored: {state.missing[0]['reason']}; see deri info {stores[0]}")
-    results = _results(state, opened)
+    benchmark = _Benchmark(out, options, chosen, choose_transfers(transfers, opened, mapping), progress)
+    for candidate in candidates(models, device):
+        benchmark.score(candidate)
+        if figures and candidate.model is not None:
+            benchmark.draw(candidate, saliency if candidate.kind == "model" else 0)
+    results = benchmark.results(opened)
     if figures:
         from deri.evaluation.figures import draw_all
 
-        results["figures"] = [str(path.relative_to(out)) for path in draw_all(results, state.maps, out / "figures")]
-        results["figures"] += [file for one in state.saliency for file in one["files"]]
+        drawn = draw_all(results, benchmark.maps, out / "figures")
+        results["figures"] = [str(path.relative_to(out)) for path in drawn]
+        results["figures"] += [file for one in benchmark.saliency for file in one["files"]]
     write_json(out / "results.json", results)
     write_text(out / "table.md", tables.markdown(results))
     write_text(out / "table.tex", tables.latex(results))
     return results
 
 
-def _names(models: Sequence[str]) -> dict[str, str]:
-    """Name in the tables → what to load."""
-    names: dict[str, str] = {}
-    for model in models:
-        name, separator, target = model.partition("=")
-        if not separator or "/" in name:
-            name = target = model
-        if name in names:
-            raise DeriError(f"--model {model}: two models are called {name}; name one of them: --model OTHER={target}")
-        names[name] = target
-    if not names:
-        raise DeriError("--model: name at least one model")
-    return names
+@dataclass
+class _Benchmark:
+    """A running benchmark: what is asked, and what there is so far."""
 
+    out: Path
+    options: EvalOptions
+    tasks: list[Task]
+    transfers: list[Transfer]
+    progress: Progress
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    scored: dict[tuple[str, str, str, float | None], Scored] = field(default_factory=dict)
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    transferred: list[dict[str, Any]] = field(default_factory=list)
+    maps: list[dict[str, Any]] = field(default_factory=list)
+    saliency: list[dict[str, Any]] = field(default_factory=list)
+    _features: dict[str, Features] = field(default_factory=dict)
 
-def _systems(names: dict[str, str], device: str) -> Iterator[System]:
-    """The rows one after the other, so that one trained model and one random are in memory at a time."""
-    seen: set[str] = set()
-    for name, target in names.items():
-        model = load_model(target, device=device)
-        own = model_system(model, name)
-        yield own
-        random = random_system(model)
-        if random.digest == own.digest:  # a random: model was asked for
-            seen.add(random.digest)
-        if random.digest not in seen:
-            seen.add(random.digest)
-            yield random
-    yield classical_system()
+    def score(self, candidate: Candidate) -> None:
+        """Score a candidate on all tasks and transfers."""
+        self._features = {}
+        self.candidates.append(
+            {"name": candidate.name, "kind": candidate.kind, "digest": candidate.digest, "recipe": candidate.recipe}
+            | candidate.about
+        )
+        for task in self.tasks:
+            if candidate.model is not None:
+                self._add(candidate, task, "zero-shot", None)
+            for fraction in self.options.fractions:
+                self._add(candidate, task, "probe", fraction)
+        for transfer in self.transfers:
+            for fraction in self.options.fractions:
+                scored = self._transfer(candidate, transfer, fraction)
+                self.transferred.append(scored.content)
+                macro = _text(scored.content["macro_auroc"]["value"])
+                self.progress.message(
+                    f"{candidate.name} · {transfer.label} · probe {fraction:g} %: {macro}{_kept(scored)}"
+                )
 
-
-def _run_system(state: _State, system: System, figures: bool, saliency: int) -> None:
-    caches: dict[str, FeatureCache] = {}
-
-    def features(store: Store) -> FeatureCache:
-        if store.fingerprint not in caches:
-            caches[store.fingerprint] = FeatureCache(state.out / "embeddings", system, store, state.show)
-        return caches[store.fingerprint]
-
-    folder = state.out / "cells"
-    for task in state.tasks:
-        if system.model is not None:
-            reason = lacking_splits(task, training=False, folds=state.options.folds)
-            try:
-                cell = None if reason else zero_shot_cell(system, task, features(task.store), state.options, folder)
-            except DeriError as error:  # classes without a text
-                cell, reason = None, str(error)
-            _keep(state, system, task, "zero-shot", None, cell, reason)
-        reason = lacking_splits(task, training=True, folds=state.options.folds)
-        for fraction in state.options.fractions:
-            cell = None if reason else probe_cell(system, task, features(task.store), fraction, state.options, folder)
-            _keep(state, system, task, "probe", fraction, cell, reason)
-        if figures and system.model is not None:
-            from deri.evaluation.figures import embedding_map, map_methods
-
-            for method in map_methods():
-                found = embedding_map(features(task.store), task, state.out / "embeddings", state.options.split, method)
-                if found is None:
-                    break
-                state.maps.append({"model": system.name, "task": task.label} | found)
-    for transfer in state.transfers:
-        for fraction in state.options.fractions:
-            cell = transfer_cell(
-                system, transfer, features(transfer.train.store), features(transfer.test.store), fraction,
-                state.options, folder,
-            )  # fmt: skip
-            _renamed(cell, system, transfer.train)
-            state.transferred.append(cell)
-            macro = cell.content["macro_auroc"]["value"]
-            state.say(f"{system.name} · {transfer.label} · probe {fraction:g} %: {_text(macro)}{_cached(cell)}")
-    if saliency and figures and system.kind == "model":
+    def draw(self, candidate: Candidate, saliency: int) -> None:
+        """Draw what needs the model: maps of its embeddings, and of what its scores rest on."""
+        from deri.evaluation.figures import embedding_map, map_methods
         from deri.evaluation.saliency import saliency_figures
 
-        state.saliency += saliency_figures(system, state.tasks[0], saliency, state.out, state.say, state.options.split)
+        split = self.options.split
+        for task, method in itertools.product(self.tasks, map_methods()):
+            found = embedding_map(self._of(candidate, task.store), task, self.out / "embeddings", split, method)
+            if found is not None:
+                self.maps.append({"model": candidate.name, "task": task.label} | found)
+        if saliency:
+            self.saliency += saliency_figures(candidate, self.tasks[0], saliency, self.out, split, self.progress)
 
+    def results(self, stores: list[Store]) -> dict[str, Any]:
+        """The content of ``results.json``, but for the figures."""
+        if not self.scored and not self.transferred:
+            raise DeriError(f"no task can be scored: {self.missing[0]['reason']}; see deri info {stores[0].path}")
+        self.candidates.sort(key=lambda about: ("model", "random", "classical").index(about["kind"]))
+        return {
+            "deri_version": __version__,
+            "options": asdict(self.options) | {"fractions": list(self.options.fractions)},
+            "stores": [
+                {"path": str(s.path), "dataset": s.meta["dataset"], "n": len(s), "fingerprint": s.fingerprint}
+                for s in stores
+            ],
+            "tasks": [task.label for task in self.tasks],
+            "models": self.candidates,
+            "cells": [_without_key(scored.content) for scored in self.scored.values()],
+            "missing": self.missing,
+            "comparisons": [test for task in self.tasks for test in self._comparisons(task)],
+            "transfers": [_without_key(content) for content in self.transferred],
+            "saliency": self.saliency,
+            "published": [asdict(row) for row in ROWS],
+            "figures": [],
+        }
 
-def _keep(
-    state: _State, system: System, task: Task, mode: str, fraction: float | None, cell: Cell | None, reason: str | None
-) -> None:
-    what = mode if fraction is None else f"{mode} {fraction:g} %"
-    if cell is None:
-        state.missing.append(
-            {"model": system.name, "task": task.label, "mode": mode, "fraction": fraction, "reason": reason}
+    def _of(self, candidate: Candidate, store: Store) -> Features:
+        if store.fingerprint not in self._features:
+            folder = self.out / "embeddings"
+            self._features[store.fingerprint] = Features(candidate.model, store, folder, progress=self.progress)
+        return self._features[store.fingerprint]
+
+    def _add(self, candidate: Candidate, task: Task, mode: str, fraction: float | None) -> None:
+        """Score a task in one way, or say why that cannot be."""
+        what = f"{candidate.name} · {task.label} · {_way(mode, fraction)}"
+        needed = ("test",) if mode == "zero-shot" else ("train", "val", "test")
+        reason = lacking_records(task, needed, folds=self.options.folds)
+        if mode == "zero-shot" and not reason:
+            try:
+                prompts_for(task.name, task.classes)
+            except DeriError as error:  # classes without a text
+                reason = str(error)
+        if reason:
+            about = {"model": candidate.name, "task": task.label, "mode": mode, "fraction": fraction}
+            self.missing.append(about | {"reason": reason})
+            self.progress.message(f"{what}: none, {reason}")
+            return
+        scored = self._zero_shot(candidate, task) if fraction is None else self._probe(candidate, task, fraction)
+        content = scored.content
+        self.scored[candidate.name, task.label, mode, fraction] = scored
+        self.progress.message(
+            f"{what}: {_text(content['macro_auroc']['value'])} over {content['n_classes_scored']} of "
+            f"{content['n_classes']} classes{_kept(scored)}"
         )
-        state.say(f"{system.name} · {task.label} · {what}: none, {reason}")
-        return
-    _renamed(cell, system, task)
-    state.cells[system.name, task.label, mode, fraction] = cell
-    state.say(
-        f"{system.name} · {task.label} · {what}: {_text(cell.content['macro_auroc']['value'])} over "
-        f"{cell.content['n_classes_scored']} of {cell.content['n_classes']} classes{_cached(cell)}"
-    )
+
+    def _zero_shot(self, candidate: Candidate, task: Task) -> Scored:
+        assert candidate.model is not None
+
+        def compute() -> tuple[dict[str, Any], np.ndarray]:
+            features = self._of(candidate, task.store)
+            content, scores = score_zero_shot(features, task.name, self.options, model_name=candidate.name)
+            n_val = 0 if self.options.folds else len(task.store.task_rows(task.name, "val"))
+            return content | {"n_val": n_val}, scores[None]
+
+        key = self._key(candidate, "zero-shot", task) | {
+            "text_encoder": candidate.model.text_encoder.fingerprint,
+            "prompts": prompts_for(task.name, task.classes),
+        }
+        return self._kept(candidate, task.label, f"{task.name}-zero-shot", key, compute, mode="zero-shot")
+
+    def _probe(self, candidate: Candidate, task: Task, fraction: float) -> Scored:
+        options = self.options
+
+        def compute() -> tuple[dict[str, Any], np.ndarray]:
+            data = load_task(self._of(candidate, task.store), task.name, whole=options.folds > 0)
+            content, scores = score_probes(data, fraction, options, _method(candidate))
+            head = scored_records(
+                task.label, candidate.name, options.split, data.test.subjects, options.protocol, options.seed
+            )
+            about = head | {"n_val": len(data.val.labels), "sampling": options.sampling}
+            return about | content | provenance(candidate.model, task.store), scores
+
+        key = self._key(candidate, "probe", task, fraction)
+        return self._kept(candidate, task.label, f"{task.name}-probe{fraction:g}", key, compute, mode="probe")
+
+    def _transfer(self, candidate: Candidate, transfer: Transfer, fraction: float) -> Scored:
+        train, test = transfer.train, transfer.test
+
+        def compute() -> tuple[dict[str, Any], np.ndarray]:
+            features = [self._of(candidate, task.store) for task in (train, test)]
+            content, scores, subjects = score_transfer(
+                transfer, features[0], features[1], fraction, self.options, _method(candidate)
+            )
+            head = scored_records(
+                transfer.label, candidate.name, "test", subjects, self.options.protocol, self.options.seed
+            )
+            return head | content | provenance(candidate.model, train.store), scores
+
+        key = self._key(candidate, "transfer", train, fraction) | {
+            "test": [test.store.fingerprint, test.name],
+            "classes": [[name, *map(list, sides)] for name, sides in transfer.classes.items()],
+        }
+        name = f"{train.name}-to-{test.name}-{fraction:g}"
+        return self._kept(candidate, transfer.label, name, key, compute, mode="transfer")
+
+    def _key(self, candidate: Candidate, mode: str, task: Task, fraction: float | None = None) -> dict[str, Any]:
+        """All that decides the numbers of a result."""
+        options = asdict(self.options)
+        del options["fractions"]
+        return {
+            "version": VERSION,
+            "deri_version": __version__,
+            "candidate": candidate.digest,
+            "store": task.store.fingerprint,
+            "task": task.name,
+            "mode": mode,
+            "fraction": fraction,
+            "options": options if mode != "zero-shot" else options | {"sampling": None, "seeds": None},
+        }
+
+    def _kept(
+        self,
+        candidate: Candidate,
+        label: str,
+        name: str,
+        key: dict[str, Any],
+        compute: Callable[[], tuple[dict[str, Any], np.ndarray]],
+        *,
+        mode: str,
+    ) -> Scored:
+        """The result with this key from its files, else computed and written; the JSON comes last and stands for both.
+
+        A kept one may have been computed under other names; its numbers are the same.
+        """
+        stem = f"{_slug(f'{candidate.kind}-{name}')}-{digest_of(key)}"
+        file, arrays = (self.out / "cells" / f"{stem}{suffix}" for suffix in (".json", ".npz"))
+        new = not (file.is_file() and arrays.is_file())
+        if new:
+            content, scores = compute()
+            about = {"kind": candidate.kind, "mode": mode, "fraction": key["fraction"], "folds": self.options.folds}
+            content = content | about | {"file": f"cells/{file.name}", "key": key}
+            with atomic_path(arrays) as path, open(path, "wb") as handle:
+                np.savez(handle, scores=scores)
+            write_json(file, content)
+        else:
+            content, scores = json.loads(file.read_text(encoding="utf-8")), np.load(arrays)["scores"]
+        return Scored(content | {"model": candidate.name, "task": label}, scores, new)
+
+    def _comparisons(self, task: Task) -> list[dict[str, Any]]:
+        """Paired tests on the same test records: every two models, and every model against the other rows."""
+        kinds = {about["name"]: about["kind"] for about in self.candidates}
+        pairs = [(a, b) for a, b in itertools.combinations(kinds, 2) if kinds[a] == "model"]  # models come first
+        rows = task.store.task_rows(task.name, self.options.split)
+        labels = task.store.labels(task.name, rows)[1]
+        subjects = task.store.index["subject_id"].to_numpy().astype(str)[rows]
+        ways: list[tuple[str, float | None]] = [("zero-shot", None), *(("probe", f) for f in self.options.fractions)]
+        found = []
+        for (mode, fraction), (a, b) in itertools.product(ways, pairs):
+            first, second = (self.scored.get((name, task.label, mode, fraction)) for name in (a, b))
+            if first is None or second is None:
+                continue
+            key = digest_of([first.content["key"], second.content["key"], self.options.draws])
+            file = self.out / "cells" / f"compare-{key}.json"
+            if not file.is_file():
+                write_json(file, _compare(task.classes, labels, first, second, subjects, self.options))
+            about = {
+                "task": task.label,
+                "mode": mode,
+                "fraction": fraction,
+                "a": a,
+                "b": b,
+                "n": len(rows),
+                "n_patients": len(np.unique(subjects)),
+                "training_seed": None if fraction is None else self.options.seed,
+            }
+            found.append(about | json.loads(file.read_text(encoding="utf-8")))
+        return found
 
 
-def _renamed(cell: Cell, system: System, task: Task) -> None:
-    """A kept cell may have been computed under other names; its numbers are the same."""
-    cell.content["model"] = system.name
-    cell.content["store"]["path"] = str(task.store.path)
-    if cell.content["mode"] != "transfer":
-        cell.content["task"] = task.label
+def _compare(
+    classes: list[str], labels: np.ndarray, a: Scored, b: Scored, subjects: np.ndarray, options: EvalOptions
+) -> dict[str, Any]:
+    """Paired tests of the first runs over the classes in which both have an AUROC; the others are null."""
+
+    def plain(test: PairedTest) -> dict[str, Any]:
+        return asdict(test) | {"ci": test.ci and list(test.ci)}
+
+    known = [
+        c for c, name in enumerate(classes) if all(s.content["classes"][name]["auroc"] is not None for s in (a, b))
+    ]
+    first, second = a.scores[0], b.scores[0]
+    # Without draws there is no bootstrap to test with; the differences are still worth stating.
+    drawn = paired_bootstrap(
+        [classes[c] for c in known], labels[:, known], first[:, known], second[:, known], subjects,
+        draws=options.draws, seed=options.seed,
+    )  # fmt: skip
+    per_class = {
+        name: {
+            "delong": plain(delong_test(labels[:, c], first[:, c], second[:, c]) if c in known else UNDEFINED),
+            "bootstrap": plain(drawn.classes.get(name, UNDEFINED)),
+        }
+        for c, name in enumerate(classes)
+    }
+    return {"macro": {"bootstrap": plain(drawn.macro)}, "classes": per_class}
 
 
-def _cached(cell: Cell) -> str:
-    return "" if cell.new else " (kept)"
+def _method(candidate: Candidate) -> Method | None:
+    return "boosting" if candidate.kind == "classical" else None
+
+
+def _way(mode: str, fraction: float | None) -> str:
+    return mode if fraction is None else f"{mode} {fraction:g} %"
+
+
+def _kept(scored: Scored) -> str:
+    return "" if scored.new else " (kept)"
 
 
 def _text(value: float | None) -> str:
     return "null" if value is None else f"{value:.3f}"
 
 
-def _results(state: _State, stores: list[Store]) -> dict[str, Any]:
-    def public(cell: Cell) -> dict[str, Any]:
-        return {key: value for key, value in cell.content.items() if key != "key"}
-
-    return {
-        "deri_version": __version__,
-        "options": asdict(state.options) | {"fractions": list(state.options.fractions)},
-        "stores": [
-            {"path": str(s.path), "dataset": s.meta["dataset"], "n": len(s), "fingerprint": s.fingerprint}
-            for s in stores
-        ],
-        "tasks": [task.label for task in state.tasks],
-        "models": state.models,
-        "cells": [public(cell) for cell in state.cells.values()],
-        "missing": state.missing,
-        "comparisons": _comparisons(state),
-        "transfers": [public(cell) for cell in state.transferred],
-        "saliency": state.saliency,
-        "published": [asdict(row) for row in ROWS],
-        "figures": [],
-    }
+def _without_key(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != "key"}
 
 
-def _comparisons(state: _State) -> list[dict[str, Any]]:
-    """Paired tests on the same test records: every two models, and every model against random and classical rows."""
-    kinds = {about["name"]: about["kind"] for about in state.models}
-    pairs = [(a, b) for a, b in itertools.combinations(kinds, 2) if kinds[a] == "model"]  # models come first
-    found = []
-    for task in state.tasks:
-        rows = task.store.task_rows(task.name, state.options.split)
-        labels = task.store.labels(task.name, rows)[1]
-        subjects = task.store.index["subject_id"].to_numpy().astype(str)[rows]
-        for mode, fraction in [("zero-shot", None), *(("probe", f) for f in state.options.fractions)]:
-            for a, b in pairs:
-                both = [state.cells.get((name, task.label, mode, fraction)) for name in (a, b)]
-                if both[0] is None or both[1] is None:
-                    continue
-                keys = [cell.content["key"] for cell in both if cell]
-                file = state.out / "cells" / f"compare-{digest_of([keys, state.options.draws])}.json"
-                if not file.is_file():
-                    scores = [cell.scores[0] for cell in both if cell]
-                    known = [
-                        c
-                        for c, name in enumerate(task.classes)
-                        if all(cell.content["classes"][name]["auroc"] is not None for cell in both if cell)
-                    ]
-                    test = _compare(task.classes, known, labels, scores[0], scores[1], subjects, state.options)
-                    write_json(file, test)
-                about = {
-                    "task": task.label,
-                    "mode": mode,
-                    "fraction": fraction,
-                    "a": a,
-                    "b": b,
-                    "n": len(rows),
-                    "n_patients": len(np.unique(subjects)),
-                    "training_seed": None if fraction is None else state.options.seed,
-                }
-                found.append(about | json.loads(file.read_text(encoding="utf-8")))
-    return found
-
-
-def _compare(
-    classes: list[str],
-    known: list[int],
-    labels: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    subjects: np.ndarray,
-    options: Options,
-) -> dict[str, Any]:
-    """Paired tests over the classes at ``known``, in which both models have an AUROC; the others are null."""
-
-    def plain(test: PairedTest) -> dict[str, Any]:
-        return asdict(test) | {"ci": test.ci and list(test.ci)}
-
-    # Without draws there is no bootstrap to test with; the differences are still worth stating.
-    drawn: Comparison = paired_bootstrap(
-        [classes[c] for c in known], labels[:, known], a[:, known], b[:, known], subjects,
-        draws=options.draws, seed=options.seed,
-    )  # fmt: skip
-    none = PairedTest(None, None, None, None, None)
-    per_class = {
-        name: {
-            "delong": plain(delong_test(labels[:, c], a[:, c], b[:, c]) if c in known else none),
-            "bootstrap": plain(drawn.classes.get(name, none)),
-        }
-        for c, name in enumerate(classes)
-    }
-    return {"macro": {"bootstrap": plain(drawn.macro)}, "classes": per_class}
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")[-60:]

@@ -7,14 +7,14 @@ of what is left when the median beat is taken out. What cannot be measured is Na
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from deri.ecg.leads import LEADS
-from deri.evaluation.probe import Probe, Split
+from deri.evaluation.task import Split
+from deri.progress import SILENT, Progress
 from deri.store import Store
 
 VERSION = 1
@@ -56,7 +56,7 @@ _BEFORE, _AFTER = 0.35, 0.45  # s of a beat around its QRS complex
 _FLAT = 0.003  # mV per sample at 250 Hz; a lead set without any steeper slope has no beats
 
 
-def extract_features(store: Store, rows: np.ndarray, show: Callable[[int, int], None] | None = None) -> np.ndarray:
+def extract_features(store: Store, rows: np.ndarray, progress: Progress = SILENT) -> np.ndarray:
     """Features (n, len(FEATURE_NAMES)) float32 of rows of a store, NaN where something cannot be measured.
 
     Of a recording with several windows the row that is named is measured.
@@ -69,8 +69,7 @@ def extract_features(store: Store, rows: np.ndarray, show: Callable[[int, int], 
         for i, signal in enumerate(store.signals(part)):
             out[start + i] = ecg_features(signal[:, : valid[part[i]]], store.fs)
         out[start : start + len(part)][~store.lead_mask(part) @ needs] = np.nan
-        if show:
-            show(start + len(part), len(rows))
+        progress.update(start + len(part), len(rows))
     return out
 
 
@@ -284,8 +283,10 @@ class Boosting:
         return asdict(self) | {"min_samples_leaf": max(1, min(20, n // 50)), "early_stopping": False}
 
 
-def fit_boosting(train: Split, val: Split, test: Split, *, seed: int = 0, settings: Boosting | None = None) -> Probe:
-    """One gradient boosting per class on ``train``, and its probabilities on ``val`` and ``test``.
+def fit_boosting(
+    train: Split, val: Split, test: Split, *, seed: int = 0, settings: Boosting | None = None
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """One gradient boosting per class on ``train``; its probabilities on ``val`` and ``test``, and its settings.
 
     A class whose training records are all of one kind has a constant probability, (n_pos + ½) / (n + 1).
     """
@@ -305,4 +306,4 @@ def fit_boosting(train: Split, val: Split, test: Split, *, seed: int = 0, settin
         model.fit(train.features, y)
         for part, target in zip((val, test), out, strict=True):
             target[:, c] = model.predict_proba(part.features)[:, 1] if len(part.features) else 0.0
-    return Probe(out[0], out[1], {"boosting": chosen})
+    return out[0], out[1], {"boosting": chosen}

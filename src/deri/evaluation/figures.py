@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deri.evaluation.cells import FeatureCache, digest_of
+from deri.evaluation.features import Features, digest_of
 from deri.evaluation.published import TITLES, published_rows
-from deri.evaluation.systems import Task
+from deri.evaluation.task import Task
 from deri.files import atomic_path
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def map_methods() -> tuple[str, ...]:
 
 
 def embedding_map(
-    features: FeatureCache, task: Task, folder: Path, split: str = "test", method: str = "t-SNE", *, seed: int = 0
+    features: Features, task: Task, folder: Path, split: str = "test", method: str = "t-SNE", *, seed: int = 0
 ) -> dict[str, Any] | None:
     """A map of the embeddings of a split of a task in two dimensions; None with too few records.
 
@@ -238,7 +238,7 @@ def embedding_map(
     if len(rows) > _MOST_POINTS:
         kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_MOST_POINTS])
         rows, place = rows[kept], place[kept]
-    key = digest_of([features.system.digest, features.store.fingerprint, rows.tolist(), seed, method, 1])
+    key = digest_of([features.key, features.store.fingerprint, rows.tolist(), seed, method, 1])
     file = folder / f"map-{key}.npy"
     if file.is_file():
         points = np.load(file)

@@ -13,13 +13,13 @@ leaves is verified with the whole signature.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from deri.ecg.leads import LEADS
 from deri.errors import DeriError
+from deri.progress import SILENT, Progress
 from deri.store import Store
 
 NEAR = 0.98
@@ -36,8 +36,6 @@ _PROJECTED = 64
 _CANDIDATE = 0.95
 _EXAMPLES = 5
 
-Show = Callable[[int, int], None]
-
 
 def signatures(store: Store, rows: np.ndarray) -> np.ndarray:
     """Signatures (n, 8 × blocks) float32 of unit length; a row of zeros for a flat recording."""
@@ -51,13 +49,13 @@ def signatures(store: Store, rows: np.ndarray) -> np.ndarray:
     return np.divide(flat, size, out=np.zeros_like(flat), where=size > 1e-6)
 
 
-def find_leakage(store: Store, against: Store, show: Show | None = None) -> dict[str, Any]:
+def find_leakage(store: Store, against: Store, progress: Progress = SILENT) -> dict[str, Any]:
     """Patients and recordings that two stores share.
 
     Args:
         store: e.g. that of pre-training.
         against: e.g. that of a test.
-        show: receives (recordings read, recordings in all).
+        progress: is told how many recordings are read.
 
     Returns:
         ``subjects``: how many ids both have, and how many recordings of either store those patients have.
@@ -75,11 +73,8 @@ def find_leakage(store: Store, against: Store, show: Show | None = None) -> dict
             f"{store.samples / store.fs:g} s; they cannot be compared"
         )
     total = len(store) + len(against)
-
-    def shifted(by: int) -> Show | None:
-        return show and (lambda done, _: show(by + done, total))
-
-    projected, other_projected = _projected(store, shifted(0)), _projected(against, shifted(len(store)))
+    projected = _projected(store, progress, 0, total)
+    other_projected = _projected(against, progress, len(store), total)
     exact = _equal_pairs(*(s.index["waveform"].to_numpy().astype("S") for s in (store, against)))
     known = set(map(tuple, exact.tolist()))
     close = _close_pairs(projected, other_projected)
@@ -96,8 +91,8 @@ def find_leakage(store: Store, against: Store, show: Show | None = None) -> dict
     }
 
 
-def _projected(store: Store, show: Show | None) -> np.ndarray:
-    """Projected signature (n, 64) of unit length of every recording."""
+def _projected(store: Store, progress: Progress, before: int, total: int) -> np.ndarray:
+    """Projected signature (n, 64) of unit length of every recording; ``before`` of ``total`` are read already."""
     projected = np.zeros((len(store), _PROJECTED), np.float32)
     matrix: np.ndarray | None = None
     for start in range(0, len(store), 256):
@@ -108,8 +103,7 @@ def _projected(store: Store, show: Show | None) -> np.ndarray:
         small = signature @ matrix
         size = np.linalg.norm(small, axis=1, keepdims=True)
         projected[rows] = np.divide(small, size, out=np.zeros_like(small), where=size > 0)
-        if show:
-            show(int(rows[-1]) + 1, len(store))
+        progress.update(before + int(rows[-1]) + 1, total)
     return projected
 
 

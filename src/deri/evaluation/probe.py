@@ -1,54 +1,32 @@
-"""Linear probing: how much of a task a frozen encoder's embedding holds, as a linear layer finds it.
+"""Probing: how much of a task the features of a frozen encoder hold, as a linear layer finds it.
 
 ``corrected``: L2-regularised logistic regression to convergence on standardised features, its strength picked on
-validation. ``published``: the papers' linear layer by AdamW (:mod:`deri.evaluation.sgd_probe`). docs/evaluation.md
-states both in full.
+validation. ``published``: the papers' linear layer by AdamW (:mod:`deri.evaluation.sgd_probe`). ``boosting``: the trees
+of the classical row (:mod:`deri.evaluation.classical`). docs/evaluation.md states all in full.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from deri._version import __version__
-from deri.errors import DeriError
-from deri.evaluation.embed import Features, Show, encoder_digest
+from deri.evaluation import classical
+from deri.evaluation.features import Features
 from deri.evaluation.logistic import fit_logistic
-from deri.evaluation.metrics import MIN_POS, aurocs, best_threshold, score_runs
-from deri.evaluation.result import macro_notes, result_json, some
+from deri.evaluation.metrics import aurocs, best_thresholds
+from deri.evaluation.options import DEFAULT_SEED, EvalOptions, Sampling
+from deri.evaluation.result import count_patients, evaluate, provenance, scored_records, some
 from deri.evaluation.sgd_probe import fit_published
-from deri.models import EcgTextModel
-from deri.store import Store
+from deri.evaluation.task import Split, TaskData, load_task, task_parts
 
-Protocol = Literal["corrected", "published"]
-Sampling = Literal["random", "patient"]
+Method = Literal["corrected", "published", "boosting"]
 
 STRENGTHS = tuple(float(10 ** (k / 2)) for k in range(2, -11, -1))
 """Of the L2 penalty, 10 to 1e-5, strongest first, for the mean cross-entropy on standardised features."""
 
-DEFAULT_SEED = 42
-
-
-@dataclass(frozen=True)
-class Split:
-    """Features (n, d), labels (n, classes) and patients (n,) of one split of a task."""
-
-    features: np.ndarray
-    labels: np.ndarray
-    subjects: np.ndarray
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A task with its features, ready for any number of probes."""
-
-    classes: list[str]
-    train: Split
-    val: Split
-    test: Split
+_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -81,16 +59,20 @@ def sample_training(subjects: np.ndarray, percent: float, seed: int, sampling: S
 
 
 def fit_probe(
-    train: Split, val: Split, test: Split, *, protocol: Protocol = "corrected", seed: int = DEFAULT_SEED
+    train: Split, val: Split, test: Split, *, protocol: Method = "corrected", seed: int = DEFAULT_SEED
 ) -> Probe:
     """Train one probe on ``train``, choose on ``val``, and give probabilities for ``val`` and ``test``."""
+    from scipy.special import expit
+
+    if protocol == "boosting":
+        return Probe(*classical.fit_boosting(train, val, test, seed=seed))
     if protocol == "published":
         fit = fit_published(train.features, train.labels, val.features, val.labels, seed=seed)
         weight, bias, chosen = fit.weight.astype(np.float64), fit.bias.astype(np.float64), {"epoch": fit.epoch}
     else:
         weight, bias, chosen = fit_corrected(train, val)
-    val_logits, test_logits = (part.features @ weight.T + bias for part in (val, test))
-    return Probe(_sigmoid(val_logits), _sigmoid(test_logits), chosen)
+    of_val, of_test = (expit(part.features @ weight.T + bias) for part in (val, test))
+    return Probe(of_val, of_test, chosen)
 
 
 def fit_corrected(train: Split, val: Split) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -128,175 +110,159 @@ def choose_strength(logits: np.ndarray, labels: np.ndarray) -> int:
     return int(np.flatnonzero(quality >= quality.max() - 1e-9)[0])
 
 
-def probe_task(
-    model: EcgTextModel,
-    store: Store,
-    task: str,
-    *,
-    model_name: str,
-    fractions: Sequence[float] = (100.0,),
-    protocol: Protocol = "corrected",
-    sampling: Sampling = "random",
-    seed: int = DEFAULT_SEED,
-    seeds: int = 1,
-    draws: int = 1000,
-    min_pos: int = MIN_POS,
-    features: Features | None = None,
-    show: Show | None = None,
-) -> dict[str, Any]:
-    """Probe a model on a task of a store; returns the JSON result that ``deri probe`` writes.
+def log_likelihood_ratio(probability: np.ndarray, train_labels: np.ndarray) -> np.ndarray:
+    """Logit of probabilities (n, classes) less that of the share of positives in training.
 
-    Trained on ``train``, chosen on ``val``, scored on ``test``. One fraction gives its figures at the top level;
-    several give ``fractions``: {"1": {…}, "10": {…}}.
+    The scores of folds are put together in this form. Probabilities would not do: a fold that happens to hold many
+    positives has a training set with few, so that even a probe that has learned nothing would rank its records too low
+    (AUROC below 0.5). Where all or none were positive the share is (n_pos + ½) / (n + 1), as probes have it. Rounded to
+    six decimals, so that what is 0 but for the tolerance of a fit is 0 in every fold.
+    """
+    n_pos, n = train_labels.sum(axis=0, dtype=np.float64), len(train_labels)
+    prior = np.where((n_pos == 0) | (n_pos == n), (n_pos + 0.5) / (n + 1), n_pos / max(n, 1))
+    p = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
+    return np.round(np.log(p / (1 - p)) - np.log(prior / (1 - prior)), 6)
+
+
+def probe_task(
+    features: Features, task: str, options: EvalOptions | None = None, *, model_name: str | None
+) -> dict[str, Any]:
+    """Probe features on a task of their store; returns the JSON result that ``deri probe`` writes.
+
+    Trained on ``train``, chosen on ``val``, scored on ``test``; with ``options.folds`` by cross-validation over all
+    records, where each is scored by a probe that saw none of its patient's. One fraction gives its figures at the top
+    level; several give ``fractions``: {"1": {…}, "10": {…}}.
 
     Args:
-        model: the frozen encoder, put in eval mode; that its weights and statistics did not move is checked.
-        store: with the task and all three splits.
+        features: of a model, whose frozen encoder they leave as it is, or of intervals and amplitudes.
         task: its name.
+        options: all but ``split`` are read.
         model_name: for the result.
-        fractions: percentages of the training records, in (0, 100].
-        protocol: ``corrected`` or ``published``.
-        sampling: of a fraction, by record or by patient.
-        seed: the first seed (of sampling, the published training, and the bootstrap).
-        seeds: how many; figures are means over them.
-        draws: bootstrap samples, 0 for no intervals.
-        min_pos: classes with fewer test positives are marked.
-        features: of this model and store, where they are used again for other tasks.
-        show: receives (recordings embedded, recordings in all).
+
+    Raises:
+        DeriError: no such task, a split of it is empty, or there are fewer patients than folds.
     """
-    for fraction in fractions:
-        if not 0 < fraction <= 100:
-            raise DeriError(f"--fraction {fraction:g}: percentages of the training records lie in (0, 100]")
-    features = features or Features(model, store)
-    before = encoder_digest(model)
-    data = load_task(features, task, show)
-    after = encoder_digest(model)
-    if before != after:
-        raise RuntimeError(f"embedding {store.path} changed the weights or statistics of the frozen encoder")
-    per_fraction = {
-        f"{fraction:g}": probe_fraction(
-            data,
-            fraction,
-            protocol=protocol,
-            sampling=sampling,
-            seed=seed,
-            seeds=seeds,
-            draws=draws,
-            min_pos=min_pos,
-        )
-        for fraction in fractions
-    }
-    about = {
-        "task": task,
-        "model": model_name,
-        "split": "test",
-        "n": len(data.test.labels),
-        "n_patients": _count(data.test.subjects),
-        "n_val": len(data.val.labels),
-        "protocol": protocol,
-        "sampling": sampling,
-        "seed": seed,
-    }
-    made_by = {
-        "deri_version": __version__,
-        "recipe": model.recipe_name,
-        "store": store.provenance,
-        "encoder": {"mode": "eval", "features": "inference embedding, not normalised", "weights_sha256": after},
-    }
-    if len(per_fraction) == 1:
-        return about | next(iter(per_fraction.values())) | made_by
-    return about | {"fractions": per_fraction} | made_by
-
-
-def load_task(features: Features, task: str, show: Show | None = None) -> TaskData:
-    """Features and labels of the three splits of a task; an empty one is an error."""
-    store = features.store
-    rows = {split: store.task_rows(task, split) for split in ("train", "val", "test")}
-    for split, those in rows.items():
-        if not len(those):
-            why = {"train": "to train on", "val": "to choose strength, epoch and thresholds on", "test": "to score"}
-            raise DeriError(
-                f"task {task}: {store.path} has no {split} records {why[split]}; see deri info {store.path}, "
-                "and prepare it with a split"
-            )
-    subjects = store.index["subject_id"].to_numpy().astype(str)
-    features.rows(np.concatenate(list(rows.values())), show)
-    parts = {
-        split: Split(features.rows(those), store.labels(task, those)[1], subjects[those])
-        for split, those in rows.items()
-    }
-    return TaskData(store.tasks[task], parts["train"], parts["val"], parts["test"])
-
-
-def probe_fraction(
-    data: TaskData,
-    fraction: float,
-    *,
-    protocol: Protocol = "corrected",
-    sampling: Sampling = "random",
-    seed: int = DEFAULT_SEED,
-    seeds: int = 1,
-    draws: int = 1000,
-    min_pos: int = MIN_POS,
-) -> dict[str, Any]:
-    """The figures of one cell of the table: probes of ``seeds`` samples of the training records, scored on test.
-
-    Arguments as for :func:`probe_task`; returns the part of the result that depends on the fraction.
-    """
-    names, probes, entries, n_train_pos = data.classes, [], [], []
-    for one in range(seed, seed + seeds):
-        kept = sample_training(data.train.subjects, fraction, one, sampling)
-        train = Split(data.train.features[kept], data.train.labels[kept], data.train.subjects[kept])
-        probe = fit_probe(train, data.val, data.test, protocol=protocol, seed=one)
-        probes.append(probe)
-        n_train_pos.append(train.labels.sum(axis=0, dtype=np.int64))
-        entries.append({"seed": one, "n_train": len(kept), "n_train_patients": _count(train.subjects)} | probe.chosen)
-    thresholds = [
-        [best_threshold(data.val.labels[:, c], probe.val[:, c]) for c in range(len(names))] for probe in probes
-    ]
-    scores = score_runs(
-        names,
-        data.test.labels,
-        np.stack([probe.test for probe in probes]),
-        data.test.subjects,
-        thresholds=thresholds,
-        draws=draws,
-        seed=seed,
-        min_pos=min_pos,
-        probabilities=True,
+    options = options or EvalOptions()
+    data = load_task(features, task, whole=options.folds > 0)
+    found = {f"{fraction:g}": score_probes(data, fraction, options)[0] for fraction in options.fractions}
+    head = scored_records(
+        task, model_name, "all" if options.folds else "test", data.test.subjects, options.protocol, options.seed
     )
-    for entry, value, cuts in zip(entries, scores.runs, thresholds, strict=True):
-        entry |= {"macro_auroc": value, "thresholds": dict(zip(names, cuts, strict=True))}
-    known = [value for value in scores.runs if value is not None]
-    content = result_json(scores)
-    for c, name in enumerate(names):
-        content["classes"][name]["n_train_pos"] = [int(counts[c]) for counts in n_train_pos]
-    content["macro_auroc_trained"] = _over_trained(data, probes, n_train_pos)
+    return (
+        head
+        | {"n_val": len(data.val.labels), "sampling": options.sampling}
+        | ({"folds": options.folds} if options.folds else {})
+        | (next(iter(found.values())) if len(found) == 1 else {"fractions": found})
+        | provenance(features.model, features.store)
+        | {
+            "encoder": {
+                "mode": "eval",
+                "features": "inference embedding, not normalised",
+                "weights_sha256": features.key,
+            }
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The probes of one seed: their scores, and what is told of them."""
+
+    scores: np.ndarray  # (n, classes)
+    decided: np.ndarray  # (n, classes) what the thresholds apply to
+    thresholds: list[float | None]
+    n_train_pos: np.ndarray  # (classes,) of the fold with the fewest
+    about: dict[str, Any]
+    chosen: list[dict[str, Any]]  # per part
+
+
+def score_probes(
+    data: TaskData, fraction: float, options: EvalOptions, method: Method | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Train a probe per seed and part on a fraction of the training records, and score them.
+
+    Args:
+        data: of splits, or whole for ``options.folds``.
+        fraction: percent of the training records.
+        options: all but ``split`` and ``fractions`` are read.
+        method: what is trained; that of the protocol when not given.
+
+    Returns:
+        The part of a result that depends on the fraction, and the scores (seeds, n, classes): probabilities, or with
+        folds log likelihood ratios.
+    """
+    method = method or options.protocol
+    # With all records only the published training and the folds draw anything; other seeds would repeat the first.
+    n_train = len(data.train.labels)
+    repeats = not options.folds and method != "published" and round(n_train * fraction / 100) >= n_train
+    runs: list[_Run] = []
+    for seed in range(options.seed, options.seed + options.seeds):
+        if runs and repeats:
+            runs.append(replace(runs[0], about=runs[0].about | {"seed": seed}))
+        else:
+            runs.append(_probe_run(data, fraction, options, method, seed))
+    scores = np.stack([run.scores for run in runs])
+    n_train_pos = np.stack([run.n_train_pos for run in runs])
+    untrained = [name for name, counts in zip(data.classes, n_train_pos.T, strict=True) if not counts.all()]
+    result = evaluate(
+        scores,
+        data.test.labels,
+        data.test.subjects,
+        options,
+        classes=data.classes,
+        thresholds=[run.thresholds for run in runs],
+        decided=np.stack([run.decided for run in runs]) if options.folds else None,
+        # A fold that learned nothing of a class scores its records 0 beside the graded scores of other folds.
+        unlearned=untrained if options.folds else (),
+        probabilities=not options.folds,
+    )
+    content = result.to_json()
+    for name, counts in zip(data.classes, n_train_pos.T, strict=True):
+        content["classes"][name]["n_train_pos"] = counts.tolist()
+    known = [value for value in result.runs if value is not None]
     content["macro_auroc"]["sd_over_seeds"] = float(np.std(known, ddof=1)) if len(known) > 1 else None
-    notes = [
-        f"F1 and accuracy: thresholds of highest F1 on the {len(data.val.labels)} validation records",
-        *macro_notes(scores),
-    ]
-    unseen = [name for c, name in enumerate(names) if any(counts[c] == 0 for counts in n_train_pos)]
-    if unseen:
-        counted = "; their 0.5 is in macro_auroc, not in macro_auroc_trained" * (protocol == "corrected")
-        notes.append(f"no training positives (in at least one seed), {len(unseen)} classes: {some(unseen)}{counted}")
-    if not all(entry.get("converged", True) for entry in entries):
-        notes.append("not all logistic regressions converged")
-    if any(entry.get("strength_at_limit") for entry in entries):
-        notes.append(
-            f"the chosen strength is the weakest of the grid ({STRENGTHS[-1]:g}): a weaker one might be better"
-        )
-    first = entries[0]
-    shared = {"fraction": fraction, "n_train": first["n_train"], "n_train_patients": first["n_train_patients"]}
-    return shared | content | {"seeds": entries, "notes": notes}
+    first = {key: runs[0].about[key] for key in ("n_train", "n_train_patients")}
+    seeds = []
+    for run, value in zip(runs, result.runs, strict=True):
+        of_parts = {"folds": run.chosen} if options.folds else run.chosen[0]
+        chosen = {} if options.folds else {"thresholds": dict(zip(data.classes, run.thresholds, strict=True))}
+        seeds.append(run.about | of_parts | {"macro_auroc": value} | chosen)
+    return {
+        "fraction": fraction,
+        **first,
+        **content,
+        "macro_auroc_trained": _over_trained(data, scores, n_train_pos),
+        "seeds": seeds,
+        "notes": [*_protocol_notes(data, options), *result.notes(), *_training_notes(runs, untrained, options)],
+    }, scores
 
 
-def _over_trained(data: TaskData, probes: list[Probe], n_train_pos: list[np.ndarray]) -> dict[str, Any]:
+def _probe_run(data: TaskData, fraction: float, options: EvalOptions, method: Method, seed: int) -> _Run:
+    shape = data.test.labels.shape
+    scores, decided = np.empty(shape), np.zeros(shape)
+    cuts, n_train_pos, about, chosen = [], [], [], []
+    for part in task_parts(data, options.folds, seed):
+        train = part.train.take(sample_training(part.train.subjects, fraction, seed, options.sampling))
+        probe = fit_probe(train, part.val, part.test, protocol=method, seed=seed)
+        cuts.append(best_thresholds(part.val.labels, probe.val))
+        # Where there is no threshold nothing is called, and the comparison with NaN is false.
+        decided[part.place] = probe.test >= np.array(cuts[-1], float)
+        scores[part.place] = log_likelihood_ratio(probe.test, train.labels) if options.folds else probe.test
+        n_train_pos.append(train.labels.sum(axis=0, dtype=np.int64))
+        about.append({"n_train": len(train.labels), "n_train_patients": count_patients(train.subjects)})
+        chosen.append(probe.chosen)
+    thresholds = cuts[0]
+    if options.folds:
+        # A class without a positive in some choosing fold has no threshold there, so no F1 over all records.
+        thresholds = [None if None in of_class else 0.5 for of_class in zip(*cuts, strict=True)]
+    return _Run(scores, decided, thresholds, np.min(n_train_pos, axis=0), {"seed": seed, **about[0]}, chosen)
+
+
+def _over_trained(data: TaskData, scores: np.ndarray, n_train_pos: np.ndarray) -> dict[str, Any]:
     """Macro AUROC over the classes that a seed's training sample had positives of, mean over seeds."""
     values, counts = [], []
-    for probe, n_pos in zip(probes, n_train_pos, strict=True):
-        one = aurocs(data.test.labels, probe.test)[n_pos > 0]
+    for score, n_pos in zip(scores, n_train_pos, strict=True):
+        one = aurocs(data.test.labels, score)[n_pos > 0]
         one = one[np.isfinite(one)]
         counts.append(len(one))
         if len(one):
@@ -304,11 +270,28 @@ def _over_trained(data: TaskData, probes: list[Probe], n_train_pos: list[np.ndar
     return {"value": float(np.mean(values)) if values else None, "n_classes": counts}
 
 
-def _count(subjects: np.ndarray) -> int:
-    return len(np.unique(np.asarray(subjects).astype(str)))
+def _protocol_notes(data: TaskData, options: EvalOptions) -> list[str]:
+    if not options.folds:
+        return [f"F1 and accuracy: thresholds of highest F1 on the {len(data.val.labels)} validation records"]
+    return [
+        f"{options.folds}-fold cross-validation by patient; folds are pooled as log likelihood ratios",
+        "F1 and accuracy: thresholds of highest F1 on each fold's choosing fold",
+    ]
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    from scipy.special import expit
-
-    return expit(logits)
+def _training_notes(runs: list[_Run], untrained: list[str], options: EvalOptions) -> list[str]:
+    notes = []
+    if untrained and not options.folds:
+        constant = all(np.ptp(run.scores[:, c]) == 0 for run in runs for c in np.flatnonzero(run.n_train_pos == 0))
+        counted = "; their 0.5 is in macro_auroc, not in macro_auroc_trained" * constant
+        notes.append(
+            f"no training positives (in at least one seed), {len(untrained)} classes: {some(untrained)}{counted}"
+        )
+    every = [chosen for run in runs for chosen in run.chosen]
+    if not all(chosen.get("converged", True) for chosen in every):
+        notes.append("not all logistic regressions converged")
+    if any(chosen.get("strength_at_limit") for chosen in every):
+        notes.append(
+            f"the chosen strength is the weakest of the grid ({STRENGTHS[-1]:g}): a weaker one might be better"
+        )
+    return notes

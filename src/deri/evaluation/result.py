@@ -1,70 +1,235 @@
-"""The metric part of a result file, and what has to be said about it."""
+"""From scores to a result file: every metric per class and averaged, intervals, what has to be said, what made it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from deri.evaluation.metrics import Scores
+import numpy as np
+
+from deri._version import __version__
+from deri.evaluation.bootstrap import Interval, interval, macro_mean, patient_weights
+from deri.evaluation.calibration import Calibration, calibrate
+from deri.evaluation.metrics import METRICS, auroc, measure, require_finite
+from deri.evaluation.options import EvalOptions
+from deri.models import EcgTextModel
+from deri.store import Store
+
+_MEAN_KEY = {"accuracy": "accuracy"}  # of the others: macro_NAME
+_MEAN_ELSEWHERE = ("auroc", "ece")
 
 
-def result_json(scores: Scores) -> dict[str, Any]:
-    """The metric part of a result file; docs/evaluation.md lists its keys."""
-    reliable = [c for c in scores.classes.values() if c.auroc is not None and not c.few_positives]
-    content: dict[str, Any] = {
-        "macro_auroc": {"value": scores.macro_auroc, "ci": scores.macro_ci and list(scores.macro_ci)},
-        "macro_auroc_reliable": {
-            "value": scores.reliable_auroc,
-            "ci": scores.reliable_ci and list(scores.reliable_ci),
-            "min_pos": scores.min_pos,
-            "n_classes": len(reliable),
-        },
-        "macro_auprc": scores.macro_auprc,
-        "macro_f1": scores.macro_f1,
-        "accuracy": scores.accuracy,
-        "n_classes": len(scores.classes),
-        "n_classes_scored": sum(c.auroc is not None for c in scores.classes.values()),
-        "classes": {
-            name: {
-                "n_pos": c.n_pos,
-                "few_positives": c.few_positives,
-                "auroc": c.auroc,
-                "ci": c.ci and list(c.ci),
-                "auprc": c.auprc,
-                "f1": c.f1,
-                "accuracy": c.accuracy,
-                "threshold": c.threshold,
-                "ece": c.ece,
-            }
-            for name, c in scores.classes.items()
-        },
-    }
-    calibration = scores.calibration
-    content["calibration"] = calibration and {
-        "bins": calibration.bins,
-        "macro_ece": calibration.macro_ece,
-        "pooled_ece": calibration.pooled_ece,
-        "reliability": [asdict(row) for row in calibration.reliability],
-    }
-    return content
+@dataclass(frozen=True)
+class ClassResult:
+    """What is known of one class: ``metrics`` by their names in ``METRICS``; None where not defined."""
+
+    n_pos: int
+    few_positives: bool
+    metrics: dict[str, float | None]
+    ci: Interval | None  # of the AUROC
+    threshold: float | None
 
 
-def macro_notes(scores: Scores) -> list[str]:
-    """Which classes the averages leave out, and which have few positives."""
-    notes = []
-    undefined = [name for name, c in scores.classes.items() if c.auroc is None]
-    if undefined:
-        notes.append(f"no AUROC, left out of the mean (no positives or no negatives): {', '.join(undefined)}")
-    few = [name for name, c in scores.classes.items() if c.few_positives and c.auroc is not None]
-    if few:
-        notes.append(
-            f"fewer than {scores.min_pos} positives, so in macro_auroc but not in macro_auroc_reliable: "
-            f"{len(few)} classes: {some(few)}"
+@dataclass(frozen=True)
+class Result:
+    """Figures per class, and averaged over the classes where they are defined.
+
+    ``reliable`` figures leave out the classes with fewer than ``min_pos`` positives. ``runs`` has the macro AUROC of
+    every run (seed); the other figures are means over runs. ``unlearned`` classes have no figures, because no score of
+    theirs means anything.
+    """
+
+    classes: dict[str, ClassResult]
+    means: dict[str, float | None]
+    macro_ci: Interval | None
+    reliable_auroc: float | None
+    reliable_ci: Interval | None
+    min_pos: int
+    runs: tuple[float | None, ...]
+    unlearned: tuple[str, ...]
+    calibration: Calibration | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The metric part of a result file; docs/evaluation.md lists its keys."""
+        scored = [c for c in self.classes.values() if c.metrics["auroc"] is not None]
+        calibration = self.calibration
+        return {
+            "macro_auroc": {"value": self.means["auroc"], "ci": _list(self.macro_ci)},
+            "macro_auroc_reliable": {
+                "value": self.reliable_auroc,
+                "ci": _list(self.reliable_ci),
+                "min_pos": self.min_pos,
+                "n_classes": sum(not c.few_positives for c in scored),
+            },
+            **{
+                _MEAN_KEY.get(name, f"macro_{name}"): value
+                for name, value in self.means.items()
+                if name not in _MEAN_ELSEWHERE
+            },
+            "n_classes": len(self.classes),
+            "n_classes_scored": len(scored),
+            "classes": {
+                name: {
+                    "n_pos": c.n_pos,
+                    "few_positives": c.few_positives,
+                    **c.metrics,
+                    "ci": _list(c.ci),
+                    "threshold": c.threshold,
+                }
+                for name, c in self.classes.items()
+            },
+            "calibration": calibration
+            and {**asdict(calibration), "reliability": [asdict(row) for row in calibration.reliability]},
+        }
+
+    def notes(self) -> list[str]:
+        """Which classes the averages leave out, and which have few positives."""
+        undefined = [
+            name for name, c in self.classes.items() if c.metrics["auroc"] is None and name not in self.unlearned
+        ]
+        few = [name for name, c in self.classes.items() if c.few_positives and c.metrics["auroc"] is not None]
+        notes = []
+        if undefined:
+            notes.append(f"no AUROC, left out of the mean (no positives or no negatives): {', '.join(undefined)}")
+        if few:
+            notes.append(
+                f"fewer than {self.min_pos} positives, so in macro_auroc but not in macro_auroc_reliable: "
+                f"{len(few)} classes: {some(few)}"
+            )
+        if self.unlearned:
+            notes.append(
+                f"no AUROC, left out of the mean (no positives to train on in some fold): {some(self.unlearned)}"
+            )
+        return notes
+
+
+def evaluate(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    subjects: np.ndarray,
+    options: EvalOptions,
+    *,
+    classes: Sequence[str],
+    thresholds: Sequence[Sequence[float | None]] | None = None,
+    decided: np.ndarray | None = None,
+    unlearned: Collection[str] = (),
+    probabilities: bool = False,
+) -> Result:
+    """All figures of a task from the scores of one or several runs (seeds) on the same records: means over the runs.
+
+    Intervals are over draws of patients. In each draw the AUROC of every run is computed on the same drawn patients and
+    averaged over runs, so that the interval belongs to the mean that is reported; how far the runs differ is in
+    ``runs``. The interval of a macro average is over the same classes as the average itself.
+
+    Args:
+        scores: (runs, n, classes), finite.
+        labels: (n, classes) 0 or 1.
+        subjects: (n,) patient of each record.
+        options: ``draws``, ``seed`` and ``min_pos`` are read.
+        classes: names.
+        thresholds: per run and class, chosen elsewhere; None gives no F1 and no accuracy.
+        decided: (runs, n, classes) what the thresholds apply to; the scores when not given.
+        unlearned: classes whose scores mean nothing; their figures are null.
+        probabilities: the scores are probabilities, so that calibration can be measured.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    for c, name in enumerate(classes):
+        require_finite(scores[..., c], f"of class {name} ")
+    weights = patient_weights(subjects, options.draws, options.seed) if options.draws and len(labels) else None
+    cuts = thresholds or [[None] * len(classes)] * len(scores)
+    decided_on = scores if decided is None else decided
+    found: dict[str, ClassResult] = {}
+    drawn: dict[str, np.ndarray] = {}
+    per_run: list[list[float | None]] = [[] for _ in scores]
+    for c, name in enumerate(classes):
+        y = labels[:, c]
+        values: dict[str, list[float | None]] = {metric: [] for metric in METRICS}
+        for run, score in enumerate(scores if name not in unlearned else ()):
+            for metric, several in values.items():
+                several.append(
+                    measure(
+                        METRICS[metric],
+                        y,
+                        score[:, c],
+                        decided=decided_on[run, :, c],
+                        threshold=cuts[run][c],
+                        probabilities=probabilities,
+                    )
+                )
+            per_run[run].append(values["auroc"][-1])
+        metrics = {metric: _mean(several) for metric, several in values.items()}
+        if metrics["auroc"] is not None and weights is not None:
+            drawn[name] = np.mean([auroc(y, score[:, c], weights) for score in scores], axis=0)
+        n_pos = int(y.sum())
+        found[name] = ClassResult(
+            n_pos,
+            n_pos < options.min_pos,
+            metrics,
+            interval(drawn[name]) if name in drawn else None,
+            cuts[0][c] if len(scores) == 1 and decided is None and name not in unlearned else None,
         )
-    return notes
+    reliable = [name for name, c in found.items() if not c.few_positives]
+    return Result(
+        classes=found,
+        means={metric: _mean([c.metrics[metric] for c in found.values()]) for metric in METRICS},
+        macro_ci=_macro_interval(list(drawn.values())),
+        reliable_auroc=_mean([found[name].metrics["auroc"] for name in reliable]),
+        reliable_ci=_macro_interval([drawn[name] for name in reliable if name in drawn]),
+        min_pos=options.min_pos,
+        runs=tuple(_mean(values) for values in per_run),
+        unlearned=tuple(name for name in classes if name in unlearned),
+        calibration=calibrate(np.concatenate([labels] * len(scores)), np.concatenate(scores))
+        if probabilities
+        else None,
+    )
 
 
-def some(names: list[str], most: int = 6) -> str:
+def scored_records(
+    task: str, model_name: str | None, split: str, subjects: np.ndarray, protocol: str, seed: int
+) -> dict[str, Any]:
+    """The head of a result file: what was scored, on which records, and how."""
+    return {
+        "task": task,
+        "model": model_name,
+        "split": split,
+        "n": len(subjects),
+        "n_patients": count_patients(subjects),
+        "protocol": protocol,
+        "seed": seed,
+    }
+
+
+def provenance(model: EcgTextModel | None, store: Store) -> dict[str, Any]:
+    """What made a result: version, recipe of the model (None without one) and store."""
+    return {
+        "deri_version": __version__,
+        "recipe": None if model is None else model.recipe_name,
+        "store": store.provenance,
+    }
+
+
+def count_patients(subjects: np.ndarray) -> int:
+    """How many different patients there are."""
+    return len(np.unique(np.asarray(subjects).astype(str)))
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _macro_interval(drawn: list[np.ndarray]) -> Interval | None:
+    return interval(macro_mean(np.stack(drawn))) if drawn else None
+
+
+def _list(ci: Interval | None) -> list[float] | None:
+    return None if ci is None else list(ci)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

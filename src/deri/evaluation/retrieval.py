@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import Show, embed_store
+from deri.evaluation.features import embed_store
+from deri.evaluation.result import provenance
 from deri.models import EcgTextModel
+from deri.progress import SILENT, Progress
 from deri.store import Store
 
 
@@ -58,7 +59,7 @@ def _ranks(queries: np.ndarray, candidates: np.ndarray, right: object, chunk: in
 
 
 def retrieval_on_store(
-    model: EcgTextModel, store: Store, *, model_name: str, split: str = "test", show: Show | None = None
+    model: EcgTextModel, store: Store, *, model_name: str, split: str = "test", progress: Progress = SILENT
 ) -> dict[str, Any]:
     """Retrieval among the recordings of a split that have a report; the JSON that ``deri retrieval`` writes."""
     rows = store.rows(split)
@@ -68,7 +69,7 @@ def retrieval_on_store(
     ids = store.report_ids[rows]
     distinct, inverse = np.unique(ids, return_inverse=True)
     texts = model.encode_text([store.reports[i] for i in distinct])
-    figures = recall_at_k(embed_store(model, store, rows, show=show), texts[inverse], ids)
+    figures = recall_at_k(embed_store(model, store, rows, progress=progress), texts[inverse], ids)
     return {
         "model": model_name,
         "split": split,
@@ -76,7 +77,5 @@ def retrieval_on_store(
         "n_texts": len(distinct),
         **figures,
         "chance_ecg_to_text_r1": 1 / len(distinct),
-        "deri_version": __version__,
-        "recipe": model.recipe_name,
-        "store": store.provenance,
+        **provenance(model, store),
     }

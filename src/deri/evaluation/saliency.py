@@ -17,9 +17,11 @@ import numpy as np
 from deri.ecg import ECG, plot_ecg
 from deri.ecg.leads import LEADS
 from deri.ecg.plot import RHYTHM_LEADS, ROWS
+from deri.evaluation.candidates import Candidate
 from deri.evaluation.figures import save, single_label_rows
-from deri.evaluation.systems import System, Task
+from deri.evaluation.task import Task
 from deri.evaluation.zero_shot import class_weights
+from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
 
 if TYPE_CHECKING:
@@ -144,14 +146,14 @@ def _colours(values: np.ndarray) -> np.ndarray:
 
 
 def saliency_figures(
-    system: System, task: Task, count: int, out: Path, say: Callable[[str], None], split: str = "test"
+    candidate: Candidate, task: Task, count: int, out: Path, split: str = "test", progress: Progress = SILENT
 ) -> list[dict[str, Any]]:
     """Maps of a model's zero-shot scores for ``count`` recordings of a task's split, written under ``out``/figures.
 
     The recordings are chosen before any score is seen: the first recording with one class alone of each class, largest
     class first, then the second of each, and so on.
     """
-    model = system.model
+    model = candidate.model
     if model is None:
         raise ValueError("a map needs a model that scores texts")
     store = task.store
@@ -174,15 +176,15 @@ def saliency_figures(
 
         signal = store.signals(np.array([row]))[0, :, :kept]
         record = str(store.index["record_id"].iloc[row])
-        say(f"{system.name} · {task.label} · saliency of {name} in record {record}")
+        progress.message(f"{candidate.name} · {task.label} · saliency of {name} in record {record}")
         saliency = occlude(score, signal, store.fs)
-        title = f"{system.name}: what {name} rests on in record {record}"
+        title = f"{candidate.name}: what {name} rests on in record {record}"
         figure = draw_saliency(ECG(signal, store.fs, {}), saliency, title=title, name=name)
-        stem = out / "figures" / f"saliency-{_slug(system.name)}-{_slug(record)}-{_slug(name)}"
+        stem = out / "figures" / f"saliency-{_slug(candidate.name)}-{_slug(record)}-{_slug(name)}"
         files = [str(path.relative_to(out)) for path in save(figure, stem, tight=False)]
         found.append(
             {
-                "model": system.name,
+                "model": candidate.name,
                 "task": task.label,
                 "record_id": record,
                 "class": name,

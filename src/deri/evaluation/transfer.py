@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 
-from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.cells import Cell, FeatureCache, cached_cell, score_probes
-from deri.evaluation.probe import Split, TaskData
-from deri.evaluation.systems import Options, System, Task, choose_tasks, lacking_splits
+from deri.evaluation.features import Features
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.probe import Method, score_probes
+from deri.evaluation.task import Split, Task, TaskData, choose_tasks, lacking_records, load_split
 from deri.store import Store
 
 
@@ -49,10 +49,9 @@ def choose_transfers(wanted: Sequence[str], stores: list[Store], mapping: str | 
         train, test = (_task(stores, name, text) for name in (first, second))
         if train == test:
             raise DeriError(f"--transfer {text}: a task to itself is no transfer; name two")
-        for task, training in ((train, True), (test, False)):
-            reason = lacking_splits(task, training=training)
-            if reason:
-                raise DeriError(f"--transfer {text}: {reason}")
+        reason = lacking_records(train, ("train", "val", "test")) or lacking_records(test, ("test",))
+        if reason:
+            raise DeriError(f"--transfer {text}: {reason}")
         if mapping is not None and text not in maps:
             raise DeriError(f"--mapping {mapping}: has no entry for {text}; it has {', '.join(maps) or 'none'}")
         classes = maps.get(text) or {name: ((name,), (name,)) for name in train.classes if name in test.classes}
@@ -127,77 +126,41 @@ def merged_labels(labels: np.ndarray, classes: list[str], groups: list[tuple[str
     return out
 
 
-def transfer_cell(
-    system: System,
+def score_transfer(
     transfer: Transfer,
-    train_features: FeatureCache,
-    test_features: FeatureCache,
+    train_features: Features,
+    test_features: Features,
     fraction: float,
-    options: Options,
-    folder: Path,
-) -> Cell:
+    options: EvalOptions,
+    method: Method | None = None,
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """Probes trained and chosen on the training task's data, scored on the test task's test split.
 
     ``in_domain`` has the same probes' figures on the training task's own test split (null without one). A patient who
     is in both data sets is not looked for: ``deri info STORE --against STORE2`` does.
+
+    Returns:
+        The figures, the scores (seeds, n, classes), and the patient of each record (n,).
     """
-    shared = list(transfer.classes)
-    sides = [[transfer.classes[name][side] for name in shared] for side in (0, 1)]
-
-    def compute() -> tuple[dict[str, Any], np.ndarray]:
-        home = _merged(train_features.task(transfer.train), shared, sides[0])
-        away = _merged(test_features.task(transfer.test), shared, sides[1])
-        content, scores = score_probes(system, TaskData(shared, home.train, home.val, away.test), fraction, options)
-        own = score_probes(system, home, fraction, options)[0] if len(home.test.labels) else None
-        about = {
-            "model": system.name,
-            "kind": system.kind,
-            "task": transfer.label,
-            "mode": "transfer",
-            "fraction": fraction,
-            "split": "test",
-            "n": len(away.test.labels),
-            "n_patients": len(np.unique(away.test.subjects)),
-            "protocol": options.protocol,
-            "seed": options.seed,
-            "deri_version": __version__,
-            "recipe": system.recipe,
-            "store": {
-                "path": str(transfer.train.store.path),
-                "dataset": transfer.train.store.meta["dataset"],
-                "fingerprint": transfer.train.store.fingerprint,
-            },
-            "test_store": {
-                "path": str(transfer.test.store.path),
-                "dataset": transfer.test.store.meta["dataset"],
-                "fingerprint": transfer.test.store.fingerprint,
-            },
-            "shared_classes": {name: {"train": list(a), "test": list(b)} for name, (a, b) in transfer.classes.items()},
-            "in_domain": own and {"n": len(home.test.labels), "macro_auroc": own["macro_auroc"]},
-        }
-        return about | content, scores
-
-    key = {
-        "system": system.digest,
-        "mode": "transfer",
-        "train": [transfer.train.store.fingerprint, transfer.train.name],
-        "test": [transfer.test.store.fingerprint, transfer.test.name],
-        "classes": [[name, *map(list, transfer.classes[name])] for name in shared],
-        "fraction": fraction,
-        "protocol": options.protocol,
-        "sampling": options.sampling,
-        "seed": options.seed,
-        "seeds": options.seeds,
-        "draws": options.draws,
-        "min_pos": options.min_pos,
+    train, test = transfer.train, transfer.test
+    home = [_shared(transfer, 0, load_split(train_features, train.name, split)) for split in ("train", "val", "test")]
+    away = _shared(transfer, 1, load_split(test_features, test.name, "test"))
+    classes = list(transfer.classes)
+    content, scores = score_probes(TaskData(classes, home[0], home[1], away), fraction, options, method)
+    in_domain = None
+    if len(home[2].labels):
+        own = score_probes(TaskData(classes, *home), fraction, options, method)[0]
+        in_domain = {"n": len(home[2].labels), "macro_auroc": own["macro_auroc"]}
+    about = {
+        "test_store": test.store.provenance,
+        "shared_classes": {name: {"train": list(a), "test": list(b)} for name, (a, b) in transfer.classes.items()},
+        "in_domain": in_domain,
     }
-    return cached_cell(
-        folder, f"{system.kind}-{transfer.train.name}-to-{transfer.test.name}-{fraction:g}", key, compute
-    )
+    return about | content, scores, away.subjects
 
 
-def _merged(data: TaskData, shared: list[str], groups: list[tuple[str, ...]]) -> TaskData:
-    def part(split: Split) -> Split:
-        return Split(split.features, merged_labels(split.labels, data.classes, groups), split.subjects)
-
-    return TaskData(shared, part(data.train), part(data.val), part(data.test))
+def _shared(transfer: Transfer, side: Literal[0, 1], split: Split) -> Split:
+    """The records with the labels of the shared classes, as one side (0: train, 1: test) has them."""
+    own = (transfer.train, transfer.test)[side].classes
+    labels = merged_labels(split.labels, own, [sides[side] for sides in transfer.classes.values()])
+    return Split(split.features, labels, split.subjects)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import Features
-from deri.evaluation.metrics import MIN_POS, best_threshold, score_classes
-from deri.evaluation.result import macro_notes, result_json
+from deri.evaluation.features import Features, unit
+from deri.evaluation.metrics import best_thresholds
+from deri.evaluation.options import EvalOptions, Protocol
+from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.models import EcgTextModel
 from deri.reports import prompts_for
-from deri.store import Store
-
-Protocol = Literal["corrected", "published"]
 
 
 def class_weights(
@@ -30,13 +26,10 @@ def class_weights(
     ``published``: the first prompt alone, un-mixed.
     """
     if protocol == "published":
-        first = [texts[0] for texts in prompts.values()]
-        return _unit(_aligned(model, first))
-    flat = [text for texts in prompts.values() for text in texts]
-    embedded = model.encode_text(flat)
+        return unit(_aligned(model, [texts[0] for texts in prompts.values()]))
+    embedded = model.encode_text([text for texts in prompts.values() for text in texts])
     bounds = np.cumsum([0, *(len(texts) for texts in prompts.values())])
-    means = [embedded[a:b].mean(axis=0) for a, b in itertools.pairwise(bounds)]
-    return _unit(np.stack(means))
+    return unit(np.stack([embedded[a:b].mean(axis=0) for a, b in itertools.pairwise(bounds)]))
 
 
 def zero_shot(ecg: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -44,80 +37,83 @@ def zero_shot(ecg: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return ecg @ weights.T
 
 
+def zero_shot_scores(features: Features, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Scores (n, classes) of rows of a store against class weights (classes, d)."""
+    return zero_shot(unit(features.rows(rows)), weights)
+
+
 def zero_shot_task(
-    model: EcgTextModel,
-    store: Store,
+    features: Features,
     task: str,
+    options: EvalOptions | None = None,
     *,
-    model_name: str,
-    split: str = "test",
-    protocol: Protocol = "corrected",
+    model_name: str | None,
     prompts: str | Path | None = None,
-    seed: int = 0,
-    draws: int = 1000,
-    min_pos: int = MIN_POS,
-    features: Features | None = None,
-    show: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on a task of a store; returns the JSON result that ``deri zeroshot`` writes.
 
     With ``corrected``, the thresholds of F1 and accuracy come from the validation split; where that is part of what is
     scored, or has no positives of a class, there is no threshold and no F1. With ``published`` they are chosen on the
-    scored records themselves, which flatters F1. ``features`` keeps embeddings between tasks of one model and store.
+    scored records themselves, which flatters F1.
+
+    Args:
+        features: of the model and the store.
+        task: its name.
+        options: ``split``, ``protocol``, and those of intervals are read; seed 0 when not given.
+        model_name: for the result.
+        prompts: a file of class texts instead of the shipped ones.
+
+    Raises:
+        DeriError: no such task, no records in the split, or a class without a text.
     """
-    features = features or Features(model, store)
-    rows = store.task_rows(task, split)
+    return score_zero_shot(features, task, options or EvalOptions(seed=0), model_name=model_name, prompts=prompts)[0]
+
+
+def score_zero_shot(
+    features: Features,
+    task: str,
+    options: EvalOptions,
+    *,
+    model_name: str | None,
+    prompts: str | Path | None = None,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The result of :func:`zero_shot_task`, and the scores (n, classes) that it is of."""
+    store = features.store
+    rows, val = (store.task_rows(task, split) for split in (options.split, "val"))
     if not len(rows):
-        raise DeriError(f"task {task}: split {split} of {store.path} has no records; see deri info {store.path}")
+        raise DeriError(
+            f"task {task}: split {options.split} of {store.path} has no records; see deri info {store.path}"
+        )
     names, labels = store.labels(task, rows)
     texts = prompts_for(task, names, prompts)
-    weights = class_weights(model, texts, protocol=protocol)
-    scores = zero_shot(_unit(features.rows(rows, show)), weights)
-    notes: list[str] = []
-    thresholds: list[float | None]
-    if protocol == "published":
-        thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(len(names))]
-        notes.append("F1 and accuracy: thresholds chosen on the scored records (published protocol)")
+    weights = class_weights(features.model, texts, protocol=options.protocol)
+    scores = zero_shot_scores(features, rows, weights)
+    thresholds: list[float | None] = [None] * len(names)
+    if options.protocol == "published":
+        thresholds = best_thresholds(labels, scores)
+        note = "F1 and accuracy: thresholds chosen on the scored records (published protocol)"
+    elif options.split in ("val", "all") or not len(val):
+        why = (
+            f"split {options.split} contains the validation records"
+            if len(val)
+            else "the store has no validation records"
+        )
+        note = f"no F1 or accuracy: {why}, so no threshold can be chosen on data that is not scored"
     else:
-        thresholds = _validation_thresholds(features, task, split, weights, notes)
+        thresholds = best_thresholds(store.labels(task, val)[1], zero_shot_scores(features, val, weights))
+        note = f"F1 and accuracy: thresholds of highest F1 on the {len(val)} validation records"
     subjects = store.index["subject_id"].to_numpy()[rows]
-    result = score_classes(
-        names, labels, scores, subjects, thresholds=thresholds, draws=draws, seed=seed, min_pos=min_pos
-    )
-    notes += macro_notes(result)
-    about = {
-        "task": task,
-        "model": model_name,
-        "split": split,
-        "n": len(rows),
-        "n_patients": len(np.unique(subjects.astype(str))),
-        "protocol": protocol,
-        "seed": seed,
-    }
-    made_by = {
-        "deri_version": __version__,
-        "recipe": model.recipe_name,
-        "store": store.provenance,
-        "prompts": {"file": str(prompts) if prompts else None, "texts": texts},
-        "notes": notes,
-    }
-    return about | result_json(result) | made_by
-
-
-def _validation_thresholds(
-    features: Features, task: str, split: str, weights: np.ndarray, notes: list[str]
-) -> list[float | None]:
-    store = features.store
-    rows = store.task_rows(task, "val")
-    if split in ("val", "all") or not len(rows):
-        why = f"split {split} contains the validation records" if len(rows) else "the store has no validation records"
-        notes.append(f"no F1 or accuracy: {why}, so no threshold can be chosen on data that is not scored")
-        return [None] * len(weights)
-    _, labels = store.labels(task, rows)
-    scores = zero_shot(_unit(features.rows(rows)), weights)
-    thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(len(weights))]
-    notes.append(f"F1 and accuracy: thresholds of highest F1 on the {len(rows)} validation records")
-    return thresholds
+    result = evaluate(scores[None], labels, subjects, options, classes=names, thresholds=[thresholds])
+    head = scored_records(task, model_name, options.split, subjects, options.protocol, options.seed)
+    return (
+        head
+        | result.to_json()
+        | provenance(features.model, store)
+        | {
+            "prompts": {"file": str(prompts) if prompts else None, "texts": texts},
+            "notes": [note, *result.notes()],
+        }
+    ), scores
 
 
 def _aligned(model: EcgTextModel, texts: list[str]) -> np.ndarray:
@@ -128,7 +124,3 @@ def _aligned(model: EcgTextModel, texts: list[str]) -> np.ndarray:
         ids, mask = model.text_encoder.tokenize(texts)
         features = model.text_encoder(ids.to(model.device), mask.to(model.device))
         return model.text_aligned(features).float().cpu().numpy()
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)

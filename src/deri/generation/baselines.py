@@ -16,10 +16,11 @@ import torch
 import yaml
 
 from deri.errors import DeriError
-from deri.evaluation.embed import Features, Show
+from deri.evaluation.features import Features, unit
 from deri.generation.data import rows_with_report
-from deri.generation.findings import score_findings, unit
+from deri.generation.findings import score_findings
 from deri.models import EcgTextModel
+from deri.progress import SILENT, Progress
 from deri.reports import clean_report
 from deri.reports.labeller import known_findings
 from deri.store import Store
@@ -35,7 +36,7 @@ def baseline_reports(
     kinds: Sequence[str] = KINDS,
     *,
     features: Features | None = None,
-    show: Show | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, list[str]]:
     """The reports of ``rows`` by each of ``kinds``, in the order of ``rows``.
 
@@ -45,7 +46,7 @@ def baseline_reports(
         rows: (n,) rows of the store.
         kinds: of ``KINDS``.
         features: embeddings kept between calls.
-        show: receives (recordings done, recordings in all) while embedding.
+        progress: is told how many recordings are embedded.
 
     Raises:
         DeriError: an unknown kind, or a split without reports.
@@ -59,9 +60,9 @@ def baseline_reports(
         if kind == "frequent":
             out[kind] = [most_frequent(store)] * len(rows)
         elif kind == "neighbour":
-            out[kind] = nearest_reports(features, rows, show)
+            out[kind] = nearest_reports(features, rows, progress)
         else:
-            out[kind] = template_reports(features, rows, show)
+            out[kind] = template_reports(features, rows, progress)
     return out
 
 
@@ -71,29 +72,29 @@ def most_frequent(store: Store) -> str:
     return store.reports[int(counts.argmax())]
 
 
-def nearest_reports(features: Features, rows: np.ndarray, show: Show | None = None) -> list[str]:
+def nearest_reports(features: Features, rows: np.ndarray, progress: Progress = SILENT) -> list[str]:
     """The report of the training record whose embedding has the highest cosine with the row's: exact search.
 
     Of equally near records the first in the store. A training record finds itself.
     """
     store = features.store
     train = _with_reports(store, "train")
-    bank = torch.from_numpy(unit(features.rows(train, show)))
-    queries = torch.from_numpy(unit(features.rows(rows, show)))
+    bank = torch.from_numpy(unit(features.rows(train, progress)))
+    queries = torch.from_numpy(unit(features.rows(rows, progress)))
     nearest = [(queries[i : i + _CHUNK] @ bank.T).argmax(dim=1).numpy() for i in range(0, len(queries), _CHUNK)]
     ids = store.report_ids[train[np.concatenate(nearest)]] if nearest else []
     return [store.reports[i] for i in ids]
 
 
-def template_reports(features: Features, rows: np.ndarray, show: Show | None = None) -> list[str]:
+def template_reports(features: Features, rows: np.ndarray, progress: Progress = SILENT) -> list[str]:
     """A sentence for every finding that the zero-shot scores call; ``""`` where they call none.
 
     A finding is called at or above the score of highest F1 against what the validation reports assert; one that no
     validation report asserts is never called.
     """
     _with_reports(features.store, "val")
-    found = score_findings(features, "val", show)
-    scores = unit(features.rows(rows, show)) @ found.weights.T
+    found = score_findings(features, "val", progress)
+    scores = unit(features.rows(rows, progress)) @ found.weights.T
     thresholds = np.array([np.inf if t is None else t for t in found.thresholds])
     return [
         write_findings([c for c, on in zip(known_findings(), called, strict=True) if on])

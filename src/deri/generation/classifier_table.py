@@ -17,10 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.metrics import MIN_POS, best_threshold, patient_weights, score_classes
-from deri.evaluation.result import macro_notes, result_json
+from deri.evaluation.bootstrap import patient_weights
+from deri.evaluation.metrics import best_thresholds
+from deri.evaluation.options import MIN_POS, EvalOptions
+from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.evaluation.zero_shot import class_weights
 from deri.generation.evaluate import interval
 from deri.generation.findings import embed_texts
@@ -83,14 +84,18 @@ def classify_reports(
     score = _scorer(model, task, names, by, prompts)
     scores, val_scores = score(texts), score(val_texts)
     val_labels = store.labels(task, val_rows)[1]
-    thresholds = [best_threshold(val_labels[:, c], val_scores[:, c]) for c in range(len(names))]
+    thresholds = best_thresholds(val_labels, val_scores)
     if by == "labeller":
         # A report that does not name a class does not call it, whatever the best F1 would be.
         thresholds = [None if t is None else max(t, _SCORES["uncertain"]) for t in thresholds]
-    found = score_classes(
-        names, labels, scores, subjects, thresholds=thresholds, draws=draws, seed=seed, min_pos=min_pos
+    found = evaluate(
+        scores[None],
+        labels,
+        subjects,
+        EvalOptions(seed=seed, draws=draws, min_pos=min_pos),
+        classes=names,
+        thresholds=[thresholds],
     )
-    content = result_json(found)
     f1_ci, accuracy_ci = _intervals(labels, scores, thresholds, subjects, draws, seed)
     notes = [f"F1 and accuracy: thresholds of highest F1 on the reports of {len(val_rows)} validation records"]
     missing = len(np.setdiff1d(store.task_rows(task, _split_of(store, rows)), rows))
@@ -98,24 +103,14 @@ def classify_reports(
         notes.append(f"{missing} records of the split have labels of the task but no generated report: left out")
     if by == "labeller" and (blank := [n for n, of in class_findings(task, names).items() if not of]):
         notes.append(f"classes that no finding of the labeller belongs to, never called: {', '.join(blank)}")
-    about = {
-        "task": task,
-        "model": model_name,
-        "split": _split_of(store, rows),
-        "n": len(rows),
-        "n_patients": len(np.unique(subjects)),
-        "protocol": "generated reports" if by == "text" else "generated reports, labeller",
-        "seed": seed,
-    }
-    made_by = {
-        "macro_f1_ci": f1_ci,
-        "accuracy_ci": accuracy_ci,
-        "deri_version": __version__,
-        "recipe": model.recipe_name if model is not None else None,
-        "store": store.provenance,
-        "notes": [*notes, *macro_notes(found)],
-    }
-    return about | content | made_by
+    protocol = "generated reports" if by == "text" else "generated reports, labeller"
+    return (
+        scored_records(task, model_name, _split_of(store, rows), subjects, protocol, seed)
+        | found.to_json()
+        | {"macro_f1_ci": f1_ci, "accuracy_ci": accuracy_ci}
+        | provenance(model, store)
+        | {"notes": [*notes, *found.notes()]}
+    )
 
 
 def class_findings(task: str, classes: Sequence[str]) -> dict[str, set[str]]:

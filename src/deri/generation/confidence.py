@@ -17,12 +17,13 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import Features, Show, encoder_digest
+from deri.evaluation.features import Features, encoder_digest
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import write_json
 from deri.generation.findings import finding_prompts, score_findings
 from deri.models import EcgTextModel
+from deri.progress import SILENT, Progress
 from deri.reports.labeller import asserted, known_findings
 from deri.store import Store
 
@@ -196,7 +197,7 @@ def calibrate(
     *,
     split: str = "val",
     features: Features | None = None,
-    show: Show | None = None,
+    progress: Progress = SILENT,
 ) -> Confidence:
     """Calibrate the findings' scores on the records of ``split`` that have a report.
 
@@ -205,7 +206,7 @@ def calibrate(
         store: holds the records.
         split: the writer's validation split.
         features: embeddings by the same encoder, kept between calls.
-        show: receives (recordings done, recordings in all).
+        progress: is told how many recordings are embedded.
 
     Raises:
         DeriError: no record of the split has a report.
@@ -214,7 +215,7 @@ def calibrate(
     rows = store.rows(split)
     if not (store.report_ids[rows] >= 0).any():
         raise DeriError(f"split {split} of {store.path} has no record with a report: nothing to calibrate on")
-    found = score_findings(features or Features(model, store), split, show)
+    found = score_findings(features or Features(model, store), split, progress)
     known: dict[str, Calibration] = {}
     grid = np.linspace(0, 1, _GRID)
     for c, code in enumerate(finding_prompts()):
@@ -247,13 +248,15 @@ def calibrate(
 
 
 def calibrate_directory(
-    directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", show: Show | None = None
+    directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", progress: Progress = SILENT
 ) -> Confidence:
     """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
     from deri.generation.writer import CONFIDENCE_FILE, ReportWriter, resolve_writer
 
     directory = resolve_writer(directory)
-    confidence = calibrate(ReportWriter.from_pretrained(directory, device=device), store, split=split, show=show)
+    confidence = calibrate(
+        ReportWriter.from_pretrained(directory, device=device), store, split=split, progress=progress
+    )
     confidence.save(directory / CONFIDENCE_FILE)
     return confidence
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deri.evaluation.embed import Features, Show
+from deri.evaluation.features import Features, unit
 from deri.evaluation.metrics import best_threshold
 from deri.evaluation.zero_shot import class_weights
 from deri.generation.evaluate import finding_matrix
 from deri.models import EcgTextModel
+from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
 from deri.reports.knowledge import LABELS
 from deri.reports.labeller import known_findings
@@ -43,23 +44,18 @@ class FindingScores:
     thresholds: list[float | None]
 
 
-def score_findings(features: Features, split: str = "val", show: Show | None = None) -> FindingScores:
+def score_findings(features: Features, split: str = "val", progress: Progress = SILENT) -> FindingScores:
     """Scores of all findings on the records of ``split`` that have a report; see :class:`FindingScores`."""
     store = features.store
     rows = store.rows(split)
     ids = store.report_ids[rows]
     rows, ids = rows[ids >= 0], ids[ids >= 0]
     weights = class_weights(features.model, finding_prompts())
-    scores = unit(features.rows(rows, show)) @ weights.T
+    scores = unit(features.rows(rows, progress)) @ weights.T
     distinct, inverse = np.unique(ids, return_inverse=True)
     labels = finding_matrix([store.reports[i] for i in distinct])[inverse]
     thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
     return FindingScores(weights, scores, labels, thresholds)
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows at unit length, float32; a row of zeros stays."""
-    return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def embed_texts(model: EcgTextModel, texts: Sequence[str]) -> np.ndarray:

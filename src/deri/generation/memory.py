@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deri.errors import DeriError
-from deri.evaluation.embed import encoder_digest
+from deri.evaluation.features import encoder_digest
 from deri.files import write_json
 from deri.generation.config import MemoryKind
 from deri.models import DERI, MERL, EcgTextModel

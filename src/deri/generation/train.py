@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import encoder_digest
+from deri.evaluation.features import encoder_digest
 from deri.files import write_json
 from deri.generation.build import build_decoder
 from deri.generation.config import WriterConfig

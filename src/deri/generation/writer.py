@@ -114,7 +114,7 @@ class ReportWriter:
         Raises:
             DeriError: there is none (``deri report calibrate`` makes it), or it belongs to another encoder.
         """
-        from deri.evaluation.embed import encoder_digest
+        from deri.evaluation.features import encoder_digest
         from deri.generation.confidence import Confidence
 
         if self._confidence is None:
@@ -450,7 +450,7 @@ def read_writer_config(directory: Path) -> dict[str, Any]:
 
 
 def _check_encoder(directory: Path, encoder: EcgTextModel, content: dict[str, Any]) -> None:
-    from deri.evaluation.embed import encoder_digest
+    from deri.evaluation.features import encoder_digest
 
     expected = content.get("encoder", {}).get("digest")
     if expected is not None and encoder_digest(encoder) != expected:

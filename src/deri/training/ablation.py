@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.embed import embed_store
-from deri.evaluation.metrics import auroc, patient_weights
+from deri.evaluation.bootstrap import patient_weights
+from deri.evaluation.features import embed_store
+from deri.evaluation.metrics import auroc
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.files import atomic_path, write_json, write_text
 from deri.models import load_model

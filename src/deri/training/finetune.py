@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.classifier import HEAD_FILE, save_head
-from deri.evaluation.embed import Features, Show
-from deri.evaluation.metrics import MIN_POS, aurocs, best_threshold, score_classes
-from deri.evaluation.probe import TaskData, fit_corrected, load_task
-from deri.evaluation.result import macro_notes, result_json
+from deri.evaluation.features import Features
+from deri.evaluation.metrics import aurocs, best_thresholds
+from deri.evaluation.options import MIN_POS, EvalOptions
+from deri.evaluation.probe import fit_corrected
+from deri.evaluation.result import evaluate, provenance, scored_records
+from deri.evaluation.task import TaskData, load_task
 from deri.files import write_json
 from deri.models import EcgTextModel
 from deri.models.directory import model_card
@@ -34,6 +35,7 @@ from deri.training.batches import prefetch
 from deri.training.schedule import learning_rate
 
 Say = Callable[[str], None]
+Show = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -89,41 +91,31 @@ def finetune(
         raise DeriError(f"{out} exists and is not empty; name another --out")
     run = _Run(model, store, task, config, _layers(model, config.blocks))
     history = run.fit(say, show)
-    thresholds = [best_threshold(run.val_labels[:, c], run.val[:, c]) for c in range(len(run.classes))]
+    thresholds = best_thresholds(run.val_labels, run.val)
     test_rows = store.task_rows(task, "test")
     labels = store.labels(task, test_rows)[1]
     subjects = store.index["subject_id"].to_numpy().astype(str)[test_rows]
-    scores = score_classes(
-        run.classes,
+    scored = evaluate(
+        run.predict(test_rows)[None],
         labels,
-        run.predict(test_rows),
         subjects,
-        thresholds=thresholds,
-        draws=draws,
-        seed=config.seed,
-        min_pos=min_pos,
+        EvalOptions(seed=config.seed, draws=draws, min_pos=min_pos),
+        classes=run.classes,
+        thresholds=[thresholds],
         probabilities=True,
     )
     result = {
-        "task": task,
-        "model": model_name,
-        "split": "test",
-        "n": len(test_rows),
-        "n_patients": len(np.unique(subjects)),
+        **scored_records(task, model_name, "test", subjects, "finetune", config.seed),
         "n_train": run.n_train,
         "n_val": len(run.val_rows),
-        "protocol": "finetune",
-        "seed": config.seed,
-        **result_json(scores),
+        **scored.to_json(),
         "epoch": run.best_epoch,
         "finetune": asdict(config) | {"trained_parameters": run.trained},
-        "deri_version": __version__,
-        "recipe": model.recipe_name,
-        "store": store.provenance,
+        **provenance(model, store),
         "notes": [
             f"epoch {run.best_epoch} (0 is the probe) and thresholds of F1 were chosen on the {len(run.val_rows)} "
             "validation records",
-            *macro_notes(scores),
+            *scored.notes(),
         ],
     }
     card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD_FILE}`.\n"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from deri.evaluation.classical import FEATURE_NAMES, ecg_features, extract_features
-from deri.evaluation.embed import Features, embed_store
+from deri.evaluation.features import Features, embed_store
 from deri.evaluation.leakage import find_leakage
-from deri.evaluation.probe import load_task
+from deri.evaluation.options import EvalOptions
+from deri.evaluation.task import load_task
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel
 from deri.store import Store, prepare
@@ -58,7 +59,7 @@ def test_a_row_stands_for_the_mean_of_its_recordings_windows(model: EcgTextModel
 
 
 def test_results_count_recordings(model: EcgTextModel, store: Store) -> None:
-    result = zero_shot_task(model, store, "labels", model_name="m", split="all", draws=0)
+    result = zero_shot_task(Features(model, store), "labels", EvalOptions(split="all", draws=0), model_name="m")
     assert result["n"] == 6
     data = load_task(Features(model, store), "labels")
     assert [len(part.labels) for part in (data.train, data.val, data.test)] == [4, 1, 1]

@@ -1,0 +1,67 @@
+"""Options that several commands have, each with its type and help in one place.
+
+A command names them as the types of its parameters: ``def probe(model: Model, data: Data, …)``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deri.errors import DeriError
+
+
+class SplitName(str, Enum):
+    """Which records are taken."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+    all = "all"
+
+
+class ProtocolName(str, Enum):
+    """As the papers did, or without their flaws (docs/evaluation.md)."""
+
+    corrected = "corrected"
+    published = "published"
+
+
+class SamplingName(str, Enum):
+    """What a fraction of the training split is made of."""
+
+    random = "random"
+    patient = "patient"
+
+
+Model = Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")]
+Data = Annotated[Path, typer.Option(help="store made by deri prepare")]
+DataWithReports = Annotated[Path, typer.Option(help="store made by deri prepare, with reports")]
+Task = Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")]
+Prompts = Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")]
+ResultFile = Annotated[Path, typer.Option(help="result file, JSON")]
+Split = Annotated[SplitName, typer.Option(help="which records")]
+Protocol = Annotated[ProtocolName, typer.Option(help="as the papers did, or without their flaws")]
+Sampling = Annotated[SamplingName, typer.Option(help="of a fraction: records, or whole patients")]
+Fraction = Annotated[str, typer.Option(help="percent of the training records; several: 1,10,100")]
+FirstSeed = Annotated[int, typer.Option(min=0, help="the first seed")]
+Seeds = Annotated[int, typer.Option(min=1, help="how many seeds; figures are means over them")]
+BootstrapSeed = Annotated[int, typer.Option(min=0, help="of the bootstrap")]
+Draws = Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")]
+Device = Annotated[str, typer.Option(help="cpu | cuda | cuda:N")]
+AnyDevice = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")]
+"""Of commands that choose a GPU where there is one."""
+
+
+def fractions_of(text: str) -> tuple[float, ...]:
+    """``1,10,100`` as percentages, ascending."""
+    try:
+        values = sorted(float(part) for part in text.split(","))
+    except ValueError:
+        raise DeriError(f"--fraction {text}: give percentages such as 100 or 1,10,100") from None
+    if any(not 0 < value <= 100 for value in values) or len(set(values)) < len(values):
+        raise DeriError(f"--fraction {text}: give different percentages above 0 and up to 100")
+    return tuple(values)

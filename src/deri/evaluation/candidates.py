@@ -1,0 +1,91 @@
+"""The rows of a benchmark: models, the same networks with random weights, and boosting on intervals and amplitudes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from deri.errors import DeriError
+from deri.evaluation import classical
+from deri.evaluation.features import encoder_digest
+from deri.models import EcgTextModel, build_model, load_model
+
+Kind = Literal["model", "random", "classical"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the benchmark; ``digest`` stands for its weights, ``about`` is what the results say of it."""
+
+    name: str
+    kind: Kind
+    digest: str
+    model: EcgTextModel | None
+    about: dict[str, Any]
+
+    @property
+    def recipe(self) -> str | None:
+        """Of the model."""
+        return None if self.model is None else self.model.recipe_name
+
+
+def model_candidate(model: EcgTextModel, name: str) -> Candidate:
+    """The row of a model."""
+    return Candidate(name, "model", encoder_digest(model), model, _architecture(model))
+
+
+def random_candidate(model: EcgTextModel, *, seed: int = 0) -> Candidate:
+    """The row of the same network with random weights; the text encoder, which is not under test, is the model's."""
+    random = build_model(model.config, seed=seed, text_encoder=model.text_encoder).to(model.device).eval()
+    random.recipe_name = model.recipe_name
+    about = _architecture(random)
+    name = f"random {about['family']} {about['backbone']}, width {about['dim']}"
+    return Candidate(name, "random", encoder_digest(random), random, about | {"seed": seed})
+
+
+def classical_candidate() -> Candidate:
+    """The row of gradient boosting on intervals and amplitudes."""
+    about = {"features": len(classical.FEATURE_NAMES), "boosting": asdict(classical.Boosting())}
+    return Candidate("gradient boosting on intervals", "classical", f"classical-{classical.VERSION}", None, about)
+
+
+def candidates(models: Sequence[str], device: str) -> Iterator[Candidate]:
+    """The rows one after the other, so that one trained model and one random are in memory at a time.
+
+    Args:
+        models: as :func:`deri.models.load_model` takes them, or ``NAME=MODEL``.
+        device: of the models.
+    """
+    seen: set[str] = set()
+    for name, target in _names(models).items():
+        model = load_model(target, device=device)
+        own = model_candidate(model, name)
+        yield own
+        random = random_candidate(model)
+        if random.digest == own.digest:  # a random: model was asked for
+            seen.add(random.digest)
+        if random.digest not in seen:
+            seen.add(random.digest)
+            yield random
+    yield classical_candidate()
+
+
+def _names(models: Sequence[str]) -> dict[str, str]:
+    """Name in the tables → what to load."""
+    names: dict[str, str] = {}
+    for model in models:
+        name, separator, target = model.partition("=")
+        if not separator or "/" in name:
+            name = target = model
+        if name in names:
+            raise DeriError(f"--model {model}: two models are called {name}; name one of them: --model OTHER={target}")
+        names[name] = target
+    if not names:
+        raise DeriError("--model: name at least one model")
+    return names
+
+
+def _architecture(model: EcgTextModel) -> dict[str, Any]:
+    config = model.config
+    return {"family": config.family, "backbone": config.backbone, "dim": config.dim}

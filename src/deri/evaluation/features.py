@@ -1,0 +1,188 @@
+"""Features of the recordings of a store: a model's embeddings, or intervals and amplitudes; each computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.evaluation import classical
+from deri.files import atomic_path
+from deri.models import EcgTextModel
+from deri.progress import SILENT, Progress
+from deri.store import Store
+
+_PART = 2048  # recordings per file of features: what a killed run loses at most
+
+
+class Features:
+    """What probes are trained on, computed when asked for and kept in memory, or in files where a folder is given.
+
+    Those of a model are its inference embeddings, as zero-shot uses them but not of unit length, from the encoder in
+    eval mode. Without a model they are the intervals and amplitudes of :mod:`deri.evaluation.classical`.
+
+    Args:
+        model: the encoder; None measures intervals and amplitudes.
+        store: the recordings.
+        folder: where files of features are kept; whole files are computed at once.
+        progress: is told how many recordings are done.
+    """
+
+    def __init__(
+        self,
+        model: EcgTextModel | None,
+        store: Store,
+        folder: Path | None = None,
+        *,
+        progress: Progress = SILENT,
+        batch_size: int = 128,
+    ) -> None:
+        self.store, self._model, self._progress, self._batch_size = store, model, progress, batch_size
+        width = len(classical.FEATURE_NAMES) if model is None else model.config.dim
+        self._values = np.empty((len(store), width), np.float32)
+        self._known = np.zeros(len(store), bool)
+        self._folder = None
+        if folder is not None:
+            key = digest_of({"features": self.key, "store": store.fingerprint, "deri": __version__})
+            self._folder = folder / f"{'classical' if model is None else 'model'}-{key}"
+
+    @property
+    def model(self) -> EcgTextModel:
+        """The encoder whose embeddings these are."""
+        if self._model is None:
+            raise ValueError("intervals and amplitudes are of no model")
+        return self._model
+
+    @cached_property
+    def key(self) -> str:
+        """What decides the features of a recording: the digest of the encoder, or the version of the measurements."""
+        return f"classical-{classical.VERSION}" if self._model is None else encoder_digest(self._model)
+
+    def rows(self, rows: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Features (n, d) float32 of ``rows``; those not asked for before are computed now.
+
+        Raises:
+            DeriError: an embedding is not finite.
+            RuntimeError: embedding changed the weights or statistics of the encoder.
+        """
+        progress = progress or self._progress
+        missing = np.unique(rows[~self._known[rows]])
+        if self._folder is None:
+            if len(missing):
+                self._keep(missing, self._compute(missing, progress))
+            return self._values[rows]
+        parts = np.unique(missing // _PART)
+        for done, part in enumerate(parts):
+            whole = np.arange(part * _PART, min((part + 1) * _PART, len(self.store)), dtype=np.int64)
+            file = self._folder / f"part-{part:05d}.npy"
+            if file.is_file():
+                self._keep(whole, np.load(file))
+                continue
+            total = min(len(parts) * _PART, len(self.store))
+            values = self._compute(whole, _Shifted(progress, done * _PART, total))
+            with atomic_path(file) as path, open(path, "wb") as handle:
+                np.save(handle, values)
+            self._keep(whole, values)
+        return self._values[rows]
+
+    def _keep(self, rows: np.ndarray, values: np.ndarray) -> None:
+        self._values[rows] = values
+        self._known[rows] = True
+
+    def _compute(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
+        if self._model is None:
+            return classical.extract_features(self.store, rows, progress)
+        before = self.key
+        values = embed_store(
+            self._model, self.store, rows, batch_size=self._batch_size, normalise=False, progress=progress
+        )
+        if encoder_digest(self._model) != before:
+            raise RuntimeError(f"embedding {self.store.path} changed the weights or statistics of the frozen encoder")
+        return values
+
+
+class _Shifted(Progress):
+    """Counts of a part of the work, told as counts of the whole."""
+
+    def __init__(self, inner: Progress, start: int, total: int) -> None:
+        self._inner, self._start, self._total = inner, start, total
+
+    def update(self, done: int, total: int) -> None:
+        self._inner.update(self._start + done, self._total)
+
+
+def embed_store(
+    model: EcgTextModel,
+    store: Store,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 128,
+    normalise: bool = True,
+    progress: Progress = SILENT,
+) -> np.ndarray:
+    """Inference embeddings of the recordings of ``rows``: (n, d) float32, in their order; sets eval mode.
+
+    That of a recording with several windows in the store is their mean, whichever of its rows is named.
+
+    Args:
+        model: the encoder.
+        store: holds the signals.
+        rows: (n,) rows of the store, one per recording as ``store.rows`` and ``store.task_rows`` give them.
+        batch_size: windows at once.
+        normalise: to unit length, as zero-shot compares them; False for what probes are trained on.
+        progress: is told how many windows are done.
+
+    Raises:
+        DeriError: an embedding is not finite.
+    """
+    out = np.zeros((len(rows), model.config.dim), np.float32)
+    every, owners = store.windows_of(rows)
+    valid = store.index["valid_samples"].to_numpy(np.int64)
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(every), batch_size):
+            part = every[start : start + batch_size]
+            ecg, valid_here = model.preprocess(store.signals(part), store.fs, valid[part], store.lead_mask(part))
+            embedding = model.ecg_embedding(
+                ecg.to(model.device), None if valid_here is None else valid_here.to(model.device)
+            ).float()
+            np.add.at(out, owners[start : start + len(part)], embedding.cpu().numpy())
+            progress.update(start + len(part), len(every))
+    out /= np.bincount(owners, minlength=len(rows))[:, None].astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
+    if len(bad):
+        record = store.index["record_id"].iloc[int(rows[bad[0]])]
+        raise DeriError(
+            f"the model's embedding is not finite for {len(bad)} of {len(rows)} recordings of {store.path}, "
+            f"the first is {record}: the weights are broken, use another model or an earlier checkpoint"
+        )
+    return F.normalize(torch.from_numpy(out), dim=-1).numpy() if normalise else out
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows at unit length, float32; a row of zeros stays."""
+    return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def encoder_digest(model: EcgTextModel) -> str:
+    """SHA-256 of all weights and buffers outside the text encoder, batch-norm statistics among them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not name.startswith("text_encoder."):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """16 hex digits that stand for a JSON value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,53 @@
+"""What is scored, and how: the options that all evaluations share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deri.errors import DeriError
+
+Protocol = Literal["corrected", "published"]
+Sampling = Literal["random", "patient"]
+
+MIN_POS = 10
+"""Fewer positives than this, and a class is marked: its AUROC moves by several points with a single record."""
+
+DEFAULT_SEED = 42
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Options of an evaluation; each kind of evaluation reads those that concern it.
+
+    Attributes:
+        protocol: ``corrected``, or ``published`` with the flaws of the papers (docs/evaluation.md).
+        split: which records zero-shot scores; probes are scored on ``test``, with folds on all records.
+        fractions: percent of the training records that probes are trained on, in (0, 100].
+        sampling: of a fraction: by record, or by whole patients.
+        seed: the first seed, of sampling, of the published training, of folds and of the bootstrap.
+        seeds: how many; figures are means over them.
+        folds: 0 for the splits of the store, else cross-validation by patient with so many folds, 3 or more.
+        draws: bootstrap samples; 0 for no intervals.
+        min_pos: classes with fewer positives are marked and left out of the ``reliable`` mean.
+
+    Raises:
+        DeriError: a fraction or a number of folds that cannot be.
+    """
+
+    protocol: Protocol = "corrected"
+    split: str = "test"
+    fractions: tuple[float, ...] = (100.0,)
+    sampling: Sampling = "random"
+    seed: int = DEFAULT_SEED
+    seeds: int = 1
+    folds: int = 0
+    draws: int = 1000
+    min_pos: int = MIN_POS
+
+    def __post_init__(self) -> None:
+        for fraction in self.fractions:
+            if not 0 < fraction <= 100:
+                raise DeriError(f"--fraction {fraction:g}: percentages of the training records lie in (0, 100]")
+        if self.folds in (1, 2):
+            raise DeriError(f"--folds {self.folds}: at least 3 are needed (train, choose, score)")
