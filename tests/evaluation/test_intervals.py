@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
 from deri.evaluation import intervals
-from deri.evaluation.compare import delong
+from deri.evaluation.bootstrap import delong
 from deri.evaluation.contributions import auroc_contributions, f1_contributions
 from deri.evaluation.intervals import (
     auroc_interval,

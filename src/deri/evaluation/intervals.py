@@ -40,6 +40,8 @@ PRIOR_PATIENTS = 5.0
 PRIOR_PATIENTS_PAIRED = 1.0
 """The same of a difference, which is drawn less: how alike two models rank is not known before."""
 
+Interval = tuple[float, float]
+
 _UNDEFINED = "no positives or no negatives"
 _NO_CLASS = "no class is defined"
 _ONE_RUN = "one run does not show how runs differ"
@@ -50,7 +52,7 @@ class Estimate:
     """A figure and its interval; ``ci`` is None, with the ``reason``, where none can be told."""
 
     value: float | None
-    ci: tuple[float, float] | None
+    ci: Interval | None
     reason: str | None = None
 
 
@@ -61,7 +63,7 @@ class Difference:
     a: float | None
     b: float | None
     value: float | None
-    ci: tuple[float, float] | None
+    ci: Interval | None
     p: float | None
     reason: str | None = None
 
