@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_the_parts_of_the_page_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     install(site)
     source.mkdir()
     hospital(source)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
 
     def deri(*arguments: object) -> str:
         command = [sys.executable, "-m", "deri", *map(str, arguments)]
