@@ -108,4 +108,4 @@ def _rate_of(path: str, times: np.ndarray, name: str) -> float:
     return float(round(fs)) if abs(fs - round(fs)) < 2e-4 * fs else fs
 
 
-FORMAT = Format("CSV with leads as header", _sniff, read_csv, takes=("fs", "units"))
+FORMAT = Format("CSV with leads as header", _sniff, read_csv, takes=("fs", "units", "gain"))
