@@ -18,6 +18,7 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 """Order of the signals in a MIMIC-IV-ECG record: aVF stands before aVL."""
 
+_MAX_NAME = 64  # characters
 _BY_KEY = {name.lower(): name for name in LEADS}
 # Names of other languages and habits.
 _ALIASES = {key: LEADS[n - 1] for n in (1, 2, 3) for key in (f"d{n}", f"d{'i' * n}", f"l{'i' * n}")}
@@ -42,6 +43,8 @@ def canonical_lead(name: str) -> str | None:
     not taken for it: ``-aVR`` has the opposite sign, ``MLII`` other electrode places, ``V1 (V3R)`` was recorded on the
     right, ``vx`` ``vy`` ``vz`` are Frank leads.
     """
+    if len(name) > _MAX_NAME:
+        return None
     key = unicodedata.normalize("NFKC", name).strip().lower().replace("μ", "µ")
     if _MDC.match(key):
         return _BY_KEY.get(_MDC.sub("", key))

@@ -88,6 +88,8 @@ def _read(name: str, options: Options, depth: int) -> ECG:
     except OSError as error:
         raise ReadError(f"{name}: cannot be opened ({error.strerror})", "unreadable_file") from error
     found = find_format(name, head)
+    if found is None and options.leads and b"\0" not in head:  # a table whose columns the caller names
+        found = FORMATS["csv"]
     if found is not None:
         return _read_as(found, name, options)
     if is_packed(head):

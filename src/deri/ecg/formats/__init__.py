@@ -29,7 +29,8 @@ FORMATS: Registry[Format] = Registry(
         "sierra": f"{_HERE}.sierra:FORMAT",
         "muse": f"{_HERE}.muse:FORMAT",
         "scp": f"{_HERE}.scp:FORMAT",
-        "csv": f"{_HERE}.tables:FORMAT",
+        "apple-watch": f"{_HERE}.csv_leads:APPLE",
+        "csv": f"{_HERE}.csv_leads:FORMAT",
     },
 )
 """In the order in which they are asked; the loosest test is last, before those of other packages."""
