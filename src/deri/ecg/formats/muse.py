@@ -24,7 +24,11 @@ def read_muse(path: str, options: Options) -> ECG:
             ``unsupported_format`` (sample size), ``truncated_signal``, ``unreadable_signal``, and those of
             ``make_ecg``.
     """
-    root = parse_xml(path)
+    return read_waveforms(path, parse_xml(path), options)
+
+
+def read_waveforms(path: str, root: Element, options: Options) -> ECG:
+    """The recording in a ``RestingECG`` element."""
     rhythms = [w for w in root.findall("Waveform") if text_of(w, "WaveformType").lower() in ("rhythm", "")]
     if not rhythms:
         raise ReadError(f"{path}: this MUSE XML has no rhythm waveform", "no_signals")
