@@ -168,3 +168,21 @@ def test_formats_that_state_everything_refuse(
         read_ecg(path, **options)
     assert caught.value.reason == "stated_by_file"
     assert str(path) in str(caught.value)
+
+
+def test_wfdb_takes_names_and_a_gain_where_the_header_states_none(
+    tmp_path: Path, write_record: Callable[..., Path], digital: np.ndarray
+) -> None:
+    path = write_record(tmp_path, "r", digital, names=OTHER, gain="0")
+    for given in (path, tmp_path / "r.dat", tmp_path / "r"):
+        ecg = read_ecg(given, gain=500, leads=NAMES)
+        assert (ecg.metadata["dropped_leads"], ecg.metadata["warnings"]) == ([], {})
+        order = [[NAMES.get(name, name) for name in OTHER].index(lead) for lead in LEADS]
+        np.testing.assert_allclose(ecg.signal, digital.T[order] / 500, rtol=1e-6)
+    assert set(read_ecg(path, leads=NAMES).metadata["warnings"]) == {"uncalibrated"}
+    path = write_record(tmp_path, "s", digital)
+    with pytest.raises(ReadError, match="--gain") as caught:
+        read_ecg(path, gain=500)
+    assert caught.value.reason == "stated_by_file"
+    with pytest.raises(ReadError, match="--fs"):
+        read_ecg(path, fs=500)

@@ -41,6 +41,9 @@ class Options(NamedTuple):
         return given.get(key) or given.get(key.removeprefix("MDC_ECG_LEAD_")) or name
 
 
+NO_OPTIONS = Options()
+
+
 class Format(NamedTuple):
     """A row of the table of formats.
 

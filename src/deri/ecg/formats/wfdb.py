@@ -8,13 +8,13 @@ files, skew) is left to ``wfdb_signals``, records of several segments to ``wfdb_
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from deri.ecg.formats import matlab
-from deri.ecg.formats.common import Format, units_per_mv
+from deri.ecg.formats.common import NO_OPTIONS, Format, Options, refuse_options, units_per_mv
 from deri.ecg.formats.errata import find_erratum
 from deri.ecg.formats.wfdb_header import Header, HeaderError, SignalLine, parse_header, parse_subject
 from deri.ecg.formats.wfdb_segments import read_segments
@@ -28,8 +28,10 @@ _FULL_RANGE_16 = 65536.0
 _SMALLEST_RANGE_MV = 0.2  # a 16-bit range below this cannot hold a surface ECG in any lead
 
 
-def read_wfdb(path: str) -> ECG:
+def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
     """Read the record with the header file ``path`` (ends in ``.hea``).
+
+    ``options.gain`` holds for signals whose header states none.
 
     Raises:
         ReadError: see ``docs/ecg.md`` for the reasons.
@@ -39,7 +41,9 @@ def read_wfdb(path: str) -> ECG:
     if header.n_signals == 0:
         raise ReadError(f"{path}: the header describes no signals", "no_signals")
     if header.n_segments is not None:
-        return _read_segments(path, header)
+        return _read_segments(path, header, options)
+    if options != NO_OPTIONS:
+        header = _with_options(path, header, options)
     try:
         plan = lead_plan(tuple([signal.description for signal in header.signals]))
     except ReadError as error:
@@ -302,8 +306,8 @@ def _einthoven_holds(frames: np.ndarray, millivolt: np.ndarray, gains: list[floa
     return not (digital_residual <= 6 and np.ptp(millivolt[0] + millivolt[2] - millivolt[1]) > 0.05)
 
 
-def _read_segments(path: str, header: Header) -> ECG:
-    signal, about = read_segments(path, header, _load_header, read_wfdb)
+def _read_segments(path: str, header: Header, options: Options) -> ECG:
+    signal, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
     return ECG(signal, header.fs, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
 
 
@@ -322,6 +326,17 @@ def _comments(header: Header) -> dict[str, Any]:
     return {"comments": header.comments, **parse_subject(header.comments)}
 
 
-FORMAT = Format(
-    "WFDB (.hea with .dat or .mat)", lambda path, head: path.endswith(".hea"), lambda path, options: read_wfdb(path)
-)
+def _with_options(path: str, header: Header, options: Options) -> Header:
+    """The header with what the caller says about its signals."""
+    if all(signal.calibrated for signal in header.signals):
+        refuse_options(path, "its header states the gain of every signal", options, "gain")
+    signals = []
+    for signal in header.signals:
+        name = options.lead(signal.description)
+        if options.gain is not None and not signal.calibrated:
+            signal = signal._replace(gain=options.gain, units="mV", calibrated=True)
+        signals.append(signal._replace(description=name))
+    return header._replace(signals=tuple(signals))
+
+
+FORMAT = Format("WFDB (.hea with .dat or .mat)", lambda path, head: path.endswith(".hea"), read_wfdb, takes=("gain",))
