@@ -200,7 +200,7 @@ def test_gains_that_the_samples_refute_are_replaced_before_anything_looks_at_amp
     assert DirectReader().read(path) is None
     (stored,) = read_recording(path, "lead", direct=DirectReader())
     assert np.abs(stored.signal - samples.T).max() <= 1
-    assert stored.quality == ("inconsistent_gains", "common_gain", "saturated:V3")
+    assert stored.quality == ("inconsistent_gains", "common_gain", "limb_leads_contradict", "saturated:V3")
 
 
 def test_one_reader_for_many_records(tmp_path: Path) -> None:
