@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deri.cli.main import app
-from deri.datasets.download import SOURCES, DownloadSummary, download, source_of
+from deri.datasets.download import DownloadSummary, download, source_of, sources
 from deri.errors import DeriError
+from support.told import Told
 
 
 class Server(ThreadingHTTPServer):
@@ -106,7 +107,7 @@ def whole(server: Server, out: Path) -> None:
 def test_everything_is_fetched_once_and_kept(server: Server, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     source = source_of("ptb-xl", server.url)
-    summary = download(source, tmp_path / "x", progress=lambda done, total: calls.append((done, total)))
+    summary = download(source, tmp_path / "x", progress=Told(lambda done, total: calls.append((done, total))))
     assert (summary.fetched, summary.kept, summary.total) == (4, 0, 4)
     assert calls == [(i, 4) for i in range(5)]
     whole(server, tmp_path / "x")
@@ -204,7 +205,7 @@ def test_command_states_the_terms_first(server: Server, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "4 files in" in done.output
     assert "checksums verified" in done.output
-    for name, source in SOURCES.items():
+    for name, source in sources().items():
         terms = source.terms()
         assert ("ODbL" if name == "mimic-iv-ecg" else "CC BY 4.0") in terms
         assert "no account or credentials" in terms

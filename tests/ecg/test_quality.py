@@ -11,7 +11,7 @@ from deri.ecg import ECG, LEADS, read_ecg, standardise
 from deri.ecg.gains import with_common_gain
 from deri.ecg.quality import CLIP_SECONDS, lead_flags, quality_flags, wrong_unit
 from deri.errors import ReadError
-from deri.store.chunks import read_recording
+from deri.store.chunk import read_recording
 
 FS = 500
 

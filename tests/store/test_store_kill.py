@@ -23,15 +23,18 @@ SCRIPT = """
 import pickle, sys, time
 from pathlib import Path
 
-def progress(done, total):
-    print(done, flush=True)
-    time.sleep(0.002)
+from deri.progress import Progress
+
+class Slow(Progress):
+    def update(self, done, total):
+        print(done, flush=True)
+        time.sleep(0.002)
 
 if __name__ == "__main__":
     from deri.store import prepare
     dataset = pickle.loads(Path(sys.argv[1]).read_bytes())
     print("start", flush=True)
-    prepare(dataset, sys.argv[2], workers=int(sys.argv[3]), progress=progress)
+    prepare(dataset, sys.argv[2], workers=int(sys.argv[3]), progress=Slow())
     print("end", flush=True)
 """
 

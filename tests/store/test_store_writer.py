@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import deri.ecg
+from deri.ecg.formats import wfdb
 from deri.errors import DeriError, ReadError
-from deri.store import Store, chunks, prepare
-from deri.store.chunks import quantise
-from deri.store.direct import DirectReader
+from deri.store import Store, chunk, prepare
+from deri.store.chunk import quantise
 from deri.store.layout import chunk_count, chunk_size
 from deri.store.npy import NpyAppender
+from support.told import Told
 
 
 def good_names() -> list[int]:
@@ -111,7 +111,7 @@ def test_shards_that_run_at_once_finish_one_store(dataset, content, tmp_path: Pa
 def test_a_finished_store_is_left_alone(small, tmp_path: Path, monkeypatch) -> None:
     first = prepare(small, tmp_path / "s")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*")}
-    monkeypatch.setattr(deri.ecg, "read_ecg", None)  # nothing may be read
+    monkeypatch.setattr(chunk, "read_recording", None)  # nothing may be read
     assert prepare(small, tmp_path / "s", workers=2) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*")} == before
 
@@ -165,9 +165,9 @@ def test_bad_options_are_refused(small, tmp_path: Path, options, message) -> Non
 def test_an_interrupted_run_continues_where_it_was(dataset, content, tmp_path: Path, monkeypatch) -> None:
     prepare(dataset, tmp_path / "whole")
     reads: list[str] = []
-    read = chunks.read_recording
+    read = chunk.read_recording
     monkeypatch.setattr(
-        chunks, "read_recording", lambda path, *a, **k: (reads.append(Path(path).name), read(path, *a, **k))[1]
+        chunk, "read_recording", lambda path, *a, **k: (reads.append(Path(path).name), read(path, *a, **k))[1]
     )
 
     def interrupt(done: int, total: int) -> None:
@@ -176,10 +176,10 @@ def test_an_interrupted_run_continues_where_it_was(dataset, content, tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(dataset, tmp_path / "s", progress=interrupt)
+        prepare(dataset, tmp_path / "s", progress=Told(interrupt))
     reads.clear()
     seen: list[int] = []
-    prepare(dataset, tmp_path / "s", progress=lambda done, total: seen.append(done))
+    prepare(dataset, tmp_path / "s", progress=Told(lambda done, total: seen.append(done)))
     assert reads == [f"a{i:03d}" for i in range(128, 200)]  # two chunks of 64 were done
     assert seen[-1] == 200
     assert seen == sorted(set(seen))
@@ -188,20 +188,19 @@ def test_an_interrupted_run_continues_where_it_was(dataset, content, tmp_path: P
 
 def test_progress_of_workers_reaches_the_total(dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    prepare(dataset, tmp_path / "s", workers=2, progress=lambda done, total: seen.append((done, total)))
+    prepare(dataset, tmp_path / "s", workers=2, progress=Told(lambda done, total: seen.append((done, total))))
     assert seen[-1] == (200, 200)
 
 
 def test_a_defect_in_a_reader_costs_one_recording(small, tmp_path: Path, monkeypatch) -> None:
-    read_ecg = deri.ecg.read_ecg
+    read = wfdb.read_counts
 
     def broken(path):
-        if Path(path).name == "a003":
+        if Path(path).stem == "a003":
             raise ZeroDivisionError("gain")
-        return read_ecg(path)
+        return read(path)
 
-    monkeypatch.setattr(DirectReader, "read", lambda *_: None)
-    monkeypatch.setattr(deri.ecg, "read_ecg", broken)
+    monkeypatch.setattr(wfdb, "read_counts", broken)
     summary = prepare(small, tmp_path / "s")
     assert summary.rejected == {"no_report": 1, "reader_error": 1}
     assert Store.open(tmp_path / "s").rejects["detail"].tolist()[1] == "ZeroDivisionError: gain"
@@ -212,8 +211,7 @@ def test_a_machine_that_cannot_read_is_no_reject(small, tmp_path: Path, monkeypa
         raise ReadError("cannot be opened", "unreadable_file") from OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
-        patch.setattr(DirectReader, "read", lambda *_: None)
-        patch.setattr(deri.ecg, "read_ecg", no_files)
+        patch.setattr(wfdb, "read_counts", no_files)
         with pytest.raises(DeriError, match=r"Too many open files.*run the same command again"):
             prepare(small, tmp_path / "s")
     assert prepare(small, tmp_path / "s").read == 7
@@ -230,7 +228,7 @@ def test_a_data_set_that_vanishes_is_no_reject(make_dataset, record_writer, unit
             shutil.move(root, tmp_path / "elsewhere")
 
     with pytest.raises(DeriError, match=r"mounted is gone: mount it"):
-        prepare(data, tmp_path / "s", progress=unmount)
+        prepare(data, tmp_path / "s", progress=Told(unmount))
     shutil.move(tmp_path / "elsewhere", root)
     assert prepare(data, tmp_path / "s").read == 3
 

@@ -10,6 +10,7 @@ import pytest
 
 from deri.errors import DeriError
 from deri.store import Store, TextFeatures, prepare, text_features
+from support.told import Told
 
 
 class FakeEncoder:
@@ -230,7 +231,7 @@ def test_a_store_without_reports_is_refused(make_dataset, records: Path, tmp_pat
 
 def test_pickled_features_and_progress(store: Store) -> None:
     seen: list[tuple[int, int]] = []
-    features = TextFeatures.build(store, FakeEncoder(), progress=lambda done, total: seen.append((done, total)))
+    features = TextFeatures.build(store, FakeEncoder(), progress=Told(lambda done, total: seen.append((done, total))))
     assert seen == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
     features.tokens([1])
     again = pickle.loads(pickle.dumps(features))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from deri.cli.console import progress, say, window_option
+from deri.datasets.base import BUILT_IN
 from deri.errors import DeriError
 
 
@@ -49,7 +50,7 @@ def simulate(
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | cpsc2018 | csn | folder")],
+    dataset: Annotated[str, typer.Argument(help=" | ".join(BUILT_IN))],
     source: Annotated[Path, typer.Argument(help="root of the data set on disk")],
     out: Annotated[Path | None, typer.Option(help="the store; stores/NAME-OF-SOURCE when not given")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that read recordings")] = 1,
@@ -89,7 +90,7 @@ def prepare(
             windows=wanted,
             duplicates=duplicates.value,
             seed=seed,
-            progress=show.update,
+            progress=show,
         )
     print(summary.text())
 
@@ -102,7 +103,7 @@ def merge(
     duplicates: Annotated[Duplicates, typer.Option(help="recordings stored before")] = Duplicates.keep,
 ) -> None:
     """Make one store of several, without reading a recording again; signals are shared through hard links."""
-    from deri.store.union import merge_stores
+    from deri.store.merge import merge_stores
 
     summary = merge_stores(stores, out, resplit=resplit, seed=seed, duplicates=duplicates.value)
     for note in json.loads((out / "store.json").read_text(encoding="utf-8"))["notes"]:
@@ -111,7 +112,7 @@ def merge(
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="mimic-iv-ecg | ptb-xl | cpsc2018 | csn")],
+    name: Annotated[str, typer.Argument(help=" | ".join(name for name in BUILT_IN if name != "folder"))],
     to: Annotated[Path, typer.Option(help="folder for the data set; an earlier download in it is continued")],
     connections: Annotated[int, typer.Option(min=1, max=16, help="files fetched at a time")] = 4,
     url: Annotated[str | None, typer.Option(help="a mirror: address of the folder with SHA256SUMS.txt")] = None,
@@ -123,7 +124,7 @@ def download(
     source = source_of(name, url)
     say(source.terms())
     with progress(f"download {name}") as show:
-        summary = run(source, to, connections=connections, progress=show.update)
+        summary = run(source, to, connections=connections, progress=show)
     print(summary.text())
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from deri.datasets.base import DATASETS, Dataset, open_dataset
+from deri.datasets.base import DATASETS, Dataset, DatasetKind, OpenOptions, open_dataset
 
-__all__ = ["DATASETS", "Dataset", "open_dataset"]
+__all__ = ["DATASETS", "Dataset", "DatasetKind", "OpenOptions", "open_dataset"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from deri.errors import DeriError
-from deri.reports import MIN_WORDS
+from deri.registry import Registry
 
-DATASETS = ("mimic-iv-ecg", "ptb-xl", "cpsc2018", "csn", "folder")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -37,57 +38,115 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a data set is and on which terms. ``prefix``: the part of the project that is fetched; it is cut off."""
+
+    title: str
+    url: str  # ends in "/"; holds SHA256SUMS.txt
+    licence: str
+    size: str
+    prefix: str = ""
+
+    def terms(self) -> str:
+        """What a user should know before the download starts."""
+        return (
+            f"{self.title}, {self.size}, from {self.url}{self.prefix}\n"
+            f"licence: {self.licence}; open access, no account or credentials are needed"
+        )
+
+
+class SplitFiles(NamedTuple):
+    """The published files of a task, ``STEM_train.csv``, ``_val`` and ``_test``."""
+
+    task: str
+    stem: str
+    key: str  # the column that names the recording
+    record: Callable[[str], str]  # a cell of it → record id
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """What :func:`open_dataset` was asked for."""
+
+    limit: int | None = None
+    labels: Path | None = None
+    splits: Path | None = None
+    published_labels: bool = False
+    min_words: int | None = None
+
+
+@dataclass(frozen=True)
+class DatasetKind:
+    """A data set that can be opened by name: a row of ``DATASETS``.
+
+    Attributes:
+        open: reads the tables below a root folder.
+        source: where it can be downloaded; None: nowhere.
+        split_files: published splits that ``--splits`` reads; none: the option is refused.
+        takes: which of ``labels`` and ``published_labels`` it knows.
+    """
+
+    open: Callable[[Path, OpenOptions], Dataset]
+    source: Source | None = None
+    split_files: tuple[SplitFiles, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+BUILT_IN = {
+    "mimic-iv-ecg": "deri.datasets.mimic:MIMIC_IV_ECG",
+    "ptb-xl": "deri.datasets.ptbxl:PTB_XL",
+    "cpsc2018": "deri.datasets.cpsc2018:CPSC2018",
+    "csn": "deri.datasets.csn:CSN",
+    "folder": "deri.datasets.folder:FOLDER",
+}
+DATASETS: Registry[DatasetKind] = Registry("data set", "deri.datasets", BUILT_IN)
+"""All data sets. Another package adds one by ``DATASETS.register(NAME)(DatasetKind(…))`` or an entry point."""
+
+
 def open_dataset(
     name: str,
     root: str | Path,
     *,
     labels: str | Path | None = None,
     limit: int | None = None,
-    min_words: int = MIN_WORDS,
+    min_words: int | None = None,
     splits: str | Path | None = None,
     published_labels: bool = False,
 ) -> Dataset:
-    """Open a data set by name: ``mimic-iv-ecg``, ``ptb-xl``, ``cpsc2018``, ``csn`` or ``folder``.
+    """Open a data set of the table ``DATASETS`` by name.
 
     ``labels``: the CSV of a folder. ``limit``: the first N recordings in the order of the data set.
-    ``min_words``: shortest report (words after cleaning) of a MIMIC-IV-ECG study; the other sets keep every recording.
+    ``min_words``: shortest report (words after cleaning) of a MIMIC-IV-ECG study, ``deri.reports.MIN_WORDS`` where not
+    given; the other sets keep every recording.
     ``splits``: folder with the split files behind published numbers (ptb-xl, cpsc2018, csn): splits and labels of the
     tasks are taken from them. ``published_labels``: csn's labels by the substring rule of those files.
     Raises DeriError for an unknown name, a missing folder or table, a table of another form, and an option that the
     data set does not have.
     """
-    # Here and not above: those modules take Dataset from this one.
-    from deri.datasets.cpsc2018 import open_cpsc2018
-    from deri.datasets.csn import open_csn
-    from deri.datasets.folder import open_folder
-    from deri.datasets.mimic import open_mimic
-    from deri.datasets.ptbxl import open_ptbxl
-    from deri.datasets.published import DATASETS_WITH_SPLITS
-
-    if name not in DATASETS:
-        close = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.4)
+    kind = DATASETS.get(name)
+    if kind is None:
+        close = difflib.get_close_matches(name.lower(), DATASETS.names(), n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}? " if close else ""
         raise DeriError(f"unknown data set {name!r}: {hint}There are {', '.join(DATASETS)}")
     root = Path(root)
     if not root.is_dir():
         found = "is a file, not a folder" if root.exists() else "does not exist"
         raise DeriError(f"{root} {found}: give the root folder of the {name} data set")
-    if splits is not None and name not in DATASETS_WITH_SPLITS:
-        own = "; a folder's CSV has a column split" if name == "folder" else ""
+    if splits is not None and not kind.split_files:
+        own = "; a folder's CSV has a column split" if "labels" in kind.takes else ""
         raise DeriError(f"--splits {splits}: there are no published split files of {name}{own}")
-    if published_labels and name != "csn":
+    if published_labels and "published_labels" not in kind.takes:
         raise DeriError(
             f"--published-labels: only the published labels of csn differ from the data set's, not {name}'s"
         )
-    files = Path(splits) if splits is not None else None
-    if name == "folder":
-        return open_folder(root, labels=Path(labels) if labels is not None else None, limit=limit)
-    if labels is not None:
+    if labels is not None and "labels" not in kind.takes:
         raise DeriError(f"--labels {labels}: {name} has its own tables; a label CSV goes with the data set 'folder'")
-    if name == "ptb-xl":
-        return open_ptbxl(root, limit=limit, splits=files)
-    if name == "cpsc2018":
-        return open_cpsc2018(root, limit=limit, splits=files)
-    if name == "csn":
-        return open_csn(root, limit=limit, splits=files, published_labels=published_labels)
-    return open_mimic(root, limit=limit, min_words=min_words)
+    options = OpenOptions(
+        limit=limit,
+        labels=None if labels is None else Path(labels),
+        splits=None if splits is None else Path(splits),
+        published_labels=published_labels,
+        min_words=min_words,
+    )
+    return kind.open(root, options)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from deri.datasets.base import Dataset
+from deri.datasets.base import Dataset, DatasetKind, OpenOptions, Source, SplitFiles
 from deri.datasets.headers import Recording, find_recordings, read_diagnosis
-from deri.datasets.published import read_published, use_published
+from deri.datasets.published import read_published, stem_of, use_published
 from deri.datasets.tables import Verdicts, assemble, read_table
 from deri.errors import DeriError
 from deri.reports import load_prompts
@@ -36,11 +36,12 @@ SNOMED = {
 }
 """Codes of the PhysioNet copy, with those that the CinC Challenges score as the same."""
 
+SPLIT_FILES = (SplitFiles(TASK, "icbeb", "filename", stem_of),)
 _COLUMNS = ("Recording", "First_label", "Second_label", "Third_label")
 _STEM = re.compile(r"A\d{4}")
 
 
-def open_cpsc2018(root: Path, *, limit: int | None, splits: Path | None) -> Dataset:
+def open_cpsc2018(root: Path, options: OpenOptions) -> Dataset:
     """The recordings in the order of their names; task ``cpsc2018``.
 
     A header's codes beyond the nine classes are passed over; a recording without any of the nine is no part of the
@@ -52,6 +53,7 @@ def open_cpsc2018(root: Path, *, limit: int | None, splits: Path | None) -> Data
     ``bad_header``, ``unreadable_file``. A recording that ``REFERENCE.csv`` lists and that is not there is found when it
     is read.
     """
+    splits = options.splits
     found = find_recordings(root, ".", _STEM)
     references = sorted(path for path in root.rglob(REFERENCE) if path.is_file())
     if not found:
@@ -68,7 +70,7 @@ def open_cpsc2018(root: Path, *, limit: int | None, splits: Path | None) -> Data
     record = pd.Series([recording.stem.rsplit("/", 1)[-1] for recording in found], dtype=object)
     verdicts = Verdicts(len(found))
     verdicts.refuse(record.duplicated(), "duplicate_file", "a recording of this name is listed before, and kept")
-    published = read_published(splits, NAME) if splits is not None else {}
+    published = read_published(splits, NAME, SPLIT_FILES) if splits is not None else {}
     elsewhere = published[TASK].split if published else {}
     values: list[tuple[str, ...] | None] = []
     for i, recording in enumerate(found):
@@ -103,7 +105,7 @@ def open_cpsc2018(root: Path, *, limit: int | None, splits: Path | None) -> Data
             "detail": verdicts.detail,
         }
     )
-    examples, rejects = assemble(rows, None, [TASK], limit)
+    examples, rejects = assemble(rows, None, [TASK], options.limit)
     return Dataset(NAME, root, examples, {TASK: classes}, rejects, val_fraction=0.08, test_fraction=0.2, notes=notes)
 
 
@@ -147,3 +149,16 @@ def _read_references(paths: list[Path]) -> dict[str, set[str]]:
             if rows.setdefault(record, labels) != labels:
                 rows[record] = {""}
     return rows
+
+
+CPSC2018 = DatasetKind(
+    open_cpsc2018,
+    Source(
+        "CPSC2018, the copy in the CinC Challenge 2021 1.0.3",
+        "https://physionet.org/files/challenge-2021/1.0.3/",
+        "CC BY 4.0",
+        "about 1.3 GB",
+        "training/cpsc_2018/",
+    ),
+    SPLIT_FILES,
+)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from deri.datasets.base import Dataset
+from deri.datasets.base import Dataset, DatasetKind, OpenOptions, Source, SplitFiles
 from deri.datasets.headers import find_recordings, read_diagnosis
-from deri.datasets.published import PublishedTask, read_published, use_published
+from deri.datasets.published import PublishedTask, read_published, stem_of, use_published
 from deri.datasets.tables import Verdicts, assemble, listed, read_header, read_table
 from deri.errors import DeriError
 from deri.reports import load_prompts
@@ -26,13 +26,14 @@ LABELS = "labels"
 CONDITIONS = "ConditionNames_SNOMED-CT.csv"
 RECORDS = "WFDBRecords"
 MIN_RECORDS = 10
+SPLIT_FILES = (SplitFiles(TASK, "chapman", "ecg_path", stem_of),)
 
 _WHAT = f"the root of {NAME} should contain it, beside {RECORDS}/"
 _COLUMNS = {"acronymname": "acronym", "fullname": "name", "snomedct": "code"}
 _STEM = re.compile(r"JS\d{5}")
 
 
-def open_csn(root: Path, *, limit: int | None, splits: Path | None, published_labels: bool) -> Dataset:
+def open_csn(root: Path, options: OpenOptions) -> Dataset:
     """The recordings in the order of their names.
 
     Task ``csn``: of the 38 classes of the published task those with at least ten recordings (counted over the whole
@@ -46,6 +47,7 @@ def open_csn(root: Path, *, limit: int | None, splits: Path | None, published_la
 
     Rejects: ``missing_header``, ``unreadable_file``, ``bad_header``, ``duplicate_file``.
     """
+    splits, published_labels = options.splits, options.published_labels
     conditions = read_conditions(root / CONDITIONS)
     if not (root / RECORDS).is_dir():
         raise DeriError(f"{root / RECORDS} is missing: {_WHAT.replace('it, ', 'it and ')}")
@@ -76,7 +78,7 @@ def open_csn(root: Path, *, limit: int | None, splits: Path | None, published_la
     if published_labels:
         notice.append("csn: labels match as substrings, as in the published split files")
     if splits is not None:
-        published = read_published(splits, NAME)
+        published = read_published(splits, NAME, SPLIT_FILES)
         if not published_labels:
             published = {task: _exact(content, classes) for task, content in published.items()}
         own = {record[i]: values[i] for i in range(len(found)) if usable[i]}
@@ -109,7 +111,7 @@ def open_csn(root: Path, *, limit: int | None, splits: Path | None, published_la
             "detail": verdicts.detail,
         }
     )
-    examples, rejects = assemble(rows, None, list(tasks), limit)
+    examples, rejects = assemble(rows, None, list(tasks), options.limit)
     return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.08, test_fraction=0.2, notes=notice)
 
 
@@ -147,3 +149,13 @@ def _exact(content: PublishedTask, classes: list[str]) -> PublishedTask:
         raise DeriError("the split files of csn have no column diagnose: add --published-labels to take their labels")
     labels = {name: tuple(c for c in classes if c in found) for name, found in content.acronyms.items()}
     return content._replace(labels=labels)
+
+
+CSN = DatasetKind(
+    open_csn,
+    Source(
+        "CSN (ecg-arrhythmia 1.0.0)", "https://physionet.org/files/ecg-arrhythmia/1.0.0/", "CC BY 4.0", "about 5 GB"
+    ),
+    SPLIT_FILES,
+    ("published_labels",),
+)

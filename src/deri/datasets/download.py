@@ -14,14 +14,16 @@ import posixpath
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from deri.datasets.base import DATASETS, Source
 from deri.errors import DeriError
+from deri.progress import SILENT, Progress
 
 SUMS = "SHA256SUMS.txt"
 VERIFIED = ".verified"
@@ -31,42 +33,6 @@ _TIMEOUT = 60.0
 _MOST_SUMS_BYTES = 1 << 30
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR}
 _LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set is and on which terms. ``prefix``: the part of the project that is fetched; it is cut off."""
-
-    title: str
-    url: str  # ends in "/"; holds SHA256SUMS.txt
-    licence: str
-    size: str
-    prefix: str = ""
-
-    def terms(self) -> str:
-        """What a user should know before the download starts."""
-        return (
-            f"{self.title}, {self.size}, from {self.url}{self.prefix}\n"
-            f"licence: {self.licence}; open access, no account or credentials are needed"
-        )
-
-
-SOURCES = {
-    "mimic-iv-ecg": Source(
-        "MIMIC-IV-ECG 1.0", "https://physionet.org/files/mimic-iv-ecg/1.0/", "ODbL 1.0", "about 90 GB"
-    ),
-    "ptb-xl": Source("PTB-XL 1.0.3", "https://physionet.org/files/ptb-xl/1.0.3/", "CC BY 4.0", "about 3 GB"),
-    "cpsc2018": Source(
-        "CPSC2018, the copy in the CinC Challenge 2021 1.0.3", "https://physionet.org/files/challenge-2021/1.0.3/",
-        "CC BY 4.0", "about 1.3 GB", "training/cpsc_2018/",
-    ),
-    "csn": Source(
-        "CSN (ecg-arrhythmia 1.0.0)", "https://physionet.org/files/ecg-arrhythmia/1.0.0/", "CC BY 4.0", "about 5 GB"
-    ),
-}  # fmt: skip
-"""The public data sets by their names in ``deri prepare``."""
 
 
 @dataclass(frozen=True)
@@ -83,23 +49,27 @@ class DownloadSummary:
         return f"{self.total:,} files in {self.out}: {self.fetched:,} fetched, {self.kept:,} kept; checksums verified"
 
 
+def sources() -> dict[str, Source]:
+    """The data sets that can be downloaded, by their names in ``deri prepare``."""
+    return {name: source for name in DATASETS if (source := DATASETS[name].source) is not None}
+
+
 def source_of(name: str, url: str | None = None) -> Source:
     """The source of a data set; ``url`` names a mirror of the project. Raises DeriError for an unknown name."""
-    if name not in SOURCES:
-        raise DeriError(f"{name!r} cannot be downloaded; there are {', '.join(SOURCES)}")
+    known = sources()
+    if name not in known:
+        raise DeriError(f"{name!r} cannot be downloaded; there are {', '.join(known)}")
     if url is None:
-        return SOURCES[name]
+        return known[name]
     if urlsplit(url).scheme not in ("http", "https"):
         raise DeriError(f"--url {url}: expected an http or https address of the folder with {SUMS}")
-    return replace(SOURCES[name], url=url if url.endswith("/") else f"{url}/")
+    return replace(known[name], url=url if url.endswith("/") else f"{url}/")
 
 
-def download(
-    source: Source, out: str | Path, *, connections: int = 4, progress: Progress | None = None
-) -> DownloadSummary:
+def download(source: Source, out: str | Path, *, connections: int = 4, progress: Progress = SILENT) -> DownloadSummary:
     """Fetch all files of ``source`` into ``out``; what is there and was verified is kept.
 
-    ``progress(done, total)`` counts files. Raises DeriError where the server does not answer, lacks a file, or sends
+    ``progress`` counts files. Raises DeriError where the server does not answer, lacks a file, or sends
     one with another checksum three times; run again to continue.
     """
     out = Path(out)
@@ -111,15 +81,13 @@ def download(
         verified = _read_verified(out / VERIFIED)
         kept = {path for path, sha in sums.items() if verified.get(path) == (sha, _size(out / path))}
         wanted = [path for path in sums if path not in kept]
-        if progress is not None:
-            progress(len(kept), len(sums))
+        progress.update(len(kept), len(sums))
         with open(out / VERIFIED, "a", encoding="utf-8") as log:
             log.write("\n")  # ends a line that a kill cut off
             for done, path in enumerate(_fetch_all(source, out, sums, wanted, connections), len(kept) + 1):
                 log.write(f"{sums[path]} {_size(out / path)} {path}\n")
                 log.flush()
-                if progress is not None:
-                    progress(done, len(sums))
+                progress.update(done, len(sums))
     except OSError as error:
         raise DeriError(f"cannot write to {out}: {error}. Make room and run the same command again") from error
     return DownloadSummary(out, len(wanted), len(kept), len(sums))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deri.datasets.base import Dataset
+from deri.datasets.base import Dataset, DatasetKind, OpenOptions
 from deri.datasets.headers import walk
 from deri.datasets.tables import Verdicts, as_objects, assemble, listed, outside, read_header, read_table
 from deri.errors import DeriError
@@ -37,7 +37,7 @@ A CSV is listed only where its header names leads: most are tables about recordi
 _OPTIONAL = ("report", "labels", "subject", "split", "source")
 
 
-def open_folder(root: Path, *, labels: Path | None, limit: int | None) -> Dataset:
+def open_folder(root: Path, options: OpenOptions) -> Dataset:
     """The recordings of a CSV in its order, or without one every ECG file below ``root`` in the order of paths.
 
     ``record_id`` is the path without its suffix; ``source`` defaults to the first folder of the path, ``subject``
@@ -45,7 +45,7 @@ def open_folder(root: Path, *, labels: Path | None, limit: int | None) -> Datase
     read.
     Raises DeriError for a CSV without ``file``, a path out of the root, and an unknown split.
     """
-    csv = labels if labels is not None else _default_csv(root)
+    csv = options.labels or _default_csv(root)
     if csv is None:
         rows = pd.DataFrame({"file": list(_walk(root))}, dtype=object).reindex(columns=["file", *_OPTIONAL])
         if rows.empty:
@@ -85,7 +85,7 @@ def open_folder(root: Path, *, labels: Path | None, limit: int | None) -> Datase
         reason=verdicts.reason,
         detail=verdicts.detail,
     )
-    examples, rejects = assemble(table, None, list(tasks), limit)
+    examples, rejects = assemble(table, None, list(tasks), options.limit)
     return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1)
 
 
@@ -190,3 +190,6 @@ def _lines(header: Path) -> list[str]:
         return [line for line in header.read_text(encoding="latin-1").splitlines() if line.strip()]
     except OSError:
         return []
+
+
+FOLDER = DatasetKind(open_folder, takes=("labels",))

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deri.datasets.base import Dataset
-from deri.datasets.memory import system_allocator
+from deri.datasets.base import Dataset, DatasetKind, OpenOptions, Source
 from deri.datasets.tables import (
     REJECT_COLUMNS,
     Verdicts,
@@ -27,7 +26,7 @@ from deri.datasets.tables import (
     sort_keys,
 )
 from deri.errors import DeriError
-from deri.reports import clean_report, count_words, join_report
+from deri.reports import MIN_WORDS, clean_report, count_words, join_report
 
 NAME = "mimic-iv-ecg"
 RECORDS = "record_list.csv"
@@ -37,14 +36,14 @@ REPORT_COLUMNS = tuple(f"report_{i}" for i in range(18))
 _WHAT = f"the root of {NAME} should contain it, beside files/"
 
 
-@system_allocator()
-def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
+def open_mimic(root: Path, options: OpenOptions) -> Dataset:
     """Pair every record with the report of its study, in the order of subject and study id.
 
     Rejects: ``no_report`` (no row for the study), ``report_too_short``, ``duplicate_study_id`` (identical rows are
     kept once, contradicting ones not at all), ``subject_mismatch`` (the two tables disagree), ``duplicate_file``,
     ``bad_path`` and ``missing_study_id``.
     """
+    min_words = MIN_WORDS if options.min_words is None else options.min_words
     rows = _read_records(root / RECORDS)
     reports, texts = _read_reports(root / MEASUREMENTS)
     verdicts = Verdicts(len(rows))
@@ -90,7 +89,7 @@ def open_mimic(root: Path, *, limit: int | None, min_words: int) -> Dataset:
         detail=verdicts.detail,
     )
     extra = _second_reports(rows, reports.loc[again & ~conflict, "study_id"])
-    examples, rejects = assemble(rows, extra, [], limit)
+    examples, rejects = assemble(rows, extra, [], options.limit)
     return Dataset(NAME, root, examples, {}, rejects, val_fraction=0.02, test_fraction=0.0)
 
 
@@ -147,3 +146,9 @@ def _second_reports(rows: pd.DataFrame, studies: pd.Series) -> pd.DataFrame:
         reason="duplicate_study_id",
         detail=f"{MEASUREMENTS} lists the study again with the same report; one is kept",
     )[[*REJECT_COLUMNS, "at"]]
+
+
+MIMIC_IV_ECG = DatasetKind(
+    open_mimic,
+    Source("MIMIC-IV-ECG 1.0", "https://physionet.org/files/mimic-iv-ecg/1.0/", "ODbL 1.0", "about 90 GB"),
+)

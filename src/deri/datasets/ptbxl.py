@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deri.datasets.base import Dataset
+from deri.datasets.base import Dataset, DatasetKind, OpenOptions, Source, SplitFiles
 from deri.datasets.published import read_published, use_published
 from deri.datasets.tables import Verdicts, as_objects, assemble, duplicates, listed, outside, read_table, sort_keys
 from deri.errors import DeriError
@@ -25,10 +25,26 @@ STATEMENTS = "scp_statements.csv"
 LABELS = "labels"
 
 _WHAT = f"the root of {NAME} should contain it, beside records500/"
+
+
+def _number(cell: str) -> str:
+    """An id; pandas writes a column of whole numbers with a gap as 15709.0."""
+    return cell.removesuffix(".0")
+
+
+SPLIT_FILES = tuple(
+    SplitFiles(task, stem, "ecg_id", _number)
+    for task, stem in (
+        ("ptbxl-super", "ptbxl_super_class"),
+        ("ptbxl-sub", "ptbxl_sub_class"),
+        ("ptbxl-form", "ptbxl_form"),
+        ("ptbxl-rhythm", "ptbxl_rhythm"),
+    )
+)
 _FLAGS = ("diagnostic", "form", "rhythm")
 
 
-def open_ptbxl(root: Path, *, limit: int | None, splits: Path | None) -> Dataset:
+def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
     """The 500 Hz recordings in the order of ``ecg_id``; folds 1–8 / 9 / 10 are train / val / test.
 
     Tasks ptbxl-super, -sub, -form, -rhythm, and ``labels``: all statement codes of the recording. Rejects:
@@ -62,10 +78,11 @@ def open_ptbxl(root: Path, *, limit: int | None, splits: Path | None) -> Dataset
     record = rows["ecg_id"].str.replace(r"\.0$", "", regex=True)
     split = _splits(rows["strat_fold"], root / DATABASE)
     notes: list[str] = []
-    if splits is not None:
+    if options.splits is not None:
+        published = read_published(options.splits, NAME, SPLIT_FILES)
         kept = [i for i in range(len(rows)) if verdicts.reason[i] == ""]
         own = {task: {record[i]: labels[task][i] for i in kept} for task in tasks}
-        taken = use_published(read_published(splits, NAME), [record[i] for i in kept], own, splits)
+        taken = use_published(published, [record[i] for i in kept], own, options.splits)
         for task, found in taken.labels.items():
             labels[task] = [found.get(name) for name in record]
         split = [taken.split.get(name, fold) for name, fold in zip(record, split, strict=True)]
@@ -83,7 +100,7 @@ def open_ptbxl(root: Path, *, limit: int | None, splits: Path | None) -> Dataset
         detail=verdicts.detail,
         **{task: pd.Series(values, dtype=object) for task, values in labels.items()},
     )
-    examples, rejects = assemble(rows, None, list(tasks), limit)
+    examples, rejects = assemble(rows, None, list(tasks), options.limit)
     return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1, notes=notes)
 
 
@@ -146,3 +163,10 @@ def _splits(folds: pd.Series, path: Path) -> list[str]:
     if foreign:
         raise DeriError(f"{path}: strat_fold must be 1 to 10, found {listed([f or 'an empty cell' for f in foreign])}")
     return [names[fold] for fold in plain]
+
+
+PTB_XL = DatasetKind(
+    open_ptbxl,
+    Source("PTB-XL 1.0.3", "https://physionet.org/files/ptb-xl/1.0.3/", "CC BY 4.0", "about 3 GB"),
+    SPLIT_FILES,
+)

@@ -7,11 +7,12 @@ below it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from deri.datasets.base import SplitFiles
 from deri.datasets.tables import listed, read_header, read_table
 from deri.errors import DeriError
 from deri.reports import load_prompts
@@ -41,36 +42,13 @@ class Taken:
     notes: list[str]
 
 
-class _Files(NamedTuple):
-    task: str
-    stem: str
-    key: str
-    record: Callable[[str], str]
-
-
-def _number(cell: str) -> str:
-    return cell.removesuffix(".0")
-
-
-def _stem(cell: str) -> str:
+def stem_of(cell: str) -> str:
+    """The name of a recording's file without folders and suffix."""
     return PurePosixPath(cell).stem
 
 
-_FILES = {
-    "ptb-xl": (
-        _Files("ptbxl-super", "ptbxl_super_class", "ecg_id", _number),
-        _Files("ptbxl-sub", "ptbxl_sub_class", "ecg_id", _number),
-        _Files("ptbxl-form", "ptbxl_form", "ecg_id", _number),
-        _Files("ptbxl-rhythm", "ptbxl_rhythm", "ecg_id", _number),
-    ),
-    "cpsc2018": (_Files("cpsc2018", "icbeb", "filename", _stem),),
-    "csn": (_Files("csn", "chapman", "ecg_path", _stem),),
-}
-DATASETS_WITH_SPLITS = tuple(_FILES)
-
-
-def read_published(folder: Path, dataset: str) -> dict[str, PublishedTask]:
-    """Read the split files of ``dataset`` in or below ``folder``: task → content, for the tasks that have files.
+def read_published(folder: Path, dataset: str, split_files: Sequence[SplitFiles]) -> dict[str, PublishedTask]:
+    """Read the ``split_files`` of ``dataset`` in or below ``folder``: task → content, for the tasks that have files.
 
     Raises DeriError where there are none, several of one name (two publications), a class lacks, a value is neither 0
     nor 1, or a recording is in two splits.
@@ -78,12 +56,12 @@ def read_published(folder: Path, dataset: str) -> dict[str, PublishedTask]:
     if not folder.is_dir():
         raise DeriError(f"--splits {folder}: no such folder; give the one with the published split files")
     tasks = {}
-    for files in _FILES[dataset]:
+    for files in split_files:
         paths = _locate(folder, files.stem)
         if paths:
             tasks[files.task] = _read_task(paths, files)
     if not tasks:
-        wanted = ", ".join(f"{files.stem}_train.csv" for files in _FILES[dataset])
+        wanted = ", ".join(f"{files.stem}_train.csv" for files in split_files)
         raise DeriError(f"--splits {folder}: holds no split files of {dataset} ({wanted} …)")
     return tasks
 
@@ -101,7 +79,7 @@ def _locate(folder: Path, stem: str) -> dict[str, Path]:
     return {split: paths[0] for split, paths in found.items() if paths}
 
 
-def _read_task(paths: dict[str, Path], files: _Files) -> PublishedTask:
+def _read_task(paths: dict[str, Path], files: SplitFiles) -> PublishedTask:
     classes = list(load_prompts(files.task))
     source = f"{paths['train'].parent.resolve().name}/{files.stem}_*.csv"
     content = PublishedTask({}, {}, {} if files.task == "csn" else None, source)

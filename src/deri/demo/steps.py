@@ -73,7 +73,7 @@ def run_demo(
         if layout == "mimic-iv-ecg":
             # Retrieval among two per cent of a small set would be over a hundred pairs; three times as many say more.
             dataset.val_fraction, dataset.test_fraction = 0.06, TEST_FRACTION
-        summary = prepare(dataset, out / "stores" / layout, workers=workers, seed=seed, progress=show)
+        summary = prepare(dataset, out / "stores" / layout, workers=workers, seed=seed)
         say(summary.text())
         stores[layout] = Store.open(out / "stores" / layout)
     stage("simulate and prepare")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,106 +67,76 @@ def dropped_rows(first: np.ndarray, recordings: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Duplicates of a store, counted in recordings.
+class Duplicates:
+    """The duplicates among all rows of a store that is being written; takes about 60 bytes of memory per row.
 
     Attributes:
-        recordings: those with a row that an earlier recording has.
-        across_splits: of these, in another split than the first: leakage.
-        across_subjects: of these, under another subject than the first.
-        examples: the first of them, as (record_id, record_id of the first).
+        recordings: int64 (n,), the number of each row's recording.
+        first: int64 (n,), see :func:`first_rows`.
+        dropped: bool (n,), the rows to leave out.
+        drop: whether recordings that are duplicates are left out.
+        texts: what the data set says of recordings.
     """
 
-    recordings: int = 0
-    across_splits: int = 0
-    across_subjects: int = 0
-    examples: tuple[tuple[str, str], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "recordings": self.recordings,
-            "across_splits": self.across_splits,
-            "across_subjects": self.across_subjects,
-            "examples": [list(pair) for pair in self.examples],
-        }
-
-
-def count(first: np.ndarray, recordings: np.ndarray, lookup: Lookup) -> Found:
-    """Count duplicates; ``lookup`` is asked for texts of duplicates only, some thousand at a time."""
-    seen, splits_differ, subjects_differ = np.zeros((3, int(recordings.max(initial=-1)) + 1), bool)
-    examples: list[tuple[str, str]] = []
-    rows = np.flatnonzero(first >= 0)
-    for start in range(0, len(rows), _PIECE):
-        piece = rows[start : start + _PIECE]
-        own, other = recordings[piece], recordings[first[piece]]
-        _, new = np.unique(own, return_index=True)
-        new = np.sort(new[~seen[own[new]]])[: _EXAMPLES - len(examples)]
-        examples += zip(lookup("record_id", own[new]), lookup("record_id", other[new]), strict=True)
-        seen[own] = True
-        for name, differ in (("split", splits_differ), ("subject_id", subjects_differ)):
-            differ[own[lookup(name, own) != lookup(name, other)]] = True
-    return Found(int(seen.sum()), int(splits_differ.sum()), int(subjects_differ.sum()), tuple(examples))
-
-
-class Repeats:
-    """The duplicates among the rows of finished chunks; takes about 60 bytes of memory per row.
-
-    Attributes:
-        first: int64 (n,), the rows of all chunks one after the other, see :func:`first_rows`.
-        recordings: int64 (n,), the position of each row's recording in the data set.
-        dropped: bool (n,), see :func:`dropped_rows`.
-    """
-
-    def __init__(self, keys: Sequence[np.ndarray], recordings: Sequence[np.ndarray]) -> None:
-        self._taken = 0
-        self.recordings = np.concatenate([np.empty(0, np.int64), *recordings])
-        self.first = first_rows(np.concatenate([np.empty((0, 2), "<u8"), *keys]), self.recordings)
-        self.dropped = dropped_rows(self.first, self.recordings)
+    recordings: np.ndarray
+    first: np.ndarray
+    dropped: np.ndarray
+    drop: bool
+    texts: Lookup
 
     @classmethod
-    def scan(cls, files: Sequence[Path]) -> Repeats:
-        """Read the rows of chunks, see ``chunks.py``."""
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
+    def find(cls, keys: np.ndarray, recordings: np.ndarray, texts: Lookup, *, drop: bool) -> Duplicates:
+        """Look for equal samples by the ``keys`` of :func:`digest_keys`; ``drop`` leaves out :func:`dropped_rows`."""
+        first = first_rows(keys, recordings)
+        dropped = dropped_rows(first, recordings) if drop else np.zeros(len(first), bool)
+        return cls(recordings, first, dropped, drop, texts)
 
-        keys, recordings = [], []
-        for file in files:
-            with pq.ParquetFile(file) as chunk:
-                for batch in chunk.iter_batches(columns=["example", "reason", "waveform"], use_threads=False):
-                    stored = batch.filter(pc.is_null(batch["reason"]))
-                    keys.append(digest_keys(stored["waveform"].to_pylist()))
-                    recordings.append(stored["example"].to_numpy())
-        return cls(keys, recordings)
+    def firsts(self, rows: np.ndarray) -> np.ndarray:
+        """The number of the recording that has the samples of each row first; -1 for none."""
+        first = self.first[rows]
+        return np.where(first >= 0, self.recordings[first], -1)
 
-    def take(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return for the next ``rows`` rows the position of their first recording, -1 for none, and what is dropped.
+    def flagged(self, quality: pa.Array, rows: np.ndarray) -> pa.Array:
+        """The column ``quality`` of ``rows`` with ``duplicate:RECORD_ID`` at the end where they are duplicates."""
+        import pyarrow as pa
 
-        Both (rows,).
+        first = self.firsts(rows)
+        hits = np.flatnonzero(first >= 0)
+        if not len(hits):
+            return quality
+        flags = quality.to_pylist()
+        for row, name in zip(hits.tolist(), self.texts("record_id", first[hits]), strict=True):
+            flags[row] = [*(flag for flag in flags[row] if not flag.startswith(f"{CODE}:")), f"{CODE}:{name}"]
+        return pa.array(flags, pa.list_(pa.string()))
+
+    def counts(self) -> dict[str, Any]:
+        """Numbers of recordings, for ``store.json``.
+
+        ``recordings``: those with a row that an earlier recording has; ``across_splits`` of these in another split than
+        the first (leakage), ``across_subjects`` under another subject; ``examples``: the first of them, as pairs of
+        record ids; ``dropped``: whether they were left out. Texts are asked for some thousand at a time.
         """
-        part = slice(self._taken, self._taken + rows)
-        self._taken += rows
-        first = self.first[part]
-        return np.where(first >= 0, self.recordings[first], -1), self.dropped[part]
-
-
-def flagged(quality: pa.Array, first: np.ndarray, lookup: Lookup) -> pa.Array:
-    """Return the column ``quality`` with ``duplicate:RECORD_ID`` at the end of the rows where ``first`` ≥ 0.
-
-    Args:
-        quality: lists of text.
-        first: (n,), the number of the recording that has the row's samples first; -1 for none.
-        lookup: as in :func:`count`.
-    """
-    import pyarrow as pa
-
-    hits = np.flatnonzero(first >= 0)
-    if not len(hits):
-        return quality
-    rows = quality.to_pylist()
-    for row, name in zip(hits.tolist(), lookup("record_id", first[hits]), strict=True):
-        rows[row] = [*(flag for flag in rows[row] if not flag.startswith(f"{CODE}:")), f"{CODE}:{name}"]
-    return pa.array(rows, pa.list_(pa.string()))
+        recordings = self.recordings
+        seen, splits_differ, subjects_differ = np.zeros((3, int(recordings.max(initial=-1)) + 1), bool)
+        examples: list[list[str]] = []
+        rows = np.flatnonzero(self.first >= 0)
+        for start in range(0, len(rows), _PIECE):
+            piece = rows[start : start + _PIECE]
+            own, other = recordings[piece], recordings[self.first[piece]]
+            _, new = np.unique(own, return_index=True)
+            new = np.sort(new[~seen[own[new]]])[: _EXAMPLES - len(examples)]
+            ids = self.texts("record_id", own[new]), self.texts("record_id", other[new])
+            examples += [list(pair) for pair in zip(*ids, strict=True)]
+            seen[own] = True
+            for name, differ in (("split", splits_differ), ("subject_id", subjects_differ)):
+                differ[own[self.texts(name, own) != self.texts(name, other)]] = True
+        return {
+            "recordings": int(seen.sum()),
+            "across_splits": int(splits_differ.sum()),
+            "across_subjects": int(subjects_differ.sum()),
+            "examples": examples,
+            "dropped": self.drop,
+        }
 
 
 def sentences(found: dict[str, Any]) -> list[str]:

@@ -1,259 +1,272 @@
-"""The tables of a store, chunk by chunk: what was read of the recordings beside what the data set says of them.
-
-Only one chunk's rows are in memory at a time, and what the end of a preparation must know is counted on the way.
-"""
+"""``deri merge``: several finished stores become one, without reading a recording again."""
 
 from __future__ import annotations
 
-from collections import Counter
+import errno
+import os
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from deri.store.chunks import DIGEST_KEY, ROW_COLUMNS
-from deri.store.duplicates import REASON, Found, Lookup, Repeats, flagged
-from deri.store.duplicates import count as count_duplicates
-from deri.store.layout import FS, INDEX_COLUMNS, REJECT_COLUMNS, SAMPLES, SPLITS, chunk_file, shard_name
-from deri.store.plan import TEXT_COLUMNS, label_values, text_values
+import numpy as np
+
+from deri._version import __version__
+from deri.errors import DeriError
+from deri.files import atomic_path
+from deri.store.duplicates import Duplicates, digest_keys
+from deri.store.layout import SIGNALS_DIR, VERSION, shard_name
+from deri.store.locks import file_lock
+from deri.store.reader import Store
+from deri.store.splits import draw_split
 from deri.store.summary import Summary
+from deri.store.tables import ROW_GROUP, StoreTables
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
-    from deri.datasets import Dataset
-
-ROW_GROUP = 1024
-"""Most rows of a Parquet row group: what is joined and encoded at a time."""
+_EQUAL = ("fs", "samples", "leads", "uv_per_unit", "repair", "min_leads", "windows")
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
-def stored_rows(out: Path, chunk: int) -> int:
-    """Return how many rows of a finished chunk were stored."""
-    import pyarrow.parquet as pq
+def merge_stores(
+    stores: Sequence[str | Path],
+    out: str | Path,
+    *,
+    resplit: bool = False,
+    seed: int | None = None,
+    duplicates: str = "keep",
+) -> Summary:
+    """Write a store that has the recordings of all ``stores``, in their order.
 
-    with pq.ParquetFile(chunk_file(out, chunk)) as file:
-        return int(file.schema_arrow.metadata[b"rows"])
+    Shards are hard links (copies on another file system) under new numbers. Tasks are united: classes by their names in
+    order of appearance, and null where a recording's store does not have the task. The same stores in the same order
+    give the same bytes. The new store is built aside and renamed, so that a kill leaves nothing under its name.
 
+    Args:
+        stores: two finished stores or more.
+        out: new folder.
+        resplit: draw all splits anew, by patient, by the rule of ``docs/store.md`` with the fractions of the first
+            store that has any. Otherwise every recording keeps its split.
+        seed: of ``resplit``; None: the first store's.
+        duplicates: ``"keep"`` flags a recording with the samples of an earlier one, ``"drop"`` leaves it out.
 
-@dataclass(frozen=True)
-class Part:
-    """Rows of the tables, in their order."""
-
-    index: pa.Table | None
-    rejects: pa.Table
-
-
-@dataclass
-class Merged:
-    """What the parts that were passed on hold together.
-
-    Attributes:
-        drop_duplicates: whether recordings whose samples an earlier one has become rejects.
-        duplicates: what was found of them.
-        shards: the entries of ``store.json``.
-        first_reject: its row, or None.
+    Raises:
+        DeriError: the stores do not fit together, or a subject lies in different splits of two of them.
     """
+    out = Path(out)
+    if duplicates not in ("keep", "drop"):
+        raise DeriError(f"--duplicates {duplicates}: choose keep or drop")
+    if len(stores) < 2:
+        raise DeriError("name two stores or more to merge")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DeriError(f"--out {out} exists: name a new folder")
+    opened = [Store.open(path) for path in stores]
+    _check_fit(opened)
+    merge = _Merge(opened, resplit=resplit, seed=seed, drop=duplicates == "drop")
+    aside = out.with_name(f".{out.name}.merge")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(aside.with_suffix(".lock"), wait=False) as held:
+            if not held:
+                raise DeriError(f"another deri merge writes to {out}: wait for it")
+            if aside.exists():  # of a killed run
+                shutil.rmtree(aside)
+            summary = merge.write(aside)
+            os.rename(aside, out)
+        aside.with_suffix(".lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise DeriError(f"cannot write to --out {out}: {error}. Make room, or choose another folder") from error
+    return summary
 
-    drop_duplicates: bool = False
-    duplicates: Found = field(default_factory=Found)
-    shards: list[dict[str, Any]] = field(default_factory=list)
-    first_reject: dict[str, str] | None = None
-    rows: int = 0
-    _last: int = -1  # example of the row before
-    _last_dropped: int = -1
-    _reports: _Reports = field(default_factory=lambda: _Reports())
-    _read: Counter[str] = field(default_factory=Counter)
-    _splits: Counter[str] = field(default_factory=Counter)
-    _lengths: Counter[tuple[int, float]] = field(default_factory=Counter)
-    _refused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def parts(self, dataset: Dataset, splits: Sequence[str], out: Path, chunks: Sequence[int]) -> Iterator[Part]:
-        """Yield the parts of the tables: what the data set refused, then chunk after chunk."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link to ``source``, or a synced copy where the file system has no links to it."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
 
-        for start in range(0, len(dataset.rejects), ROW_GROUP):
-            piece = dataset.rejects.iloc[start : start + ROW_GROUP]
-            values = {column: [value or "" for value in text_values(piece[column])] for column in REJECT_COLUMNS}
-            yield Part(None, self._count_rejects(values))
-        repeats = Repeats.scan([chunk_file(out, k) for k in chunks])
-        self.duplicates = count_duplicates(repeats.first, repeats.recordings, _lookup(dataset, splits))
-        for k in chunks:
-            with pq.ParquetFile(chunk_file(out, k)) as file:
-                self._note_shard(k, file.schema_arrow.metadata)
-                for batch in file.iter_batches(batch_size=ROW_GROUP, use_threads=False):
-                    yield self._join(dataset, splits, k, pa.Table.from_batches([batch]), repeats)
 
-    def _note_shard(self, chunk: int, metadata: dict[bytes, bytes]) -> None:
-        rows = int(metadata[b"rows"])
-        if rows:
-            digest = metadata[DIGEST_KEY].decode()
-            self.shards.append({"shard": chunk, "file": shard_name(chunk), "rows": rows, "rows_sha256": digest})
+def _check_fit(stores: Sequence[Store]) -> None:
+    first = stores[0]
+    seen: dict[str, Path] = {}
+    for store in stores:
+        if store.fingerprint in seen:
+            raise DeriError(f"{store.path} has the same content as {seen[store.fingerprint]}: name each store once")
+        seen[store.fingerprint] = store.path
+        for key in _EQUAL:
+            if store.meta.get(key) != first.meta.get(key):
+                raise DeriError(
+                    f"{store.path} has {key} {store.meta.get(key)}, {first.path} has {first.meta.get(key)}: "
+                    "prepare both with the same options"
+                )
 
-    def _join(self, dataset: Dataset, splits: Sequence[str], chunk: int, table: pa.Table, repeats: Repeats) -> Part:
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
 
-        good = table.filter(pc.is_null(table["reason"]))
-        first, dropped = repeats.take(good.num_rows)
-        twice = self._dropped(dataset, good, first, dropped) if self.drop_duplicates and dropped.any() else None
-        if twice is not None:
-            good, first = good.filter(pa.array(~dropped)), first[~dropped]
-        self.rows += good.num_rows
-        positions = good["example"].to_numpy()
-        here = dataset.examples.iloc[positions]
-        columns: dict[str, Any] = {column: pa.array(here[column].tolist(), pa.string()) for column in TEXT_COLUMNS}
-        columns["report_id"] = pa.array(self._reports.ids(text_values(here["report"])), pa.int32())
-        columns["split"] = pa.array([splits[i] for i in positions.tolist()], pa.string())
-        columns["shard"] = pa.array(np.full(good.num_rows, chunk, np.int32))
-        for name in ("row", *ROW_COLUMNS):
-            columns[name] = good[name].combine_chunks()
-        columns["quality"] = flagged(columns["quality"], first, _lookup(dataset, splits))
-        columns = {name: columns[name] for name in INDEX_COLUMNS}
-        for task in dataset.tasks:
-            columns[task] = pa.array(label_values(here[task]), pa.list_(pa.string()))
-        index = pa.table(columns)
-        self._count_recordings(index.filter(pa.array(np.diff(positions, prepend=self._last) != 0)))
-        self._last = int(positions[-1]) if len(positions) else self._last
+class _Merge:
+    """Several stores that become one."""
 
-        bad = table.filter(pc.is_valid(table["reason"]))
-        if twice is not None:
-            bad = pa.concat_tables([bad, twice]).sort_by("example")
-        there = dataset.examples.iloc[bad["example"].to_numpy()]
-        refused = {
-            column: there[column].tolist() if column in TEXT_COLUMNS else bad[column].to_pylist()
-            for column in REJECT_COLUMNS
+    def __init__(self, stores: Sequence[Store], *, resplit: bool, seed: int | None, drop: bool) -> None:
+        self.stores = stores
+        self.resplit = resplit
+        self.tasks, self.notes = _united_tasks(stores)
+        self.seed = int(stores[0].meta["seed"]) if seed is None else seed
+        metas = [store.meta for store in stores]
+        drawn = [m for m in metas if m["val_fraction"] > 0 and m["test_fraction"] > 0]
+        self.fractions = (drawn[0]["val_fraction"], drawn[0]["test_fraction"]) if drawn else (0.1, 0.1)
+        by_patient = resplit or all(meta["split"] == "patient" for meta in metas)
+        self.split_rule = "patient" if by_patient else "record"
+        if not resplit and by_patient:
+            _refuse_leaks(stores)
+        self.dataset = "+".join(dict.fromkeys(meta["dataset"] for meta in metas))
+        # Recordings and rows of all stores, numbered through.
+        begins = np.concatenate([store.begins for store in stores])
+        self.texts = {
+            name: np.concatenate([store.column(name) for store in stores])[begins]
+            for name in ("record_id", "subject_id", "split")
         }
-        return Part(index, self._count_rejects(refused))
-
-    def _dropped(self, dataset: Dataset, good: pa.Table, first: np.ndarray, dropped: np.ndarray) -> pa.Table:
-        """Return the dropped recordings among the rows of a chunk as refused ones."""
-        import numpy as np
-        import pyarrow as pa
-
-        positions = good["example"].to_numpy()
-        names = dataset.examples["record_id"].iloc
-        begins = np.flatnonzero(dropped & (np.diff(positions, prepend=self._last_dropped) != 0))
-        self._last_dropped = int(positions[dropped][-1])
-        rows = [
-            {"example": int(positions[row]), "reason": REASON, "detail": f"has the samples of {names[first[row]]}"}
-            for row in begins.tolist()
-        ]
-        return pa.Table.from_pylist(rows, schema=good.schema)
-
-    def _count_recordings(self, recordings: pa.Table) -> None:
-        """Count the first stored windows of recordings."""
-        self._read.update(recordings["source"].to_pylist())
-        self._splits.update(recordings["split"].to_pylist())
-        self._lengths.update(recorded_lengths(recordings))
-
-    def _count_rejects(self, values: dict[str, list[str]]) -> pa.Table:
-        import pyarrow as pa
-
-        self._refused.update(zip(values["source"], values["reason"], strict=True))
-        if self.first_reject is None and values["reason"]:
-            self.first_reject = {column: values[column][0] for column in REJECT_COLUMNS}
-        return pa.table({column: pa.array(values[column], pa.string()) for column in REJECT_COLUMNS})
-
-    @property
-    def reports(self) -> list[str]:
-        """The distinct cleaned reports, in the order of their ids."""
-        return list(self._reports.of_clean)
-
-    def summary(self, dataset: str, **rest: Any) -> Summary:
-        """Return the counts of what was passed on."""
-        return Summary.count(
-            dataset,
-            self._read,
-            self._refused,
-            windows=self.rows,
-            longer=count_longer(self._lengths),
-            reports=len(self._reports.of_clean),
-            splits={name: self._splits[name] for name in SPLITS},
-            duplicates=self.duplicates.to_dict() | {"dropped": self.drop_duplicates},
-            **rest,
+        if resplit:
+            self.texts["split"] = self._drawn_splits()
+        keys = np.concatenate([digest_keys(store.table["waveform"].to_pylist()) for store in stores])
+        self.duplicates = Duplicates.find(
+            keys, np.cumsum(begins) - 1, lambda name, numbers: self.texts[name][numbers], drop=drop
         )
 
+    def _drawn_splits(self) -> np.ndarray:
+        """Return a new split for every recording."""
+        val, test = self.fractions
+        drawn = np.empty(len(self.texts["split"]), object)
+        for i, (subject, record) in enumerate(zip(self.texts["subject_id"], self.texts["record_id"], strict=True)):
+            drawn[i] = draw_split(self.seed, subject or record, val_fraction=val, test_fraction=test)
+        return drawn
 
-def recorded_lengths(recordings: pa.Table) -> Iterator[tuple[int, float]]:
-    """Yield samples and sampling rate of each recording, as it was recorded."""
-    return zip(recordings["n_samples"].to_pylist(), recordings["fs"].to_pylist(), strict=True)
+    def write(self, folder: Path) -> Summary:
+        """Write the store in a new folder."""
+        (folder / SIGNALS_DIR).mkdir(parents=True)
+        shards, numbers = self._link_shards(folder)
+        with StoreTables(folder, self.duplicates) as tables:
+            for store, number in zip(self.stores, numbers, strict=True):
+                self._add(tables, store, number)
+        summary = tables.summary(self.dataset)
+        tables.finish(summary, self._about(), shards, self._origin())
+        return summary
+
+    def _link_shards(self, folder: Path) -> tuple[list[dict[str, Any]], list[dict[int, int]]]:
+        """Return the entries of ``store.json``, and for each store the new number of each shard."""
+        shards: list[dict[str, Any]] = []
+        numbers: list[dict[int, int]] = []
+        for store in self.stores:
+            numbers.append({})
+            for shard in store.meta["shards"]:
+                number = len(shards)
+                numbers[-1][int(shard["shard"])] = number
+                link_or_copy(store.path / shard["file"], folder / shard_name(number))
+                shards.append({**shard, "shard": number, "file": shard_name(number)})
+        return shards, numbers
+
+    def _add(self, tables: StoreTables, store: Store, numbers: dict[int, int]) -> None:
+        """Add the tables of a store; what is left out as a duplicate follows its other rejects."""
+        import pyarrow as pa
+
+        for table in _pieces(store.rejects_table()):
+            tables.add_rejects(table)
+        left_out = []
+        for table in _pieces(store.table):
+            columns: dict[str, Any] = {name: table[name] for name in table.column_names if name not in store.tasks}
+            texts = [None if i < 0 else store.reports[i] for i in columns.pop("report_id").to_pylist()]
+            del columns["split"]
+            columns["shard"] = pa.array([numbers[shard] for shard in columns["shard"].to_pylist()], pa.int32())
+            for task in self.tasks:
+                known = task in store.tasks
+                columns[task] = table[task] if known else pa.nulls(table.num_rows, pa.list_(pa.string()))
+            left_out.append(tables.add_rows(columns, texts)[0])
+        for table in left_out:
+            for row in range(table.num_rows):
+                tables.add_rejects(table.slice(row, 1).combine_chunks())
+
+    def _about(self) -> dict[str, Any]:
+        first = self.stores[0].meta
+        return {
+            **{key: first[key] for key in ("fs", "samples", "leads", "uv_per_unit")},
+            "tasks": self.tasks,
+            "split": self.split_rule,
+            "val_fraction": self.fractions[0],
+            "test_fraction": self.fractions[1],
+            "seed": self.seed,
+            **{key: first[key] for key in ("repair", "min_leads", "windows")},
+            "duplicates": "drop" if self.duplicates.drop else "keep",
+        }
+
+    def _origin(self) -> dict[str, Any]:
+        parts = [
+            {
+                "dataset": store.meta["dataset"],
+                "deri_version": store.meta["deri_version"],
+                "fingerprint": store.fingerprint,
+                "n": len(store),
+                "recordings": store.recordings,
+                "notes": store.meta["notes"],
+                **({"parts": store.meta["parts"]} if "parts" in store.meta else {}),
+            }
+            for store in self.stores
+        ]
+        plan = {
+            "format": "deri-store-merge",
+            "version": VERSION,
+            "deri_version": __version__,
+            "parts": [part["fingerprint"] for part in parts],
+            "resplit": self.resplit,
+            "seed": self.seed,
+            "duplicates": "drop" if self.duplicates.drop else "keep",
+        }
+        notes = list(dict.fromkeys([*self.notes, *(note for part in parts for note in part["notes"])]))
+        return {"notes": notes, "parts": parts, "plan": plan}
 
 
-def count_longer(lengths: Counter[tuple[int, float]]) -> int:
-    """Return how many of the recordings of these lengths have a second window of 10 s."""
-    from deri.ecg.standardise import window_count
-
-    return sum(n for (samples, fs), n in lengths.items() if window_count(samples, fs, SAMPLES / FS) > 1)
+def _pieces(table: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, max(table.num_rows, 1), ROW_GROUP):
+        yield table.slice(start, ROW_GROUP).combine_chunks()
 
 
-def _lookup(dataset: Dataset, splits: Sequence[str]) -> Lookup:
-    """The texts of recordings by their position in the data set."""
-    import numpy as np
+def _united_tasks(stores: Sequence[Store]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the classes of every task, and a sentence for each class that only some stores of the task know."""
+    tasks: dict[str, list[str]] = {}
+    for store in stores:
+        for task, classes in store.tasks.items():
+            known = tasks.setdefault(task, [])
+            known.extend(name for name in classes if name not in known)
+    notes = []
+    for task, classes in tasks.items():
+        for store in stores:
+            lacking = [name for name in classes if task in store.tasks and name not in store.tasks[task]]
+            if lacking:
+                shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
+                notes.append(
+                    f"task {task}: {store.recordings:,} recordings of {store.path.name} come from a store without the "
+                    f"{len(lacking)} classes {shown}; they count as not having them"
+                )
+    return tasks, notes
 
-    def lookup(name: str, numbers: np.ndarray) -> np.ndarray:
-        if name == "split":
-            return np.array([splits[number] for number in numbers.tolist()], dtype=object)
-        return dataset.examples[name].iloc[numbers].to_numpy(dtype=object)
 
-    return lookup
-
-
-class _Reports:
-    """Numbers the distinct cleaned reports in order of appearance."""
-
-    def __init__(self) -> None:
-        self._of_raw: dict[str, int] = {}
-        self.of_clean: dict[str, int] = {}
-
-    def ids(self, texts: Sequence[str | None]) -> list[int]:
-        """Return the report id of each text, -1 for none."""
-        from deri.reports import clean_report
-
-        ids = []
-        for text in texts:
-            if text is None:
-                ids.append(-1)
+def _refuse_leaks(stores: Sequence[Store]) -> None:
+    where: dict[str, tuple[str, Store]] = {}
+    leaking: list[str] = []
+    example = ""
+    for store in stores:
+        subjects, splits = store.column("subject_id"), store.column("split")
+        for subject, split in set(zip(subjects.tolist(), splits.tolist(), strict=True)):
+            if not subject:
                 continue
-            if text not in self._of_raw:
-                clean = clean_report(text)
-                self._of_raw[text] = self.of_clean.setdefault(clean, len(self.of_clean)) if clean else -1
-            ids.append(self._of_raw[text])
-        return ids
-
-
-class TableWriter:
-    """Writes a Parquet file of which the rows come in pieces, a row group each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: Any = None
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows; all pieces have the columns of the first, which may be empty."""
-        import pyarrow.parquet as pq
-
-        if self._writer is None:
-            # Without dictionaries, which take much memory to make; zstd makes as little of repeated words.
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd", use_dictionary=False)
-        if table.num_rows:
-            self._writer.write_table(table, row_group_size=ROW_GROUP)
-
-    def __enter__(self) -> TableWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-def reports_table(reports: list[str]) -> pa.Table:
-    """Return the table of ``reports.parquet``."""
-    import pyarrow as pa
-
-    return pa.table({"report_id": pa.array(range(len(reports)), pa.int32()), "text": pa.array(reports, pa.string())})
+            other, owner = where.setdefault(subject, (split, store))
+            if other != split and owner is not store:
+                leaking.append(subject)
+                found = f"{subject} is in {other} of {owner.path} and in {split} of {store.path}"
+                example = min(filter(None, (example, found)))
+    if leaking:
+        raise DeriError(
+            f"{len(set(leaking)):,} subjects lie in different splits of the stores, which leaks ({example}): "
+            "--resplit draws all splits anew, by patient; where equal ids are different people, rename them first"
+        )

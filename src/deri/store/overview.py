@@ -36,12 +36,12 @@ class Flags:
         """Read them from the index."""
         import pyarrow.compute as pc
 
-        column = store._table["quality"].combine_chunks()
+        column = store.table["quality"].combine_chunks()
         rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False).astype(np.int64)
         texts = [str(text).partition(":") for text in pc.list_flatten(column).to_pylist()]
         codes = np.array([code for code, _, _ in texts], dtype=object)
         details = np.array([detail for _, _, detail in texts], dtype=object)
-        recordings = np.cumsum(store._begins) - 1
+        recordings = np.cumsum(store.begins) - 1
         return cls(rows, recordings[rows], codes, details)
 
     @cached_property

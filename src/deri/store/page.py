@@ -84,7 +84,7 @@ def _tiles(store: Store, flags: Flags) -> str:
         (store.recordings, "recordings stored"),
         (len(store.rejects), "refused"),
         (suspicious, "stored, but with a flag to look at"),
-        (len(set(store._table["subject_id"].to_pylist()) - {""}), "patients"),
+        (len(set(store.table["subject_id"].to_pylist()) - {""}), "patients"),
         (len(store.reports), "distinct reports"),
     ]
     if len(store) > store.recordings:
@@ -95,7 +95,7 @@ def _tiles(store: Store, flags: Flags) -> str:
 
 def _content(store: Store) -> Iterator[str]:
     rows = store.rows()
-    table = store._table.take(rows)
+    table = store.table.take(rows)
     splits = Counter(table["split"].to_pylist())
     stored, refused = Counter(table["source"].to_pylist()), Counter(store.rejects["source"].tolist())
     yield "<h2>What is in it</h2>"
@@ -178,17 +178,17 @@ def _spread(values: np.ndarray, count: int) -> list[int]:
 
 
 def _flags_of(store: Store, row: int) -> list[tuple[str, str]]:
-    parts = (str(flag).partition(":") for flag in store._table["quality"][row].as_py())
+    parts = (str(flag).partition(":") for flag in store.table["quality"][row].as_py())
     return [(code, detail) for code, _, detail in parts]
 
 
 def _drawn(store: Store, row: int, strip: str | None) -> str:
     """A stored row on ECG paper, as it was recorded: without padding, and without the leads that are missing."""
-    values = {name: store._table[name][row].as_py() for name in ("record_id", "file", "valid_samples", "start_sample")}
+    values = {name: store.table[name][row].as_py() for name in ("record_id", "file", "valid_samples", "start_sample")}
     signal = store.signals([row])[0][:, : values["valid_samples"]]
     signal[~store.lead_mask([row])[0]] = np.nan
-    flags = ", ".join(store._table["quality"][row].as_py()) or "no flag"
-    start = values["start_sample"] / store._table["fs"][row].as_py()
+    flags = ", ".join(store.table["quality"][row].as_py()) or "no flag"
+    start = values["start_sample"] / store.table["fs"][row].as_py()
     where = f", from {start:g} s on" if values["start_sample"] else ""
     caption = f"{values['record_id']} ({values['file']}{where}): {flags}"
     return _figure(ECG(signal, store.fs), values["record_id"], caption, strip)

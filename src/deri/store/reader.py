@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deri.errors import DeriError
-from deri.store.finish import file_sha256
 from deri.store.layout import (
     FORMAT,
     INDEX_FILE,
@@ -27,6 +26,7 @@ from deri.store.layout import (
 from deri.store.npy import npy_bytes
 from deri.store.plan import read_json
 from deri.store.shard import waveform_digest
+from deri.store.tables import file_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +158,8 @@ class Store:
         return {"path": str(self.path), "dataset": self.meta["dataset"], "fingerprint": self.fingerprint}
 
     @cached_property
-    def _table(self) -> pa.Table:
+    def table(self) -> pa.Table:
+        """The table behind :attr:`index`."""
         import pyarrow.parquet as pq
 
         return pq.read_table(self.path / INDEX_FILE).combine_chunks()
@@ -166,7 +167,7 @@ class Store:
     @cached_property
     def index(self) -> pd.DataFrame:
         """One row per stored window, see ``docs/store.md``; labels and quality are arrays of text or None."""
-        frame: pd.DataFrame = self._table.to_pandas()
+        frame: pd.DataFrame = self.table.to_pandas()
         return frame
 
     @cached_property
@@ -193,15 +194,11 @@ class Store:
     @cached_property
     def report_ids(self) -> np.ndarray:
         """Position in :attr:`reports` for every row, int64 (n,); -1 where there is no report."""
-        return self._column("report_id").astype(np.int64)
+        return self.column("report_id").astype(np.int64)
 
-    def _column(self, name: str) -> np.ndarray:
-        values: np.ndarray = self._table[name].to_numpy()
-        return values
-
-    def _column_objects(self, name: str) -> np.ndarray:
-        """Return a column of text, object (n,)."""
-        values: np.ndarray = self._table[name].to_numpy(zero_copy_only=False)
+    def column(self, name: str) -> np.ndarray:
+        """Return a column of the index, (n,); text as objects."""
+        values: np.ndarray = self.table[name].to_numpy(zero_copy_only=False)
         return values
 
     @cached_property
@@ -210,12 +207,12 @@ class Store:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        found = pc.index_in(self._table["split"], value_set=pa.array(SPLITS))
+        found = pc.index_in(self.table["split"], value_set=pa.array(SPLITS))
         return np.asarray(found.to_numpy(), np.int8)
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._column("shard"), self._column("row")
+        return self.column("shard"), self.column("row")
 
     def rows(self, split: str = "all", *, windows: bool = False) -> np.ndarray:
         """Return the rows of a split (train, val, test, or all of them), int64, ascending.
@@ -228,7 +225,7 @@ class Store:
         if split not in (*SPLITS, "all"):
             raise DeriError(f"--split {split}: choose one of {', '.join(SPLITS)}, all")
         chosen = self._splits == SPLITS.index(split) if split != "all" else np.ones(len(self), bool)
-        rows: np.ndarray = np.flatnonzero(chosen if windows else chosen & self._begins)
+        rows: np.ndarray = np.flatnonzero(chosen if windows else chosen & self.begins)
         return rows
 
     @property
@@ -237,14 +234,14 @@ class Store:
         return int(self.meta["recordings"])
 
     @cached_property
-    def _begins(self) -> np.ndarray:
+    def begins(self) -> np.ndarray:
         """Which rows are the first of their recording, bool (n,). The windows of a recording follow each other."""
         begins = np.ones(len(self), bool)
         if self.recordings != len(self):
-            window = self._column("window")
+            window = self.column("window")
             begins[1:] = window[1:] <= window[:-1]
             for name in ("record_id", "file"):
-                values = self._table[name].to_numpy(zero_copy_only=False)
+                values = self.column(name)
                 begins[1:] |= values[1:] != values[:-1]
         return begins
 
@@ -257,7 +254,7 @@ class Store:
             IndexError: a row is outside 0 … n - 1.
         """
         rows = self._checked(rows)
-        first = np.flatnonzero(self._begins)
+        first = np.flatnonzero(self.begins)
         recording = np.searchsorted(first, rows, side="right") - 1
         counts = np.diff(first, append=len(self))[recording]
         owners = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
@@ -270,7 +267,7 @@ class Store:
         import pyarrow.compute as pc
 
         masks = np.ones((len(self), LEAD_COUNT), bool)
-        column = self._table["missing_leads"].combine_chunks()
+        column = self.table["missing_leads"].combine_chunks()
         found = pc.index_in(pc.list_flatten(column), value_set=pa.array(self.meta["leads"], pa.string()))
         masks[pc.list_parent_indices(column).to_numpy(), found.to_numpy()] = False
         return masks
@@ -316,13 +313,7 @@ class Store:
         return out
 
     def _checked(self, rows: Any) -> np.ndarray:
-        rows = np.atleast_1d(np.asarray(rows))
-        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-            raise TypeError(f"rows are a list of integers, not {rows.dtype} of shape {rows.shape}")
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"rows {rows.min()} … {rows.max()} of a store with rows 0 … {len(self) - 1}")
-        checked: np.ndarray = rows.astype(np.int64, copy=False)
-        return checked
+        return checked_numbers(rows, len(self), "row")
 
     def _buffer(self, out: np.ndarray | None, count: int, dtype: Any) -> np.ndarray:
         shape = (count, LEAD_COUNT, self.samples)
@@ -382,7 +373,7 @@ class Store:
             import pyarrow.compute as pc
 
             classes = self.meta["tasks"][task]
-            column = self._table[task].combine_chunks()
+            column = self.table[task].combine_chunks()
             known = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), bool)
             marks = np.zeros((len(self), len(classes)), np.uint8)
             parents = pc.list_parent_indices(column).to_numpy()
@@ -392,3 +383,19 @@ class Store:
             marks[parents, values.to_numpy()] = 1
             self._labels[task] = (known, marks)
         return self._labels[task]
+
+
+def checked_numbers(numbers: Any, count: int, what: str) -> np.ndarray:
+    """Return numbers of rows or reports as int64 (b,).
+
+    Raises:
+        TypeError: they are no list of integers.
+        IndexError: one is outside 0 … ``count`` - 1, as -1 (no report) is.
+    """
+    found = np.atleast_1d(np.asarray(numbers))
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise TypeError(f"{what}s are a list of integers, not {found.dtype} of shape {found.shape}")
+    if found.size and (found.min() < 0 or found.max() >= count):
+        raise IndexError(f"{what}s {found.min()} … {found.max()}, but there are 0 … {count - 1}")
+    checked: np.ndarray = found.astype(np.int64, copy=False)
+    return checked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +13,12 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import write_json
+from deri.progress import SILENT, Progress
 from deri.store.layout import REPORTS_FILE
 from deri.store.locks import file_lock
 from deri.store.npy import NpyAppender, npy_bytes
 from deri.store.plan import read_json
-from deri.store.reader import Store
+from deri.store.reader import Store, checked_numbers
 
 FORMAT = "deri-text-features"
 VERSION = 1
@@ -73,7 +73,7 @@ class TextFeatures:
         texts: list[str] | None = None,
         kind: str = "",
         dtype: str = "float16",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = SILENT,
     ) -> TextFeatures:
         """Return the features of ``store.reports``, or other texts made of them, under ``encoder``.
 
@@ -87,7 +87,7 @@ class TextFeatures:
             texts: instead of the reports; an id is then a position in this list.
             kind: names the list of ``texts``, as part of the folder's name.
             dtype: of the token features on disk, ``float16`` or ``float32``; pooled features are float32.
-            progress: called with (texts done, texts).
+            progress: is told the texts done, of all texts.
 
         Raises:
             DeriError: the store has no reports, a feature is not finite or too large for ``dtype``, or the disk
@@ -184,13 +184,7 @@ class TextFeatures:
         return features, np.arange(longest) < lengths[:, None]
 
     def _checked(self, report_ids: Any) -> np.ndarray:
-        ids = np.atleast_1d(np.asarray(report_ids))
-        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-            raise TypeError(f"report ids are a list of integers, not {ids.dtype} of shape {ids.shape}")
-        if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
-            raise IndexError(f"report ids {ids.min()} … {ids.max()} of {len(self)} reports (-1 is no report)")
-        checked: np.ndarray = ids.astype(np.int64, copy=False)
-        return checked
+        return checked_numbers(report_ids, len(self), "report id")
 
 
 def features_key(fingerprint: str, dtype: str = "float16") -> str:
@@ -224,7 +218,7 @@ class _Builder:
         identity: dict[str, Any],
         texts: list[str],
         encoder: TextEncoder,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress,
     ) -> None:
         self.path = path
         self.work = path.with_name(f"{path.name}.work")
@@ -262,8 +256,7 @@ class _Builder:
                 done = min(done + PART, len(self.texts))
                 state = {"done": done, "tokens": all_tokens.rows}
                 write_json(self.work / PROGRESS_FILE, {**self.identity, "part": PART, "batch": BATCH, **state})
-                if self.progress is not None:
-                    self.progress(done, len(self.texts))
+                self.progress.update(done, len(self.texts))
             total = all_tokens.rows
         write_json(self.work / META_FILE, {**self.identity, "tokens": total, "deri_version": __version__})
 

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-from deri.datasets.memory import system_allocator
+import numpy as np
+
 from deri.errors import DeriError
-from deri.store.chunks import ChunkJob, chunk_done, convert_chunk
-from deri.store.finish import finish, partial_summary, remove_work
-from deri.store.layout import FORMAT, LEAD_COUNT, META_FILE, chunk_count, chunk_size
-from deri.store.plan import check_dataset, claim, make_plan, read_json, refuse_other_plan
-from deri.store.pool import convert_parallel
+from deri.progress import SILENT, Progress
+from deri.store.chunk import DIGEST_KEY, ROW_COLUMNS, ChunkJob, chunk_done, convert_chunk
+from deri.store.duplicates import Duplicates, digest_keys
+from deri.store.layout import (
+    FORMAT,
+    FS,
+    LEAD_COUNT,
+    META_FILE,
+    REJECT_COLUMNS,
+    SAMPLES,
+    SIGNALS_DIR,
+    UV_PER_UNIT,
+    WORK_DIR,
+    chunk_count,
+    chunk_file,
+    chunk_size,
+    shard_name,
+)
+from deri.store.locks import file_lock
+from deri.store.plan import (
+    TEXT_COLUMNS,
+    check_dataset,
+    claim,
+    label_values,
+    make_plan,
+    read_json,
+    refuse_other_plan,
+    text_values,
+)
 from deri.store.splits import assign_splits
 from deri.store.summary import Summary
+from deri.store.tables import ROW_GROUP, StoreTables
+from deri.store.workers import convert_parallel
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from deri.datasets import Dataset
 
-Progress = Callable[[int, int], None]
 
-
-@system_allocator()
 def prepare(
     dataset: Dataset,
     out: str | Path,
@@ -35,7 +62,7 @@ def prepare(
     windows: int | None = 1,
     duplicates: str = "keep",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Summary:
     """Read, standardise and store every recording of ``dataset`` in the folder ``out``.
 
@@ -57,7 +84,7 @@ def prepare(
         duplicates: ``"keep"`` flags a recording that has the samples of an earlier one, ``"drop"`` refuses it
             (``duplicate_recording``): its row stays in the shard, but not in the index.
         seed: of the split.
-        progress: called with (recordings looked at, recordings of this call).
+        progress: is told recordings looked at, of those of this call.
 
     Returns:
         The counts. ``complete`` is False where other shards are still missing.
@@ -85,23 +112,23 @@ def prepare(
     plan = make_plan(
         dataset, split=split, seed=seed, repair=repair, min_leads=min_leads, windows=windows, duplicates=duplicates
     )
-    reading = {"repair": repair, "min_leads": min_leads, "windows": windows}
+    work = _Preparation(dataset, splits, out, plan)
     try:
         if (out / META_FILE).exists():
-            return _finished(out, plan)
+            return work.finished()
         claim(out, plan)
-        _convert(dataset, out, workers=workers, shard=shard, reading=reading, progress=progress)
-        chunks = chunk_count(len(dataset.examples))
-        done = [k for k in range(chunks) if chunk_done(out, k)]
+        work.convert(workers, shard, {"repair": repair, "min_leads": min_leads, "windows": windows}, progress)
+        chunks = range(chunk_count(len(dataset.examples)))
+        done = [k for k in chunks if chunk_done(out, k)]
         if (out / META_FILE).exists():
-            return _finished(out, plan)
-        if len(done) < chunks:
-            return partial_summary(dataset, splits, out, done, drop=duplicates == "drop")
-        return finish(dataset, splits, out, plan) or _finished(out, plan)
+            return work.finished()
+        if len(done) < len(chunks):
+            return work.count(done).summary(dataset.name, complete=False, chunks_done=len(done), chunks=len(chunks))
+        return work.finish() or work.finished()
     except FileNotFoundError:
         # Another shard finished the store and removed the work files while they were looked at here.
         if (out / META_FILE).exists():
-            return _finished(out, plan)
+            return work.finished()
         raise
     except PermissionError as error:
         raise DeriError(f"cannot write to --out {out}: {error}. Choose a folder that you may write to") from error
@@ -123,82 +150,192 @@ def _check_options(workers: int, shard: tuple[int, int], split: str, repair: str
         raise DeriError(f"--repair {repair}: choose lead or published")
 
 
-def _finished(out: Path, plan: dict[str, Any]) -> Summary:
-    meta = read_json(out / META_FILE)
-    if meta.get("format") != FORMAT:
-        raise DeriError(f"--out {out} is not empty and no store: choose another --out, or delete it")
-    refuse_other_plan(out, meta.get("plan", {}) | {"version": meta.get("version")}, plan)
-    remove_work(out)  # a run killed right after store.json was written leaves it
-    return Summary(**meta["summary"])
+class _Preparation:
+    """What is prepared, and where."""
 
+    def __init__(self, dataset: Dataset, splits: Sequence[str], out: Path, plan: dict[str, Any]) -> None:
+        self.dataset = dataset
+        self.splits = splits
+        self.out = out
+        self.plan = plan
 
-def _convert(
-    dataset: Dataset,
-    out: Path,
-    *,
-    workers: int,
-    shard: tuple[int, int],
-    reading: dict[str, Any],
-    progress: Progress | None,
-) -> None:
-    n, size = len(dataset.examples), chunk_size(len(dataset.examples))
-    mine = range(shard[0], chunk_count(n), shard[1])
-    counts = {k: min(size, n - k * size) for k in mine}
-    report = _Counter(counts, progress)
-    # A chunk that another process has locked is skipped at first, and waited for when nothing else is left to do.
-    for wait in (False, True):
-        todo = []
-        for k in mine:
-            if chunk_done(out, k):
-                report(k, counts[k])
-            else:
-                todo.append(k)
-        jobs = _Jobs(dataset, out, todo, {"wait": wait, **reading})
-        if jobs and (workers == 1 or len(jobs) == 1):
+    def finished(self) -> Summary:
+        """Return the summary of the store that is there, if it is this one."""
+        meta = read_json(self.out / META_FILE)
+        if meta.get("format") != FORMAT:
+            raise DeriError(f"--out {self.out} is not empty and no store: choose another --out, or delete it")
+        refuse_other_plan(self.out, meta.get("plan", {}) | {"version": meta.get("version")}, self.plan)
+        self._remove(WORK_DIR)  # a run killed right after store.json was written leaves it
+        return Summary(**meta["summary"])
+
+    def convert(self, workers: int, shard: tuple[int, int], reading: dict[str, Any], progress: Progress) -> None:
+        """Convert the chunks of a shard that are not done yet."""
+        n = len(self.dataset.examples)
+        size = chunk_size(n)
+        mine = range(shard[0], chunk_count(n), shard[1])
+        counts = {k: min(size, n - k * size) for k in mine}
+        done = dict.fromkeys(mine, 0)
+
+        def report(chunk: int, recordings: int) -> None:
+            if recordings > done[chunk]:
+                done[chunk] = recordings
+                progress.update(sum(done.values()), sum(counts.values()))
+
+        # A chunk that another process has locked is skipped at first, and waited for when nothing else is left to do.
+        for wait in (False, True):
+            todo = [k for k in mine if not chunk_done(self.out, k)]
+            for k in mine:
+                report(k, 0 if k in todo else counts[k])
+            jobs = self._jobs(todo, {"wait": wait, **reading})
+            if workers > 1 and len(todo) > 1:
+                convert_parallel(jobs, min(workers, len(todo)), counts, report)
+                continue
             for job in jobs:
-                convert_chunk(job, lambda done, k=job.number: report(k, done))  # type: ignore[misc]
-        elif jobs:
-            convert_parallel(jobs, workers, report)
+                convert_chunk(job, lambda count, k=job.number: report(k, count))  # type: ignore[misc]
+
+    def _jobs(self, chunks: Sequence[int], options: dict[str, Any]) -> Iterator[ChunkJob]:
+        """Each job is made when its turn comes: the names of all files are many."""
+        files, root = self.dataset.examples["file"], Path(self.dataset.root)
+        size = chunk_size(len(files))
+        for k in chunks:
+            names = tuple(files.iloc[k * size : (k + 1) * size].tolist())
+            yield ChunkJob(self.out, k, k * size, root, names, **options)
+
+    def _duplicates(self, chunks: Sequence[int]) -> Duplicates:
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        keys, recordings = [np.empty((0, 2), "<u8")], [np.empty(0, np.int64)]
+        for k in chunks:
+            with pq.ParquetFile(chunk_file(self.out, k)) as file:
+                for batch in file.iter_batches(columns=["example", "reason", "waveform"], use_threads=False):
+                    stored = batch.filter(pc.is_null(batch["reason"]))
+                    keys.append(digest_keys(stored["waveform"].to_pylist()))
+                    recordings.append(stored["example"].to_numpy())
+        drop = self.plan["duplicates"] == "drop"
+        return Duplicates.find(np.concatenate(keys), np.concatenate(recordings), self._texts, drop=drop)
+
+    def _texts(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """The texts of recordings by their position in the data set."""
+        if name == "split":
+            return np.array([self.splits[number] for number in numbers.tolist()], dtype=object)
+        return self.dataset.examples[name].iloc[numbers].to_numpy(dtype=object)
+
+    def count(self, chunks: Sequence[int]) -> StoreTables:
+        """Count what the finished ``chunks`` hold."""
+        with StoreTables(None, self._duplicates(chunks)) as tables:
+            self._add(tables, chunks)
+        return tables
+
+    def _add(self, tables: StoreTables, chunks: Sequence[int]) -> list[dict[str, Any]]:
+        """Add what the data set refused, then chunk after chunk; return the shards."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rejects = self.dataset.rejects
+        for start in range(0, len(rejects), ROW_GROUP):
+            piece = rejects.iloc[start : start + ROW_GROUP]
+            texts = {name: [value or "" for value in text_values(piece[name])] for name in REJECT_COLUMNS}
+            tables.add_rejects(pa.table({name: pa.array(texts[name], pa.string()) for name in REJECT_COLUMNS}))
+        shards = []
+        cleaned: dict[str, str | None] = {}
+        for k in chunks:
+            with pq.ParquetFile(chunk_file(self.out, k)) as file:
+                about = file.schema_arrow.metadata
+                if rows := int(about[b"rows"]):
+                    digest = about[DIGEST_KEY].decode()
+                    shards.append({"shard": k, "file": shard_name(k), "rows": rows, "rows_sha256": digest})
+                for batch in file.iter_batches(batch_size=ROW_GROUP, use_threads=False):
+                    self._add_batch(tables, k, pa.Table.from_batches([batch]), cleaned)
+        return shards
+
+    def _add_batch(self, tables: StoreTables, chunk: int, table: pa.Table, cleaned: dict[str, str | None]) -> None:
+        """Add rows of a chunk beside what the data set says of them."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        good = table.filter(pc.is_null(table["reason"]))
+        here = self.dataset.examples.iloc[good["example"].to_numpy()]
+        columns: dict[str, Any] = {name: pa.array(here[name].tolist(), pa.string()) for name in TEXT_COLUMNS}
+        columns["shard"] = pa.array(np.full(good.num_rows, chunk, np.int32))
+        columns |= {name: good[name] for name in ("row", *ROW_COLUMNS)}
+        columns |= {task: pa.array(label_values(here[task]), pa.list_(pa.string())) for task in self.dataset.tasks}
+        refused, numbers = tables.add_rows(columns, _clean(text_values(here["report"]), cleaned))
+
+        bad = table.filter(pc.is_valid(table["reason"]))
+        there = self.dataset.examples.iloc[bad["example"].to_numpy()]
+        values = {name: there[name].tolist() if name in TEXT_COLUMNS else bad[name] for name in REJECT_COLUMNS}
+        rejects = pa.table({name: pa.array(values[name], pa.string()) for name in REJECT_COLUMNS})
+        if len(numbers):
+            order = np.argsort(np.concatenate([bad["example"].to_numpy(), numbers]))
+            rejects = pa.concat_tables([rejects, refused]).take(pa.array(order)).combine_chunks()
+        tables.add_rejects(rejects)
+
+    def finish(self) -> Summary | None:
+        """Write the tables and ``store.json`` from all chunks, and remove the work files.
+
+        Returns None where another process has just done so.
+
+        Raises:
+            DeriError: no recording at all could be used. Nothing of the store is left then, so that a corrected data
+                set can be prepared anew.
+        """
+        out, dataset = self.out, self.dataset
+        chunks = range(chunk_count(len(dataset.examples)))
+        with file_lock(out / WORK_DIR / "finish.lock", wait=True):
+            if (out / META_FILE).exists():  # another shard was faster
+                return None
+            for folder in (out, out / SIGNALS_DIR):
+                for leftover in folder.glob(".*.tmp"):  # of killed runs
+                    leftover.unlink(missing_ok=True)
+            duplicates = self._duplicates(chunks)
+            if not len(duplicates.first):
+                nothing = self._nothing_left(self.count(chunks))
+                self._remove(SIGNALS_DIR, WORK_DIR)
+                if not any(out.iterdir()):
+                    out.rmdir()
+                raise DeriError(nothing)
+            with StoreTables(out, duplicates) as tables:
+                shards = self._add(tables, chunks)
+            summary = tables.summary(dataset.name, chunks_done=len(chunks), chunks=len(chunks))
+            tables.finish(summary, self._about(), shards, {"notes": list(dataset.notes), "plan": self.plan})
+            self._remove(WORK_DIR)
+        return summary
+
+    def _about(self) -> dict[str, Any]:
+        from deri.ecg import LEADS
+
+        drawn = ("split", "val_fraction", "test_fraction", "seed", "repair", "min_leads", "windows", "duplicates")
+        return {
+            "fs": FS,
+            "samples": SAMPLES,
+            "leads": list(LEADS),
+            "uv_per_unit": UV_PER_UNIT,
+            "tasks": {task: list(classes) for task, classes in self.dataset.tasks.items()},
+            **{key: self.plan[key] for key in drawn},
+        }
+
+    def _remove(self, *folders: str) -> None:
+        for folder in folders:
+            shutil.rmtree(self.out / folder, ignore_errors=True)
+
+    def _nothing_left(self, tables: StoreTables) -> str:
+        dataset, first = self.dataset, tables.first_reject
+        if first is None:
+            return f"{dataset.name} in {dataset.root} names no recordings: check the path and the data set's name"
+        rejected = tables.summary(dataset.name).rejected
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in rejected.items())
+        return (
+            f"none of the {sum(rejected.values()):,} recordings of {dataset.name} in {dataset.root} can be used "
+            f"({reasons}); no store is written.\nThe first: {first['file']}: {first['reason']}: {first['detail']}"
+        )
 
 
-class _Jobs(Sequence[ChunkJob]):
-    """The jobs of some chunks, each made when its turn comes: the names of all files are many."""
+def _clean(texts: Sequence[str | None], known: dict[str, str | None]) -> list[str | None]:
+    """The cleaned reports, None for those of which nothing is left; ``known`` remembers them."""
+    from deri.reports import clean_report
 
-    def __init__(self, dataset: Dataset, out: Path, chunks: list[int], options: dict[str, Any]) -> None:
-        self._files = dataset.examples["file"]
-        self._root = Path(dataset.root)
-        self._out = out
-        self._chunks = chunks
-        self._options = options
-
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    @overload
-    def __getitem__(self, index: int) -> ChunkJob: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ChunkJob]: ...
-    def __getitem__(self, index: int | slice) -> ChunkJob | Sequence[ChunkJob]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number, size = self._chunks[index], chunk_size(len(self._files))
-        files = tuple(self._files.iloc[number * size : (number + 1) * size].tolist())
-        return ChunkJob(self._out, number, number * size, self._root, files, **self._options)
-
-
-class _Counter:
-    """Adds up the progress of chunks and passes it on when it has moved."""
-
-    def __init__(self, totals: dict[int, int], progress: Progress | None) -> None:
-        self.total = sum(totals.values())
-        self.done = dict.fromkeys(totals, 0)
-        self.sum = 0
-        self.progress = progress
-
-    def __call__(self, chunk: int, done: int) -> None:
-        moved = done - self.done[chunk]
-        if moved > 0:
-            self.done[chunk] = done
-            self.sum += moved
-            if self.progress is not None:
-                self.progress(self.sum, self.total)
+    for text in texts:
+        if text is not None and text not in known:
+            known[text] = clean_report(text) or None
+    return [None if text is None else known[text] for text in texts]

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -61,6 +62,7 @@ class Format(NamedTuple):
     takes: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=256)
 def units_per_mv(unit: str) -> float | None:
     """How many of ``unit`` make a millivolt; None for anything that is not a voltage. Case does not matter."""
     key = unit.strip().lower()

@@ -8,6 +8,7 @@ files, skew) is left to ``wfdb_signals``, records of several segments to ``wfdb_
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -28,6 +29,75 @@ _FULL_RANGE_16 = 65536.0
 _SMALLEST_RANGE_MV = 0.2  # a 16-bit range below this cannot hold a surface ECG in any lead
 
 
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Digital samples of a record as its files hold them, and how they become millivolts.
+
+    Attributes:
+        path: the header file.
+        header: its content, gains corrected by the errata.
+        plan: how its channels become the twelve leads.
+        samples: (k, n), a row for each of ``plan.recorded``: integers, int16 in the usual format 16, or the doubles of
+            a MATLAB file.
+        gains: counts per mV of each of ``plan.recorded``.
+        baselines: the count of 0 mV of each of ``plan.recorded``.
+        no_sample: the count that marks a gap, one for all or (k, 1).
+        fs: sampling rate in Hz.
+        warnings: code -> sentence.
+    """
+
+    path: str
+    header: Header
+    plan: LeadPlan
+    samples: np.ndarray
+    gains: tuple[float, ...]
+    baselines: tuple[int, ...]
+    no_sample: int | np.ndarray
+    fs: float
+    warnings: dict[str, str]
+
+    def to_ecg(self) -> ECG:
+        """The recording in mV."""
+        plan, warnings, gains = self.plan, dict(self.warnings), self.gains
+        present = to_millivolt(self.samples, gains, self.baselines, self.no_sample)
+        proven_wrong: dict[str, Any] = {}
+        if plan.recorded[:3] == (0, 1, 2) and not _einthoven_holds(self.samples[:3], present[:3], gains[:3]):
+            warnings["inconsistent_gains"] = (
+                "the samples of I, II and III obey Einthoven's law (I + III = II) before the header's gains, not "
+                "after: the gains scale each lead on its own, so amplitudes cannot be compared between leads"
+            )
+            proven_wrong = {"header_gains": {LEADS[row]: gain for row, gain in zip(plan.recorded, gains, strict=True)}}
+        if len(plan.recorded) == len(LEADS):
+            signal = present
+        else:
+            signal = np.empty((len(LEADS), present.shape[1]), dtype=np.float32)
+            signal[list(plan.recorded)] = present
+            complete(signal, plan)
+        about = {
+            "source_file": self.path,
+            "format": "WFDB",
+            "derived_leads": {LEADS[d.lead]: d.formula for d in plan.derivations},
+            "dropped_leads": list(plan.dropped),
+            "warnings": warnings,
+        }
+        return ECG(signal, self.fs, about | _comments(self.header) | proven_wrong)
+
+
+def header_file(name: str) -> str:
+    """The header of the record that ``name`` names: itself, its signal file, or its name without suffix."""
+    return name if name.endswith(".hea") else (name[:-4] if name.endswith((".dat", ".mat")) else name) + ".hea"
+
+
+def read_counts(path: str) -> Counts | None:
+    """Read the record with the header file ``path`` without converting its samples; None for one of several segments.
+
+    Raises:
+        ReadError: as :func:`read_wfdb`.
+    """
+    header = _header_with_signals(path)
+    return None if header.n_segments is not None else _read_counts(path, header)
+
+
 def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
     """Read the record with the header file ``path`` (ends in ``.hea``).
 
@@ -36,14 +106,24 @@ def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
     Raises:
         ReadError: see ``docs/ecg.md`` for the reasons.
     """
+    header = _header_with_signals(path)
+    if header.n_segments is None:
+        if options != NO_OPTIONS:
+            header = _with_options(path, header, options)
+        return _read_counts(path, header).to_ecg()
+    signal, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
+    return ECG(signal, header.fs, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
+
+
+def _header_with_signals(path: str) -> Header:
     header = _load_header(path)
-    folder = os.path.dirname(path)
     if header.n_signals == 0:
         raise ReadError(f"{path}: the header describes no signals", "no_signals")
-    if header.n_segments is not None:
-        return _read_segments(path, header, options)
-    if options != NO_OPTIONS:
-        header = _with_options(path, header, options)
+    return header
+
+
+def _read_counts(path: str, header: Header) -> Counts:
+    folder = os.path.dirname(path)
     try:
         plan = lead_plan(tuple([signal.description for signal in header.signals]))
     except ReadError as error:
@@ -51,44 +131,37 @@ def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
     warnings: dict[str, str] = {}
     header = _correct_gains(header, warnings)
     kept = [header.signals[i] for i in plan.channels]
-    scaling = _scaling(path, kept, warnings)
-    fs, columns = header.fs, plan.channels
+    gains = _units_per_mv(path, kept, warnings)
+    fs = header.fs
     no_sample: int | np.ndarray = NO_SAMPLE[16]
-    if _is_direct(header):
+    if _is_one_file_of_16_bits(header):
         try:
-            frames = _read_direct(path, folder, header, warnings)
+            samples = _rows(_read_frames(path, folder, header, warnings), plan.channels)
         except ReadError as error:
             if "gain_corrected" in warnings:  # what else is wrong with the header is worth saying, too
                 raise ReadError(f"{error}; besides, {warnings['gain_corrected']}", error.reason) from None
             raise
     else:
         digital = read_digital(path, folder, header, kept)
-        frames, no_sample, columns = digital.frames, digital.no_sample, tuple(range(len(kept)))
-        fs *= digital.per_frame
+        samples, no_sample, fs = digital.samples, digital.no_sample, fs * digital.per_frame
         if digital.surplus:
             warnings["surplus_data"] = f"the signal files have {digital.surplus} samples more than the header describes"
-    _verify_checksums(frames, columns, kept, warnings)
-    present = _to_millivolt(frames, columns, no_sample, *scaling)
-    proven_wrong: dict[str, Any] = {}
-    gains = scaling[0][:, 0].tolist()
-    if plan.recorded[:3] == (0, 1, 2) and not _einthoven_holds(frames[:, columns[:3]], present[:3], gains[:3]):
-        warnings["inconsistent_gains"] = (
-            "the samples of I, II and III obey Einthoven's law (I + III = II) before the header's gains, not after: "
-            "the gains scale each lead on its own, so amplitudes cannot be compared between leads"
-        )
-        proven_wrong = {"header_gains": {LEADS[row]: gain for row, gain in zip(plan.recorded, gains, strict=True)}}
-    if len(plan.recorded) == len(LEADS):
-        signal = present
-    else:
-        signal = np.empty((len(LEADS), present.shape[1]), dtype=np.float32)
-        signal[list(plan.recorded)] = present
-        complete(signal, plan)
-    return ECG(signal, fs, _metadata(path, header, plan, warnings) | proven_wrong)
+    _verify_checksums(samples, kept, warnings)
+    baselines = tuple([signal.baseline for signal in kept])
+    return Counts(path, header, plan, samples, gains, baselines, no_sample, fs, warnings)
+
+
+def _rows(frames: np.ndarray, columns: tuple[int, ...]) -> np.ndarray:
+    """The given columns of frames (n, channels) as contiguous rows (k, n)."""
+    rows = np.empty((len(columns), len(frames)), frames.dtype)
+    for row, column in zip(rows, columns, strict=True):
+        row[...] = frames[:, column]
+    return rows
 
 
 def _load_header(path: str) -> Header:
     try:
-        with open(path, "rb") as handle:
+        with open(path, "rb", buffering=0) as handle:
             size = os.fstat(handle.fileno()).st_size
             data = handle.read() if size <= _MAX_HEADER_BYTES else b""
     except FileNotFoundError:
@@ -118,10 +191,8 @@ def _correct_gains(header: Header, warnings: dict[str, str]) -> Header:
     return header._replace(signals=tuple(signal._replace(gain=erratum.true) for signal in header.signals))
 
 
-def _scaling(
-    path: str, kept: list[SignalLine], warnings: dict[str, str]
-) -> tuple[np.ndarray, np.ndarray | None, type[np.floating]]:
-    """Digital units per mV and baselines of the kept signals; refuses units and gains that no ECG has."""
+def _units_per_mv(path: str, kept: list[SignalLine], warnings: dict[str, str]) -> tuple[float, ...]:
+    """Counts per mV of the kept signals; refuses units and gains that no ECG has."""
     gains = []
     for signal in kept:
         per_mv = units_per_mv(signal.units)
@@ -133,17 +204,17 @@ def _scaling(
         gains.append(signal.gain * per_mv)
         if not signal.calibrated:
             warnings["uncalibrated"] = "the header states no gain for some lead: 200 units/mV assumed, as WFDB does"
-    if min(map(abs, gains)) < 1e-3:
-        raise ReadError(f"{path}: a gain of {min(gains, key=abs):g} units/mV cannot be an ECG's", "bad_gain")
-    if all(signal.format == 16 for signal in kept):
-        widest = _FULL_RANGE_16 / min(map(abs, gains))
-        if widest < _SMALLEST_RANGE_MV:
-            raise ReadError(
-                f"{path}: with a gain of {min(gains, key=abs):g} units/mV no lead could span more than "
-                f"{1000 * widest:.3g} µV; the header's gain or unit is wrong",
-                "bad_gain",
-            )
-    return _scaling_arrays(tuple(gains), tuple([signal.baseline for signal in kept]))
+    smallest = min(gains, key=abs)
+    if abs(smallest) < 1e-3:
+        raise ReadError(f"{path}: a gain of {smallest:g} units/mV cannot be an ECG's", "bad_gain")
+    widest = _FULL_RANGE_16 / abs(smallest)
+    if widest < _SMALLEST_RANGE_MV and all(signal.format == 16 for signal in kept):
+        raise ReadError(
+            f"{path}: with a gain of {smallest:g} units/mV no lead could span more than "
+            f"{1000 * widest:.3g} µV; the header's gain or unit is wrong",
+            "bad_gain",
+        )
+    return tuple(gains)
 
 
 @lru_cache(maxsize=512)
@@ -158,26 +229,15 @@ def _scaling_arrays(
     return column, offset, kind
 
 
-def _to_millivolt(
-    frames: np.ndarray,
-    columns: tuple[int, ...],
-    no_sample: int | np.ndarray,
-    gain: np.ndarray,
-    baseline: np.ndarray | None,
-    kind: type[np.floating],
+def to_millivolt(
+    samples: np.ndarray, gains: tuple[float, ...], baselines: tuple[int, ...], no_sample: int | np.ndarray
 ) -> np.ndarray:
-    """Digital frames (n, channels) to float32 (k, n) in mV, for the given columns in their order."""
-    if frames.dtype != np.int16:  # 24- and 32-bit samples, or the doubles of a MATLAB file
+    """Counts (k, n) to float32 (k, n) in mV; NaN for gaps."""
+    gain, baseline, kind = _scaling_arrays(gains, baselines)
+    if samples.dtype != np.int16:  # 24- and 32-bit samples, or the doubles of a MATLAB file
         kind = np.float64
-    # One large allocation per record and no integer copy of the transposed samples: freed memory stays with the process
-    # instead of going back to the system each time, which doubles the speed.
-    value = np.empty((len(columns), len(frames)), dtype=kind)
-    if columns == tuple(range(frames.shape[1])):
-        value[...] = frames.T
-    else:
-        for row, column in enumerate(columns):
-            value[row] = frames[:, column]
-    gaps = frames.size > 0 and bool(frames.min() <= np.max(no_sample))
+    value = samples.astype(kind)
+    gaps = samples.size > 0 and bool(samples.min() <= np.max(no_sample))
     mask = value == no_sample if gaps else None
     if baseline is not None:
         value -= baseline
@@ -188,19 +248,13 @@ def _to_millivolt(
     return physical
 
 
-def _is_direct(header: Header) -> bool:
+def _is_one_file_of_16_bits(header: Header) -> bool:
     first = header.signals[0]
-    return all(
-        signal.format == 16
-        and signal.samples_per_frame == 1
-        and signal.skew == 0
-        and signal.file == first.file
-        and signal.byte_offset == first.byte_offset
-        for signal in header.signals
-    )
+    layouts = {(s.file, s.format, s.samples_per_frame, s.skew, s.byte_offset) for s in header.signals}
+    return layouts == {(first.file, 16, 1, 0, first.byte_offset)}
 
 
-def _read_direct(path: str, folder: str, header: Header, warnings: dict[str, str]) -> np.ndarray:
+def _read_frames(path: str, folder: str, header: Header, warnings: dict[str, str]) -> np.ndarray:
     """Digital samples (n, signals) of a one-file record; int16 unless a MATLAB file holds another type."""
     count = header.n_signals
     offset = header.signals[0].byte_offset
@@ -260,66 +314,35 @@ def _check_shape(path: str, file: str, header: Header, rows: int, columns: int) 
     )
 
 
-def _verify_checksums(
-    frames: np.ndarray, columns: tuple[int, ...], kept: list[SignalLine], warnings: dict[str, str]
-) -> None:
+def _verify_checksums(samples: np.ndarray, kept: list[SignalLine], warnings: dict[str, str]) -> None:
     """Compare the 16-bit sums. Headers written without computing them hold 0 throughout, which says nothing."""
-    if frames.dtype.kind != "i" or not any(signal.checksum for signal in kept):
+    if samples.dtype.kind != "i" or not any(signal.checksum for signal in kept):
         return
-    sums = _column_sums(frames)
+    # int16 wraps around, as the checksum does.
+    sums = np.add.reduce(samples, axis=1, dtype=np.int16 if samples.dtype == np.int16 else np.int64).tolist()
     wrong = [
         signal.description
-        for signal, column in zip(kept, columns, strict=True)
+        for signal, found in zip(kept, sums, strict=True)
         # A skewed signal's sum counts samples that lie beyond the record.
-        if signal.checksum is not None and not signal.skew and (signal.checksum - sums[column]) & 0xFFFF
+        if signal.checksum is not None and not signal.skew and (signal.checksum - found) & 0xFFFF
     ]
     if wrong:
         warnings["checksum_mismatch"] = f"the header's checksums do not fit the samples of {', '.join(wrong)}"
 
 
-def _column_sums(frames: np.ndarray) -> list[int]:
-    """Sum of each column modulo 2**16. Adding a hundred rows at a time is several times as fast as one by one."""
-    length, count = frames.shape
-    block = 100
-    whole = length - length % block
-    total = np.add.reduce(frames[whole:], axis=0, dtype=np.int64)
-    if whole:
-        wide = frames[:whole].reshape(-1, block * count)
-        kind = np.int16 if frames.dtype == np.int16 else np.int64  # int16 wraps around, as the checksum does
-        partial = np.add.reduce(wide, axis=0, dtype=kind).reshape(block, count)
-        total = total + np.add.reduce(partial, axis=0, dtype=np.int64)
-    return [int(value) for value in total]
-
-
-def _einthoven_holds(frames: np.ndarray, millivolt: np.ndarray, gains: list[float]) -> bool:
+def _einthoven_holds(samples: np.ndarray, millivolt: np.ndarray, gains: tuple[float, ...]) -> bool:
     """False where gains that differ between I, II and III break I + III = II, which the samples themselves keep.
 
     Args:
-        frames: digital samples (n, 3).
-        millivolt: the same, (3, n) in mV.
+        samples: counts (3, n).
+        millivolt: the same in mV.
         gains: digital units per mV of the three leads.
     """
     if gains[0] == gains[1] == gains[2]:
         return True
-    counts = frames.T.astype(np.float32)
+    counts = samples.astype(np.float32)
     digital_residual = np.ptp(counts[0] + counts[2] - counts[1])
     return not (digital_residual <= 6 and np.ptp(millivolt[0] + millivolt[2] - millivolt[1]) > 0.05)
-
-
-def _read_segments(path: str, header: Header, options: Options) -> ECG:
-    signal, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
-    return ECG(signal, header.fs, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
-
-
-def _metadata(path: str, header: Header, plan: LeadPlan, warnings: dict[str, str]) -> dict[str, Any]:
-    return {
-        "source_file": path,
-        "format": "WFDB",
-        "derived_leads": {LEADS[d.lead]: d.formula for d in plan.derivations},
-        "dropped_leads": list(plan.dropped),
-        "warnings": warnings,
-        **_comments(header),
-    }
 
 
 def _comments(header: Header) -> dict[str, Any]:

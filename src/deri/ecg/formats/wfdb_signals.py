@@ -37,7 +37,7 @@ MAX_VALUES = 2**28
 class Digital(NamedTuple):
     """Samples of some leads of one record."""
 
-    frames: np.ndarray  # (n, k), integers
+    samples: np.ndarray  # (k, n), integers
     no_sample: np.ndarray  # (k, 1): the value that marks a gap
     per_frame: int  # samples per frame of these leads
     surplus: int  # frames in the files beyond what the header states
@@ -164,12 +164,12 @@ def read_digital(path: str, folder: str, header: Header, kept: list[SignalLine])
     skewed = any(signal.skew for signal in kept)
     if not skewed and any(channel.size < count for channel in columns.values()):
         raise ReadError(f"{path}: the leads differ in length", "unequal_lead_lengths")
-    frames = np.empty((count, len(kept)), dtype=np.int64)
+    samples = np.empty((len(kept), count), dtype=np.int64)
     for index, channel in columns.items():
-        frames[: channel.size, index] = channel[:count]
-        frames[channel.size :, index] = NO_SAMPLE.get(kept[index].format, NONE)
+        samples[index, : channel.size] = channel[:count]
+        samples[index, channel.size :] = NO_SAMPLE.get(kept[index].format, NONE)
     marks = np.array([[NO_SAMPLE.get(signal.format, NONE)] for signal in kept], dtype=np.int64)
-    return Digital(frames, marks, per_frame, surplus)
+    return Digital(samples, marks, per_frame, surplus)
 
 
 def _read_file(path: str, folder: str, group: list[SignalLine], count: int) -> list[np.ndarray]:

@@ -14,8 +14,8 @@ import pytest
 
 from deri.errors import DeriError
 from deri.store import Store, prepare
+from deri.store.merge import merge_stores
 from deri.store.splits import unit_hash
-from deri.store.union import merge_stores
 from support import windowed
 
 
@@ -49,27 +49,27 @@ def rows_of(store: Store) -> list[dict]:
     return found
 
 
-def test_a_union_holds_every_row_of_every_part(parts: list[Path], tmp_path: Path) -> None:
+def test_a_merged_store_holds_every_row_of_every_part(parts: list[Path], tmp_path: Path) -> None:
     stores = [Store.open(path) for path in parts]
     summary = merge_stores(parts, tmp_path / "all")
-    union = Store.open(tmp_path / "all")
-    union.verify()
-    assert len(union) == summary.read == sum(map(len, stores))
-    assert rows_of(union) == [row for store in stores for row in rows_of(store)]
-    assert union.index["split"].tolist() == [split for store in stores for split in store.index["split"]]
-    assert union.rejects.to_dict("records") == [r for store in stores for r in store.rejects.to_dict("records")]
-    assert len(union.reports) == len(set(union.reports)) == 3
+    merged = Store.open(tmp_path / "all")
+    merged.verify()
+    assert len(merged) == summary.read == sum(map(len, stores))
+    assert rows_of(merged) == [row for store in stores for row in rows_of(store)]
+    assert merged.index["split"].tolist() == [split for store in stores for split in store.index["split"]]
+    assert merged.rejects.to_dict("records") == [r for store in stores for r in store.rejects.to_dict("records")]
+    assert len(merged.reports) == len(set(merged.reports)) == 3
     assert summary.rejected == {"missing_file": 1, "truncated_signal": 1, "no_signals": 1, "no_report": 3}
     # A row is part of the tasks of its store, with the labels that it had.
     offset = 0
-    assert union.tasks == {"labels": ["AFIB", "SR", "PVC"], "rhythm": ["SR", "AFIB", "PVC"]}
+    assert merged.tasks == {"labels": ["AFIB", "SR", "PVC"], "rhythm": ["SR", "AFIB", "PVC"]}
     for store in stores:
-        for task in union.tasks:
-            rows = union.task_rows(task)
+        for task in merged.tasks:
+            rows = merged.task_rows(task)
             here = rows[(rows >= offset) & (rows < offset + len(store))]
             assert len(here) == (len(store.task_rows(task)) if task in store.tasks else 0)
             if len(here):
-                np.testing.assert_array_equal(union.labels(task, here)[1], store.labels(task, here - offset)[1])
+                np.testing.assert_array_equal(merged.labels(task, here)[1], store.labels(task, here - offset)[1])
         offset += len(store)
     assert not list(tmp_path.glob(".all*"))
 
@@ -131,10 +131,10 @@ def test_windows_of_a_recording_stay_together(tmp_path: Path) -> None:
     again.examples["report"] = "something else that was reported"
     prepare(again, tmp_path / "v", windows=None)
     summary = merge_stores([tmp_path / "w", tmp_path / "v"], tmp_path / "both")
-    union, part = Store.open(tmp_path / "both"), Store.open(tmp_path / "w")
-    assert (len(union), union.recordings, summary.longer) == (20, 12, 4)
-    np.testing.assert_array_equal(union.rows(), np.concatenate([part.rows(), part.rows() + 10]))
-    np.testing.assert_array_equal(union.lead_mask(np.arange(10, 20)), part.lead_mask(np.arange(10)))
+    merged, part = Store.open(tmp_path / "both"), Store.open(tmp_path / "w")
+    assert (len(merged), merged.recordings, summary.longer) == (20, 12, 4)
+    np.testing.assert_array_equal(merged.rows(), np.concatenate([part.rows(), part.rows() + 10]))
+    np.testing.assert_array_equal(merged.lead_mask(np.arange(10, 20)), part.lead_mask(np.arange(10)))
     assert summary.duplicates["recordings"] == 6
     dropped = merge_stores([tmp_path / "w", tmp_path / "v"], tmp_path / "dropped", duplicates="drop")
     assert (dropped.read, dropped.windows, dropped.rejected) == (6, 10, {"duplicate_recording": 6})
@@ -195,7 +195,7 @@ def test_shards_are_links_or_copies(parts: list[Path], content, tmp_path: Path, 
 MERGE = """
 import os, signal, sys
 from pathlib import Path
-from deri.store.union import merge_stores
+from deri.store.merge import merge_stores
 
 def deadly(function):
     def call(source, target, *arguments, **options):

@@ -1,4 +1,4 @@
-"""One chunk of a preparation: read its recordings, write its shard and its rows. In worker processes by ``pool``."""
+"""One chunk of a preparation: read its recordings, standardise them, write its shard and its rows."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deri.ecg.formats.wfdb_signals import NO_SAMPLE
 from deri.errors import DeriError, ReadError
 from deri.files import atomic_path
-from deri.store.direct import DirectReader
 from deri.store.layout import (
     FS,
     LEAD_COUNT,
@@ -28,12 +29,17 @@ from deri.store.locks import file_lock
 from deri.store.npy import npy_bytes
 from deri.store.shard import ShardWriter, waveform_digest
 
+if TYPE_CHECKING:
+    from deri.ecg import ECG
+    from deri.ecg.formats.wfdb import Counts
+
 # The machine's trouble, not the recording's: refusing the recording would hide it.
 _MACHINE_ERRORS = {
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT,
 }  # fmt: skip
 
 DIGEST_KEY = b"rows_sha256"
+_INT16_MAX = 32767
 
 
 class StoppedError(Exception):
@@ -92,39 +98,101 @@ def quantise(signal: np.ndarray, uv_per_unit: float = UV_PER_UNIT) -> np.ndarray
     peak = max(float(units.max(initial=0.0)), -float(units.min(initial=0.0)))
     if not np.isfinite(peak):
         raise ValueError("the standardised signal has values that are not finite")
-    if peak > 32767:
+    if peak > _INT16_MAX:
         raise ReadError(
             f"the signal reaches {peak * uv_per_unit / 1000:.1f} mV; "
-            f"the store holds up to {32767 * uv_per_unit / 1000:.3f} mV",
+            f"the store holds up to {_INT16_MAX * uv_per_unit / 1000:.3f} mV",
             reason="amplitude_out_of_range",
         )
     quantised: np.ndarray = units.astype(np.int16)
     return quantised
 
 
+def exact_units(counts: Counts) -> np.ndarray | None:
+    """Return the signal in units of the store, int16 (12, SAMPLES), where a multiplication of integers gives it.
+
+    Most recordings of the large archives are alike: twelve leads of one gain, 10 s at 500 Hz in 16 bits, nothing
+    missing, nothing suspicious. For those the way through millivolts changes no value and sets no flag, and takes
+    several times as long. They are made of ``counts.samples`` in place. None for all others.
+    """
+    from deri.ecg.quality import quality_flags
+    from deri.ecg.standardise import FLAT_MILLIVOLT, LOW_MILLIVOLT
+
+    usual = (
+        counts.samples.dtype == np.int16
+        and counts.samples.shape == (LEAD_COUNT, SAMPLES)
+        and counts.fs == FS
+        and len(set(counts.gains)) == 1
+        and not any(counts.baselines)
+        and not counts.warnings
+    )
+    factor = _units_per_count(counts.gains[0]) if usual else None
+    if factor is None:
+        return None
+    lowest, highest = counts.samples.min(axis=1).tolist(), counts.samples.max(axis=1).tolist()
+    # A margin of two units around each bound: close to it the rounding of the way through millivolts decides.
+    spans = [factor * (high - low) - 2 for low, high in zip(lowest, highest, strict=True)]
+    if (
+        min(lowest) <= NO_SAMPLE[16]
+        or factor * max(max(highest), -min(lowest)) > _INT16_MAX - 2
+        or min(spans) * UV_PER_UNIT < 1000 * FLAT_MILLIVOLT
+        or max(spans) * UV_PER_UNIT < 1000 * LOW_MILLIVOLT
+    ):
+        return None
+    if quality_flags(counts.samples, FS, mv_per_unit=factor * UV_PER_UNIT / 1000):
+        return None
+    return counts.samples if factor == 1 else np.multiply(counts.samples, np.int16(factor), out=counts.samples)
+
+
+@lru_cache(maxsize=256)
+def _units_per_count(gain: float) -> int | None:
+    """Units of the store per count at ``gain`` counts per mV; None where no whole number gives what millivolts give.
+
+    That it does is not assumed but looked at: all counts that a store can hold are converted.
+    """
+    from deri.ecg.formats.wfdb import to_millivolt
+
+    if not 0.5 <= gain <= 1000 / UV_PER_UNIT:
+        return None
+    factor = round(1000 / UV_PER_UNIT / gain)
+    if abs(factor * gain * UV_PER_UNIT / 1000 - 1) > 1e-6:
+        return None
+    largest = _INT16_MAX // factor
+    counts = np.arange(-largest, largest + 1, dtype=np.int16)
+    stored = quantise(to_millivolt(counts[None], (gain,), (0,), NO_SAMPLE[16]))
+    return factor if np.array_equal(stored[0], counts * np.int16(factor)) else None
+
+
+def _read(path: str | os.PathLike[str]) -> ECG | np.ndarray:
+    """Return the recording, as :func:`exact_units` where it can be."""
+    from deri.ecg import read_ecg
+    from deri.ecg.formats.wfdb import header_file, read_counts
+
+    header = header_file(os.fspath(path))
+    counts = read_counts(header) if "://" not in header and os.path.exists(header) else None
+    if counts is None:
+        return read_ecg(path)
+    units = exact_units(counts)
+    return counts.to_ecg() if units is None else units
+
+
 def read_recording(
-    path: str | os.PathLike[str],
-    repair: str,
-    *,
-    min_leads: int = 1,
-    windows: int | None = 1,
-    direct: DirectReader | None = None,
+    path: str | os.PathLike[str], repair: str, *, min_leads: int = 1, windows: int | None = 1
 ) -> Iterator[Stored]:
     """Read, standardise and quantise the windows of one recording, at least one. Raises what the reader raises.
 
-    They come one by one, since those of a day take a gigabyte. With a ``direct`` reader the usual record takes its
-    short way, to the same result; its signal holds until the next.
+    They come one by one, since those of a day take a gigabyte.
     """
-    from deri.ecg import read_ecg, standardise_windows
+    from deri.ecg import standardise_windows
     from deri.ecg.gains import with_common_gain
     from deri.ecg.quality import quality_flags, refuse_wrong_unit
 
-    units = direct.read(path) if direct is not None else None
-    # Of what is suspicious the general path says what: close to a threshold the rounding of floats decides.
-    if units is not None and not quality_flags(units, FS, mv_per_unit=UV_PER_UNIT / 1000):
-        yield Stored(units, FS, SAMPLES, 0, 0, SAMPLES, 0, (), (), waveform_digest(units))
+    found = _read(path)
+    if isinstance(found, np.ndarray):
+        yield Stored(found, FS, SAMPLES, 0, 0, SAMPLES, 0, (), (), waveform_digest(found))
         return
-    ecg = with_common_gain(read_ecg(path))  # here already: the checks of unit and quality look at amplitudes, too
+    ecg = with_common_gain(found)  # here already: the checks of unit and quality look at amplitudes, too
+    del found
     wanted = round(SAMPLES / FS * ecg.fs)
     for standard in refuse_wrong_unit(
         ecg, standardise_windows(ecg, FS, SAMPLES, windows=windows, repair=repair, min_leads=min_leads)
@@ -200,12 +268,11 @@ def _write_chunk(job: ChunkJob, tick: Callable[[int], None], stopped: Callable[[
     for leftover in shard.parent.glob(f".{shard.name}.*.tmp"):  # of a killed run; the lock is ours
         leftover.unlink(missing_ok=True)
     rows = _Rows()
-    direct = DirectReader()
     with atomic_path(shard) as temporary, ShardWriter(temporary) as output:
         for offset, file in enumerate(job.files):
             if stopped():
                 raise StoppedError
-            for row in _attempt(job, file, direct, output):
+            for row in _attempt(job, file, output):
                 rows.append({"example": job.first + offset} | row)
             tick(offset + 1)
         count, digest = output.rows, output.close()
@@ -214,11 +281,11 @@ def _write_chunk(job: ChunkJob, tick: Callable[[int], None], stopped: Callable[[
     rows.write(chunk_file(job.store, job.number), count, digest)
 
 
-def _attempt(job: ChunkJob, file: str, direct: DirectReader, output: ShardWriter) -> list[dict[str, Any]]:
+def _attempt(job: ChunkJob, file: str, output: ShardWriter) -> list[dict[str, Any]]:
     """Append the windows of a recording to the shard and return their rows, or a row that says why it is refused."""
     mark = output.mark()
     path = os.path.join(job.root, file)
-    windows = read_recording(path, job.repair, min_leads=job.min_leads, windows=job.windows, direct=direct)
+    windows = read_recording(path, job.repair, min_leads=job.min_leads, windows=job.windows)
     rows: list[dict[str, Any]] = []
     while True:
         try:
