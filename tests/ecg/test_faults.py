@@ -141,3 +141,20 @@ def test_cardiosoft_and_mortara(faults: Path) -> None:
     for lead, data in re.findall(r'NAME="(\w+)"[^>]*UNITS_PER_MV="200"[^>]*DATA="([^"]*)"', text):
         counts = np.frombuffer(base64.b64decode(data), "<i2")
         np.testing.assert_allclose(ecg.signal[LEADS.index(lead)], counts / 200, rtol=1e-6)
+
+
+def test_wfdb_segments_of_several_samples_a_frame(faults: Path) -> None:
+    wfdb = pytest.importorskip("wfdb")
+    ecg = read_ecg(faults / "B19" / "m")
+    segments = [wfdb.rdrecord(str(faults / "B19" / name), smooth_frames=False).e_p_signal for name in ("s0", "s1")]
+    assert (ecg.fs, ecg.n_samples) == (500, 4000)
+    for row, lead in enumerate(("I", "II", "V1")):
+        expected = np.concatenate([segment[row] for segment in segments])
+        np.testing.assert_allclose(ecg.signal[LEADS.index(lead)], expected, atol=1e-6)
+
+
+def test_names_of_wfdb_files_that_are_not_followed(faults: Path) -> None:
+    with pytest.raises(ReadError, match="names carry a folder"):
+        read_ecg(faults / "B17" / "r.hea")
+    with pytest.raises(ReadError, match="capitals"):
+        read_ecg(faults / "B11" / "R1.HEA")

@@ -132,6 +132,12 @@ def _unknown(name: str, stem: str, head: bytes) -> ReadError:
             f"{name}: has no header {os.path.basename(stem)}.hea beside it to tell its leads, gain and sampling rate",
             "missing_header",
         )
+    if name.endswith(".HEA"):
+        return ReadError(
+            f"{name}: is a WFDB header named in capitals; call it {os.path.basename(name)[:-4]}.hea and its signal "
+            "files as it names them",
+            "unsupported_format",
+        )
     kind = "empty" if not head else "a PDF" if head.startswith(b"%PDF") else "of no known format"
     if is_xml(head):
         kind = f"an XML file with the root <{root_name(head)[:40]}>"

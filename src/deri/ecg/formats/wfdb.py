@@ -111,8 +111,8 @@ def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
         if options != NO_OPTIONS:
             header = _with_options(path, header, options)
         return _read_counts(path, header).to_ecg()
-    signal, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
-    return ECG(signal, header.fs, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
+    signal, per_frame, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
+    return ECG(signal, header.fs * per_frame, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
 
 
 def _header_with_signals(path: str) -> Header:
