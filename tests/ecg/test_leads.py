@@ -27,6 +27,24 @@ from deri.errors import ReadError
         ("DIII", "III"),
         ("Lead I (Einthoven)", "I"),
         ("v6", "V6"),
+        ("ECG-V1", "V1"),
+        ("ECG Lead II", "II"),
+        ("EKG-I", "I"),
+        ("EKG V3", "V3"),
+        ("II-Ref", "II"),
+        ("I_uV", "I"),
+        ("aVL mV", "aVL"),
+        ("V1 [µV]", "V1"),
+        ("V1 [μV]", "V1"),
+        ("Lead 1", "I"),
+        ("LEAD_3", "III"),
+        ("LII", "II"),
+        ("D1", "I"),
+        ("Ableitung I", "I"),
+        ("Abl. II", "II"),
+        ("Afleiding I", "I"),
+        ("\u2161", "II"),
+        ("aVR, augmented voltage, right", "aVR"),
     ],
 )
 def test_aliases(name: str, lead: str) -> None:
@@ -36,7 +54,22 @@ def test_aliases(name: str, lead: str) -> None:
 @pytest.mark.parametrize(
     "name", ["-aVR", "-avr", "MLII", "vx", "V7", "V4R", "V", "", "II+", "PLETH", "1", "ECG", "X", "V10"]
 )
-def test_what_only_resembles_a_lead_is_none(name: str) -> None:
+@pytest.mark.parametrize("prefix", ["", "Lead "])
+def test_what_only_resembles_a_lead_is_none(name: str, prefix: str) -> None:
+    assert canonical_lead(prefix + name) is None or (prefix, name) == ("Lead ", "1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # What stands in brackets, or behind the name, says that it is another lead.
+        *["V1 (V3R)", "V4 (V4R)", "aVF (inv)", "aVF (inverted)", "aVR-inv", "V1 (EASI)", "V1-V2", "I-II", "I+"],
+        # MDC_ECG_LEAD_dI is a lead computed from others (ISO 11073-10102), and no case of DI.
+        *["MDC_ECG_LEAD_dI", "MDC_ECG_LEAD_V3R", "MDC_ECG_LEAD_LII", "dV1"],
+        *["IV", "MCL1", "CM5", "Lead 4", "L1", "C3"],
+    ],
+)
+def test_another_lead_is_none(name: str) -> None:
     assert canonical_lead(name) is None
 
 
@@ -89,3 +122,25 @@ def test_no_known_lead_lists_what_there_is() -> None:
     with pytest.raises(ReadError, match="PLETH") as caught:
         lead_plan(("PLETH", "-aVR"))
     assert caught.value.reason == "unknown_leads"
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([f"V{k}" for k in range(1, 13)], "numbered"),  # the columns of an R matrix
+        ([f"V{k}" for k in range(1, 9)], "numbered"),
+        (["ES", "AS", "AI"], "EASI"),
+        ([f"V{k} (EASI)" for k in range(1, 7)], "EASI"),
+        (["MLII", "CM5"], "MLII=II"),
+    ],
+)
+def test_channels_that_are_no_leads_are_refused_with_the_reason(names: list[str], reason: str) -> None:
+    with pytest.raises(ReadError, match=reason) as caught:
+        lead_plan(tuple(names))
+    assert caught.value.reason == "unknown_leads"
+
+
+def test_leads_of_the_back_beside_limb_leads() -> None:
+    plan = lead_plan(("I", "II", *[f"V{k}" for k in range(1, 10)]))
+    assert plan.dropped == ("V7", "V8", "V9")
+    assert len(plan.recorded) == 8

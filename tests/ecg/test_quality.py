@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deri.ecg import ECG, LEADS, read_ecg
-from deri.ecg.quality import CLIP_SECONDS, quality_flags, wrong_unit
+from deri.ecg import ECG, LEADS, read_ecg, standardise
+from deri.ecg.gains import with_common_gain
+from deri.ecg.quality import CLIP_SECONDS, lead_flags, quality_flags, wrong_unit
 from deri.errors import ReadError
 from deri.store.chunk import read_recording
 
@@ -16,15 +17,18 @@ FS = 500
 
 
 def heart(per_minute: float = 72, seconds: float = 10, fs: float = FS, seed: int = 0) -> np.ndarray:
-    """(12, n) in mV: P, QRS (half width 0.03 s) and T of a size for each lead, on a slow wave with noise."""
+    """(12, n) in mV: P, QRS (half width 0.03 s) and T, on a slow wave with noise; the limb leads obey Einthoven."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * fs)) / fs
     period = 60 / per_minute
     phase = time % period - min(0.3, 0.4 * period)
     beat = np.exp(-((phase / 0.017) ** 2)) - 0.3 * np.exp(-(((phase - 0.035) / 0.015) ** 2))
     beat += 0.15 * np.exp(-(((phase + 0.16) / 0.03) ** 2)) + 0.25 * np.exp(-(((phase - 0.25) / 0.06) ** 2))
-    sizes = rng.uniform(0.5, 1.6, (12, 1)) * np.where(np.arange(12) == 3, -1, 1)[:, None]  # aVR points away
-    return sizes * beat + 0.05 * np.sin(time) + rng.normal(0, 0.01, (12, len(time)))
+    sizes = rng.uniform(0.5, 1.6, (12, 1))
+    signal = sizes * beat + 0.05 * np.sin(time) + rng.normal(0, 0.01, (12, len(time)))
+    signal[2] = signal[1] - signal[0]
+    signal[3:6] = [-(signal[0] + signal[1]) / 2, (signal[0] - signal[2]) / 2, (signal[1] + signal[2]) / 2]
+    return signal
 
 
 def test_a_good_recording_has_no_flag() -> None:
@@ -88,7 +92,8 @@ def test_fast_and_slow_hearts_are_plausible() -> None:
     assert quality_flags(heart(220), FS) == ()
     assert quality_flags(heart(30), FS) == ()
     rng = np.random.default_rng(3)
-    assert quality_flags(rng.normal(0, 0.1, (12, 5000)), FS) == ()  # noise has no rate at all
+    # Noise has no rate at all; and of each lead its own, it obeys no law of the limb leads.
+    assert quality_flags(rng.normal(0, 0.1, (12, 5000)), FS) == ("limb_leads_contradict",)
     assert quality_flags(np.zeros((12, 5000)), FS) == ()
 
 
@@ -143,7 +148,7 @@ def test_real_recordings_of_good_quality_are_not_suspected(ecg_real: Path) -> No
             ecg = read_ecg(path)
         except ReadError:
             continue
-        used = ecg.signal[:, : round(10 * ecg.fs)]
+        used = with_common_gain(ecg).signal[:, : round(10 * ecg.fs)]
         n += 1
         flagged += quality_flags(used, ecg.fs) != ()
         slow += "implausible_rate" in quality_flags(used, ecg.fs / 4)
@@ -157,3 +162,46 @@ def test_an_ecg_object_is_left_as_it_was() -> None:
     before = ecg.signal.copy()
     quality_flags(ecg.signal, FS)
     np.testing.assert_array_equal(ecg.signal, before)
+
+
+@pytest.mark.parametrize("lead", LEADS[:6])
+def test_an_inverted_limb_lead_is_named(lead: str) -> None:
+    signal = heart(seed=4)
+    signal[LEADS.index(lead)] *= -1
+    assert lead_flags(signal, FS) == (f"inverted_lead:{lead}",)
+    assert f"inverted_lead:{lead}" in quality_flags(np.rint(signal * 1000).astype(np.int16), FS, mv_per_unit=1e-3)
+
+
+@pytest.mark.parametrize("lead", LEADS[7:11])
+def test_an_inverted_chest_lead_is_named(lead: str) -> None:
+    signal = heart(seed=4)
+    signal[LEADS.index(lead)] *= -1
+    assert lead_flags(signal, FS) == (f"inverted_lead:{lead}",)
+
+
+def test_leads_that_were_mixed_up_contradict() -> None:
+    signal = heart(seed=4)
+    for order in ([1, 0, 2, 3, 4, 5], [0, 1, 2, 3, 5, 4], [3, 1, 2, 0, 4, 5]):
+        mixed = signal.copy()
+        mixed[:6] = signal[order]
+        assert lead_flags(mixed, FS) == ("limb_leads_contradict",)
+
+
+def test_exchanged_arm_electrodes() -> None:
+    """I is inverted, II and III change places, and so do aVR and aVL: every law still holds."""
+    one, two, three, right, left, foot = heart(seed=4)[:6]
+    signal = heart(seed=4)
+    signal[:6] = [-one, three, two, left, right, foot]
+    assert lead_flags(signal, FS) == ("arm_reversal",)
+    assert "arm_reversal" in standardise(ECG(signal.astype(np.float32), FS)).flags
+    assert lead_flags(heart(seed=4), FS) == ()
+
+
+def test_gaps_and_missing_leads_are_no_contradiction() -> None:
+    signal = heart(seed=4)
+    signal[0, 500:900] = np.nan
+    signal[9] = np.nan
+    assert lead_flags(signal, FS) == ()
+    signal[1] = np.nan
+    assert lead_flags(signal, FS) == ()
+    assert lead_flags(np.zeros((12, 1000)), FS) == ()

@@ -15,7 +15,10 @@ from deri.errors import DeriError, ReadError
 
 def noise(n: int = 5000, fs: float = 500, scale: float = 0.5, seed: int = 0) -> ECG:
     rng = np.random.default_rng(seed)
-    return ECG((rng.normal(size=(12, n)) * scale).astype(np.float32), fs, {"source_file": "x.hea"})
+    signal = rng.normal(size=(12, n)) * scale
+    one, two = signal[:2]
+    signal[2:6] = [two - one, -(one + two) / 2, one - two / 2, two - one / 2]  # as Einthoven and Goldberger have it
+    return ECG(signal.astype(np.float32), fs, {"source_file": "x.hea"})
 
 
 def sines(fs: float, n: int, hertz: float = 7.0, offset: float = 0.0) -> ECG:

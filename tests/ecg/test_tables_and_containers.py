@@ -80,6 +80,114 @@ def test_csv_gaps_decimal_commas_and_text(tmp_path: Path) -> None:
     assert reason_of(path, fs=250, units="mV") in ("truncated_signal", "unreadable_signal")
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["'Elapsed time','I','II'\n'seconds','mV','uV'", "'Elapsed time','I','II'\n'hh:mm:ss.mmm','mV','uV'"],
+)
+def test_csv_of_physionet(tmp_path: Path, header: str) -> None:
+    """Quoted names, a second line of units, times as seconds or on a clock."""
+    path = tmp_path / "a.csv"
+    clock = "hh" in header
+    times = [f"'0:00:{59 + k // 250:02d}.{4 * (k % 250):03d}'" if clock else f"{59 + k / 250:.3f}" for k in range(250)]
+    path.write_text(header + "\n" + "\n".join(f"{time},{k}.5,{k}" for k, time in enumerate(times)))
+    ecg = read_ecg(path)
+    assert ecg.fs == 250
+    np.testing.assert_allclose(ecg.signal[:2], [np.arange(250) + 0.5, np.arange(250) * 1e-3], rtol=1e-6)
+    assert read_ecg(path, fs=250).fs == 250
+
+
+@pytest.mark.parametrize(
+    ("header", "leads"),
+    [
+        ('"Time, s",I,II,marker', "I II"),
+        ('"Time, s","I, mV","II, mV",marker', "I II"),
+        ("Time [ms],ECG-V1 (mV),II_mV,marker", "V1 II"),
+        ("seconds,V1 (V3R) [mV],II (mV),marker", "- II"),
+        ("seconds,aVF (inverted),II (mV),marker", "- II"),
+    ],
+)
+def test_csv_headers_that_hold_the_separator_or_a_unit(tmp_path: Path, header: str, leads: str) -> None:
+    path = tmp_path / "a.csv"
+    per_second = 1000 if "ms" in header else 1
+    path.write_text(header + "\n" + "\n".join(f"{per_second * k / 500},{k}.5,{-k},77" for k in range(100)))
+    ecg = read_ecg(path, **({} if "mV" in header else {"units": "mV"}))
+    assert ecg.fs == 500
+    for values, lead in zip((np.arange(100) + 0.5, -np.arange(100)), leads.split(), strict=True):
+        if lead in LEADS:
+            np.testing.assert_allclose(ecg.signal[LEADS.index(lead)], values)
+    assert (set(LEADS) - set(ecg.missing_leads)) <= set(leads.split()) | {"III", "aVR", "aVL", "aVF"}
+    assert ecg.metadata["dropped_leads"][-1] == "marker"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"I","II","V1"\n"1",0.1,0.2,0.3\n"2",0.4,0.5,0.6\n',  # R's row names
+        "I (mV),II (mV)\n0,124,0,240\n0,5,1,5\n",  # decimal commas
+        "I (uV)\n24,307\n24,5\n",
+        "I,II\n1,2\n3,4,5\n",
+        "I,II\n1,2\n3\n",
+        "I,II\n1,2\n\n3,4\n",
+    ],
+)
+def test_csv_of_uneven_rows_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(ReadError, match=r"line \d+ has \d fields?") as caught:
+        read_ecg(path, fs=500, **({} if "V)" in text else {"units": "mV"}))
+    assert caught.value.reason == "unreadable_signal"
+
+
+def test_csv_without_a_lead_takes_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = "".join(f"2024-01-01T10:00:00.{k};{k * 8.0};{k}\n" for k in range(100))
+    path.write_text("Phone timestamp;timestamp [ms];ecg [uV]\n" + rows)
+    with pytest.raises(ReadError, match='--leads "ecg=I"') as caught:
+        read_ecg(path)
+    assert caught.value.reason == "unknown_leads"
+    ecg = read_ecg(path, leads={"ecg": "I"})
+    assert ecg.fs == 125
+    np.testing.assert_allclose(ecg.signal[0], np.arange(100) * 1e-3, rtol=1e-6)
+    path.write_text("sample;chest\n1;0,5\n2;1,5\n")  # nothing tells that this is an ECG
+    assert reason_of(path, fs=250, units="mV") == "unsupported_format"
+    ecg = read_ecg(path, fs=250, units="mV", leads={"chest": "V2"})
+    np.testing.assert_allclose(ecg.signal[LEADS.index("V2")], [0.5, 1.5])
+
+
+def test_csv_of_a_stated_unit_and_another_option(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("I (uV)\n" + "1\n" * 9)
+    assert read_ecg(path, fs=500, units="uV").signal[0, 0] == np.float32(1e-3)
+    assert reason_of(path, fs=500, units="mV") == "stated_by_file"
+    path.write_text("I (counts)\n" + "1\n" * 9)
+    assert read_ecg(path, fs=500, gain=200).signal[0, 0] == np.float32(5e-3)
+
+
+@pytest.mark.parametrize(
+    ("head", "mark", "fs"),
+    [
+        ("Name,Ann\nSample Rate,512 hertz\n\n\nLead,Lead I\nUnit,µV\n\n", ".", 512.0),
+        (
+            'Naam\nApparaat,"Watch4,2"\nMeetfrequentie,511,844 hertz\n\nAfleiding,Afleiding I\nEenheid,µV\n\n',
+            ",",
+            511.844,
+        ),
+    ],
+)
+def test_csv_of_an_apple_watch(tmp_path: Path, head: str, mark: str, fs: float) -> None:
+    path = tmp_path / "a.csv"
+    values = np.arange(-50, 50) + 0.307
+    path.write_text(head + "".join(f"{value:.3f}\n".replace(".", mark) for value in values))
+    ecg = read_ecg(path)
+    assert (ecg.fs, ecg.metadata["format"]) == (fs, "Apple Watch CSV")
+    np.testing.assert_allclose(ecg.signal[0], values * 1e-3, rtol=1e-6)
+    assert len(ecg.missing_leads) == 11
+    path.write_text(path.read_text() + "12.5\n12,5\n")
+    assert reason_of(path) == "unreadable_signal"
+    path.write_text(head.replace("µV", "mm") + "1\n")
+    assert reason_of(path) == "bad_header"
+
+
 # --- NumPy
 
 

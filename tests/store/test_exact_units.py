@@ -20,11 +20,15 @@ CANONICAL = [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 11]  # the column of each lead in
 
 
 def beats(seed: int = 0, n: int = 5000, channels: int = 12) -> np.ndarray:
-    """Digital samples (n, channels), int16: a spike of three samples 70 times a minute on a slow wave and noise."""
+    """Digital samples (n, channels), int16: a spike 70 times a minute on a slow wave and noise, limb leads by law."""
     rng = np.random.default_rng(seed)
     time = np.arange(n)[:, None]
     values = 20 * np.sin(time / 300) + rng.integers(-4, 5, (n, channels))
     values += np.where(time % 429 < 20, 1, 0) * np.hanning(20)[time % 429 % 20] * rng.uniform(60, 250, (1, channels))
+    if channels > 5:
+        one, two = values[:, 0], values[:, 1]
+        limbs = [two - one, -(one + two) / 2, two - one / 2, one - two / 2]  # as Einthoven and Goldberger have it
+        values[:, 2:6] = np.stack(limbs, axis=1)
     return np.rint(values).astype(np.int16)
 
 

@@ -27,7 +27,10 @@ def heart(size: float = 1.0, seed: int = 0, seconds: float = 10) -> np.ndarray:
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * FS)) / FS
     beat = np.exp(-(((time % 0.8 - 0.3) / 0.017) ** 2)) + 0.2 * np.exp(-(((time % 0.8 - 0.55) / 0.06) ** 2))
-    return size * (np.linspace(0.6, 1.4, 12)[:, None] * beat + rng.normal(0, 0.01, (12, len(time))))
+    signal = size * (np.linspace(0.6, 1.4, 12)[:, None] * beat + rng.normal(0, 0.01, (12, len(time))))
+    signal[2] = signal[1] - signal[0]
+    signal[3:6] = [-(signal[0] + signal[1]) / 2, (signal[0] - signal[2]) / 2, (signal[1] + signal[2]) / 2]
+    return signal
 
 
 @pytest.fixture(scope="module")

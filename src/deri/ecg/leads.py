@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,23 +18,41 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 """Order of the signals in a MIMIC-IV-ECG record: aVF stands before aVL."""
 
-_BY_KEY = {name.lower(): name for name in LEADS} | {"di": "I", "dii": "II", "diii": "III"}
-# "Lead II", "ECG_II", "MDC_ECG_LEAD_II" (ISO 11073-10102, used by HL7 aECG and SCP-ECG), "Lead I (Einthoven)" (DICOM).
-_PREFIX = re.compile(r"^(?:mdc[ _]?ecg[ _]?lead[ _]?|e[ck]g[ _]lead[ _]?|e[ck]g[ _]|lead[ _]?)")
-_SUFFIX = re.compile(r"\s*\(.*\)$")
+_MAX_NAME = 64  # characters
+_BY_KEY = {name.lower(): name for name in LEADS}
+# Names of other languages and habits.
+_ALIASES = {key: LEADS[n - 1] for n in (1, 2, 3) for key in (f"d{n}", f"d{'i' * n}", f"l{'i' * n}")}
+# "Lead II", "ECG_II", "EKG-I", "Ableitung I", "ECG Lead 2".
+_PREFIX = re.compile(r"^(?:e[ck]g[ _.:-]?)?(?:(?:lead|ableitung|abl\.?|d[eé]rivation|afleiding)[ _.:-]?)?")
+_NUMBERED = re.compile(r"^(?:e[ck]g[ _.:-]?)?(?:lead|ableitung)[ _.:-]?([123])$")
+# MDC_ECG_LEAD_II (ISO 11073-10102, used by HL7 aECG and DICOM). Codes are exact: MDC_ECG_LEAD_dI is a computed lead.
+_MDC = re.compile(r"^mdc[ _]?ecg[ _]?lead[ _]?")
+# What may stand behind a name without making it another lead: a unit, the reference electrode, who defined the lead.
+_SUFFIX = re.compile(
+    r"(?:[ _-]+(?:ref|[mµun]?v)|\s*[(\[]\s*(?:ref|[mµun]?v|einthoven|goldberger|wilson)\s*[)\]]"
+    r"|, augmented voltage, (?:right|left|foot))$"
+)
 
 
 @lru_cache(maxsize=4096)
 def canonical_lead(name: str) -> str | None:
     """The canonical name of a lead (one of ``LEADS``), or None if ``name`` is none of the twelve.
 
-    Case does not matter, nor do the prefixes ``Lead``, ``ECG`` and ``MDC_ECG_LEAD_``; ``DI`` ``DII`` ``DIII`` are the
-    names of Latin countries. Leads that only resemble a standard one are not taken for it: ``-aVR`` has the opposite
-    sign, ``MLII`` other electrode places, ``vx`` ``vy`` ``vz`` are Frank leads.
+    Case does not matter, nor do ``Lead``, ``ECG``, ``Ableitung`` or ``MDC_ECG_LEAD_`` before the name, a unit or
+    ``-Ref`` behind it; ``DI`` ``LII`` ``D3`` are names of other countries. Leads that only resemble a standard one are
+    not taken for it: ``-aVR`` has the opposite sign, ``MLII`` other electrode places, ``V1 (V3R)`` was recorded on the
+    right, ``vx`` ``vy`` ``vz`` are Frank leads.
     """
-    key = unicodedata.normalize("NFKC", name).strip().lower()
-    key = _SUFFIX.sub("", _PREFIX.sub("", key))
-    return _BY_KEY.get(key.strip())
+    if len(name) > _MAX_NAME:
+        return None
+    key = unicodedata.normalize("NFKC", name).strip().lower().replace("μ", "µ")
+    if _MDC.match(key):
+        return _BY_KEY.get(_MDC.sub("", key))
+    key = _SUFFIX.sub("", key).strip()
+    if numbered := _NUMBERED.match(key):
+        return LEADS[int(numbered[1]) - 1]
+    key = _PREFIX.sub("", key)
+    return _BY_KEY.get(key) or _ALIASES.get(key)
 
 
 class Derivation(NamedTuple):
@@ -96,18 +114,36 @@ def lead_plan(names: tuple[str, ...]) -> LeadPlan:
             )
         seen[row] = name
         rows.append(row)
-    if not seen:
-        listed = ", ".join(repr(name) for name in names[:12]) or "no channel"
-        raise ReadError(
-            f"none of its channels is a lead of a 12-lead ECG ({listed}); leads are known by name: I, aVR, V1 …",
-            "unknown_leads",
-        )
+    if not seen or _is_numbered(names, seen):
+        raise ReadError(_why_unknown(names), "unknown_leads")
     derivations = _derivable(set(seen))
     have = set(seen) | {d.lead for d in derivations}
     missing = tuple(row for row in range(len(LEADS)) if row not in have)
     recorded = tuple(sorted(seen))
     channels = tuple(rows.index(row) for row in recorded)
     return LeadPlan(tuple(rows), derivations, tuple(dropped), missing, recorded, channels)
+
+
+def _is_numbered(names: Sequence[str], seen: Mapping[int, str]) -> bool:
+    """Whether V1, V2 … may be what R calls the columns of a matrix: more than six, and no limb lead beside them."""
+    numbers = [int(name.strip()[1:]) for name in names if re.fullmatch(r"\s*[Vv][1-9]\d?\s*", name, re.ASCII)]
+    return max(numbers, default=0) > 6 and min(seen) > 5
+
+
+def _why_unknown(names: Sequence[str]) -> str:
+    listed = ", ".join(repr(name) for name in names[:12]) or "no channel"
+    keys = {name.strip().lower() for name in names}
+    if any(re.fullmatch(r"v[7-9]|v\d\d", key) for key in keys):
+        return (
+            f"its channels are numbered ({listed}), so V1 need not be a lead; name them: leads={{'V1': 'I', …}} or "
+            '--leads "V1=I"'
+        )
+    if {"es", "as", "ai"} <= keys or any("easi" in key for key in keys):
+        return f"its channels are of the EASI system ({listed}), from which the 12 leads can only be estimated"
+    return (
+        f"none of its channels is a lead of a 12-lead ECG ({listed}); leads are known by name: I, aVR, V1 …; "
+        "others are named with leads={'MLII': 'II'} or --leads \"MLII=II\""
+    )
 
 
 def _derivable(have: set[int]) -> tuple[Derivation, ...]:

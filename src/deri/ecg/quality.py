@@ -1,4 +1,4 @@
-"""What is suspicious about a recording that can be used: clipped or saturated leads, a doubtful time scale or unit.
+"""What is suspicious about a recording that can be used: clipped or contradicting leads, a doubtful time scale or unit.
 
 Every check begins with a test that costs microseconds and passes nearly every recording; only a suspect is looked at
 closely. The checks see the samples as they were recorded, before resampling, which would round off every corner.
@@ -45,6 +45,17 @@ _BEAT_FS = 250.0
 _MEANS_TO_TOP = 4.0  # the slopes of a QRS complex are about this many times the mean slope of a lead
 _PERIODIC = 0.3
 
+_LEAD_FS = 125.0
+_CONTRADICTION = 0.25
+"""Of 285 real recordings none breaks a law of the limb leads by more than 0.06 of the largest limb lead's slopes."""
+_AGREEMENT = 0.12
+_OPPOSITE = -0.85
+_DEAD = 0.01
+# I + III = II, and Goldberger's augmented leads as sums of I, II and III.
+_LAWS = np.array(
+    [[1, -1, 1, 0, 0, 0], [0.5, 0.5, 0, 1, 0, 0], [-0.5, 0, 0.5, 0, 1, 0], [0, -0.5, -0.5, 0, 0, 1]], np.float32
+)
+
 UNIT_RANGE = (0.45, 4.0)
 """Median over the leads of the span (0.5 % to 99.5 %) of 98 % of real recordings, mV, with a margin."""
 
@@ -61,6 +72,7 @@ def quality_flags(signal: np.ndarray, fs: float, *, mv_per_unit: float = 1.0) ->
       Two signs must agree: the slopes of the QRS complexes are shorter (longer) than those of a heart, and beats are
       too frequent (rare) for slopes of that length. The rate alone says little: 70/min read at four times the
       sampling rate is 280/min, which exists.
+    - those of :func:`lead_flags`.
 
     Args:
         signal: (12, n), integers or floats, at least 2 s; leads in the order of ``LEADS``; NaN where nothing was
@@ -79,7 +91,69 @@ def quality_flags(signal: np.ndarray, fs: float, *, mv_per_unit: float = 1.0) ->
     flags += [f"saturated:{LEADS[row]}" for row in _saturated(signal, fs, high, low, mv_per_unit)]
     if _implausible_rate(signal, fs):
         flags.append("implausible_rate")
+    return (*flags, *lead_flags(signal, fs))
+
+
+def lead_flags(signal: np.ndarray, fs: float) -> tuple[str, ...]:
+    """Return whether leads contradict each other, looked at by their slopes, which show QRS complexes and no wandering.
+
+    - ``inverted_lead:X``: the limb leads obey Einthoven (I + III = II) and Goldberger with the opposite sign of X only;
+      or the chest lead X is the opposite of both its neighbours, which agree.
+    - ``limb_leads_contradict``: they obey neither as they are nor with one sign changed: leads exchanged or mixed up.
+    - ``arm_reversal``: the limb leads obey, but lead I is the opposite of V6, as with the arm electrodes exchanged (and
+      in a mirrored heart).
+
+    Args:
+        signal: (12, n), integers or floats; NaN where nothing was recorded. Without all limb leads nothing is said.
+        fs: sampling rate in Hz.
+    """
+    slopes = _lead_slopes(signal, fs)
+    if slopes is None:
+        return ()
+    power = slopes @ slopes.T
+    size = np.sqrt(np.diag(power))
+    limit = float(size[:6].max())
+    if not limit > 0:
+        return ()
+    flags = []
+    # A dead lead breaks every law and is flagged as such.
+    laws = _LAWS[(_LAWS[:, size[:6] < _DEAD * limit] == 0).all(axis=1)]
+    if _broken(laws, power, limit) > _CONTRADICTION:
+        turned = []
+        for row in range(6):
+            sign = np.ones(len(LEADS), np.float32)
+            sign[row] = -1
+            turned.append(_broken(laws, power * np.outer(sign, sign), limit))
+        best = int(np.argmin(turned))
+        flags.append(f"inverted_lead:{LEADS[best]}" if turned[best] < _AGREEMENT else "limb_leads_contradict")
+    alike = power / np.maximum(np.outer(size, size), np.float32(1e-30))
+    if not flags and alike[0, 11] < _OPPOSITE:
+        flags.append("arm_reversal")
+    for row in range(7, 11):
+        neighbours = alike[row, row - 1], alike[row, row + 1]
+        if max(neighbours) < _OPPOSITE and alike[row - 1, row + 1] > -_OPPOSITE:
+            flags.append(f"inverted_lead:{LEADS[row]}")
     return tuple(flags)
+
+
+def _lead_slopes(signal: np.ndarray, fs: float) -> np.ndarray | None:
+    """Slopes of the leads at about 125 Hz, float32 (12, m); None where a limb lead is missing."""
+    part = signal[:, :: max(1, round(fs / _LEAD_FS))].astype(np.float32)
+    slopes = part[:, 1:] - part[:, :-1]
+    finite = np.isfinite(slopes)
+    if not finite.all():
+        there = finite.any(axis=1)
+        if not there[:6].all():
+            return None
+        slopes = np.where(finite[there].all(axis=0), slopes, np.float32(0))
+        slopes[~there] = 0
+    return slopes if slopes.shape[1] else None
+
+
+def _broken(laws: np.ndarray, power: np.ndarray, limit: float) -> float:
+    """By how much the leads break a law of the limb leads, as a share of the largest limb lead's slopes."""
+    left = float(((laws @ power[:6, :6]) * laws).sum(axis=1).max(initial=0.0))
+    return math.sqrt(max(left, 0.0)) / limit
 
 
 def _clipped(signal: np.ndarray, fs: float, high: np.ndarray, low: np.ndarray, mv_per_unit: float) -> list[int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from deri.ecg.formats import FORMATS, Format, Options, find_format
+from deri.ecg.formats.common import refuse_options, units_per_mv
 from deri.ecg.formats.container import fetched, is_packed, unpacked
 from deri.ecg.formats.wfdb import header_file
 from deri.ecg.formats.xml_tree import is_xml, root_name
+from deri.ecg.leads import LEADS
 from deri.ecg.recording import ECG
 from deri.errors import DeriError, ReadError
 
@@ -21,23 +24,47 @@ def claims_ecg(path: str, head: bytes) -> bool:
     return find_format(path, head) is not None
 
 
-def read_ecg(path: str | os.PathLike[str], *, fs: float | None = None, units: str | None = None) -> ECG:
+def read_ecg(
+    path: str | os.PathLike[str],
+    *,
+    fs: float | None = None,
+    units: str | None = None,
+    gain: float | None = None,
+    leads: Mapping[str, str] | None = None,
+) -> ECG:
     """Read a 12-lead ECG. Formats are known by their content, see ``docs/formats.md``.
 
     Args:
         path: a file; a WFDB record by its name without suffix, its header (``.hea``) or its signal file (``.dat``,
             ``.mat``); a zip archive with one record, or ``archive.zip::folder/record.hea``; an address (``s3://``, ``https://``).
         fs: sampling rate in Hz of a file that does not state it (CSV without a time column, NumPy, HDF5).
-        units: ``mV``, ``uV``, ``nV`` or ``V``, for the same files.
+        units: ``mV``, ``uV``, ``nV`` or ``V``, of a file that does not state its unit.
+        gain: digital units per mV, in place of ``units``.
+        leads: names of channels in the file, and which of the twelve leads they are: ``{"MLII": "II", "ecg": "I"}``.
 
     Returns:
         The recording in mV, leads in canonical order; missing limb leads are derived where two of I, II and III exist.
 
     Raises:
-        ReadError: with a ``reason``, see ``docs/formats.md``.
-        DeriError: ``fs`` or ``units`` given for a file that states its own.
+        ReadError: with a ``reason``, see ``docs/formats.md``; ``stated_by_file`` where an option contradicts what the
+            file says.
+        DeriError: an option that no file could need.
     """
-    return _read(os.fspath(path), Options(fs, units), 0)
+    return _read(os.fspath(path), _checked(fs, units, gain, leads), 0)
+
+
+def _checked(fs: float | None, units: str | None, gain: float | None, leads: Mapping[str, str] | None) -> Options:
+    for name, value, reason in (("fs", fs, "bad_sampling_rate"), ("gain", gain, "bad_gain")):
+        if value is not None and not 0 < value < float("inf"):
+            raise ReadError(f"{name}={value} (--{name}) is no positive number", reason)
+    if units is not None and units_per_mv(units) is None:
+        raise ReadError(f"units={units!r} (--units) is no voltage; use mV, uV, nV or V", "bad_units")
+    if units is not None and gain is not None:
+        raise DeriError("units and gain both say what a unit is; give one of them")
+    for name, lead in (leads or {}).items():
+        if lead not in LEADS:
+            raise DeriError(f'leads={{{name!r}: {lead!r}}} (--leads "{name}={lead}"): {lead!r} is none of {LEADS}')
+    return Options(fs, units, gain, {name.strip(): lead for name, lead in leads.items()} if leads else None)
 
 
 def _read(name: str, options: Options, depth: int) -> ECG:
@@ -62,6 +89,8 @@ def _read(name: str, options: Options, depth: int) -> ECG:
     except OSError as error:
         raise ReadError(f"{name}: cannot be opened ({error.strerror})", "unreadable_file") from error
     found = find_format(name, head)
+    if found is None and options.leads and b"\0" not in head:  # a table whose columns the caller names
+        found = FORMATS["csv"]
     if found is not None:
         return _read_as(found, name, options)
     if is_packed(head):
@@ -70,9 +99,12 @@ def _read(name: str, options: Options, depth: int) -> ECG:
 
 
 def _read_as(found: Format, path: str, options: Options) -> ECG:
-    if any(value is not None and key not in found.takes for key, value in options._asdict().items()):
-        raise DeriError(f"{path}: is {found.description}, which states its own rate and unit; leave out fs and units")
-    return found.read(path, options)
+    stated = [name for name in ("fs", "units", "gain") if name not in found.takes]
+    refuse_options(path, f"is {found.description}, which states its own rate and unit", options, *stated)
+    ecg = found.read(path, options)
+    if any(name in (options.leads or {}) for name in ecg.metadata.get("dropped_leads", ())):
+        raise ReadError(f"{path}: the reader of {found.description} takes no names of leads", "unsupported_format")
+    return ecg
 
 
 def _read_packed(name: str, member: str | None, options: Options, depth: int) -> ECG:
@@ -100,6 +132,12 @@ def _unknown(name: str, stem: str, head: bytes) -> ReadError:
         return ReadError(
             f"{name}: has no header {os.path.basename(stem)}.hea beside it to tell its leads, gain and sampling rate",
             "missing_header",
+        )
+    if name.endswith(".HEA"):
+        return ReadError(
+            f"{name}: is a WFDB header named in capitals; call it {os.path.basename(name)[:-4]}.hea and its signal "
+            "files as it names them",
+            "unsupported_format",
         )
     kind = "empty" if not head else "a PDF" if head.startswith(b"%PDF") else "of no known format"
     if is_xml(head):

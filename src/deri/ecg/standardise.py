@@ -13,7 +13,7 @@ import numpy as np
 
 from deri.ecg.gains import with_common_gain
 from deri.ecg.leads import LEADS
-from deri.ecg.quality import runs
+from deri.ecg.quality import lead_flags, runs
 from deri.ecg.recording import ECG
 from deri.errors import DeriError, ReadError
 
@@ -46,7 +46,7 @@ class Standardised:
             that are there.
         flags: what happened and what is suspicious: the codes of ``ecg.metadata["warnings"]``, ``derived_lead:X``,
             ``missing_lead:X``, ``repaired``, ``resampled``, ``cropped``, ``padded``, ``flat_lead:X``,
-            ``low_amplitude``.
+            ``low_amplitude``, and those of :func:`deri.ecg.quality.lead_flags`.
         missing_leads: leads without any sample in the part used; their rows are zero.
         window: number of the window, 0-based: it begins ``window`` times ``samples / fs`` seconds into the recording.
         start_sample: its first sample, in samples of the recording.
@@ -197,6 +197,7 @@ def _window(ecg: ECG, number: int, start: int, fs: float, samples: int, repair: 
     if repaired:
         flags.append("repaired")
     flags += _amplitude_flags(ecg, used, names)
+    flags += lead_flags(ecg.signal[:, start : start + math.ceil(samples / ratio)], ecg.fs)
     if ratio != 1:
         used = resample(used, ratio)[:, steps * ratio.numerator :]
         flags.append("resampled")

@@ -211,7 +211,7 @@ def read_recording(
             valid_samples=int(standard.valid_samples),
             repaired_samples=int(standard.repaired_samples),
             missing_leads=standard.missing_leads,
-            quality=tuple(standard.flags) + quality_flags(used, ecg.fs),
+            quality=tuple(dict.fromkeys((*standard.flags, *quality_flags(used, ecg.fs)))),
             waveform=waveform_digest(signal),
         )
 

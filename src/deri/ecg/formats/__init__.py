@@ -28,8 +28,12 @@ FORMATS: Registry[Format] = Registry(
         "aecg": f"{_HERE}.aecg:FORMAT",
         "sierra": f"{_HERE}.sierra:FORMAT",
         "muse": f"{_HERE}.muse:FORMAT",
+        "cardiosoft": f"{_HERE}.vendor_xml:CARDIOSOFT",
+        "mortara": f"{_HERE}.vendor_xml:MORTARA",
+        "schiller": f"{_HERE}.vendor_xml:SCHILLER",
         "scp": f"{_HERE}.scp:FORMAT",
-        "csv": f"{_HERE}.tables:FORMAT",
+        "apple-watch": f"{_HERE}.csv_leads:APPLE",
+        "csv": f"{_HERE}.csv_leads:FORMAT",
     },
 )
 """In the order in which they are asked; the loosest test is last, before those of other packages."""

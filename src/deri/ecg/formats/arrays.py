@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
 
 import numpy as np
 
-from deri.ecg.formats.common import Format, Options, brief, load, make_ecg, stated_rate, stated_scale, to_float
+from deri.ecg.formats.common import (
+    Format,
+    Options,
+    brief,
+    load,
+    make_ecg,
+    refuse_options,
+    stated_rate,
+    stated_scale,
+    to_float,
+    units_per_mv,
+)
 from deri.ecg.formats.container import open_zip
 from deri.ecg.leads import LEADS
 from deri.ecg.recording import ECG
@@ -32,13 +42,16 @@ def read_npy(path: str, options: Options) -> ECG:
 
 def array_ecg(path: str, form: str, what: str, values: np.ndarray, options: Options) -> ECG:
     """The ECG of an array of 12 x n or n x 12 whose rate and unit the caller states."""
+    refuse_options(path, f"{what} has no names of leads", options, "leads")
     rows = twelve_rows(path, values, what)
     scale, fs = stated_scale(path, options, what), stated_rate(path, options, what)
     return make_ecg(path, form, list(rows * scale), LEADS, fs, {})
 
 
 def twelve_rows(path: str, values: np.ndarray, what: str) -> np.ndarray:
-    """A 2-D array as (12, n); which side has the leads is seen from its length."""
+    """An array of one recording as (12, n); which side has the leads is seen from its length."""
+    if values.ndim == 3 and values.shape[0] == 1:
+        values = values[0]
     if values.ndim == 3 and 12 in values.shape[1:]:
         raise ReadError(
             f"{path}: {what} holds {values.shape[0]} recordings (shape {values.shape}); "
@@ -107,12 +120,18 @@ def read_npz(path: str, options: Options) -> ECG:
         listed = ", ".join(list(found)[:12])
         raise ReadError(f"{path}: no array named signal, ecg or data among {listed}", "unsupported_format")
     values = found[signals[0]]
-    fs = next((_only(found[key]) for key in ("fs", "sampling_rate") if key in found), None)
+    fs = next((to_float(_only(found[key])) for key in ("fs", "sampling_rate") if key in found), None)
+    if fs is not None and options.fs is not None and abs(fs - options.fs) > 0.01 * fs:
+        refuse_options(path, f"states its own rate, {fs:g} Hz", options, "fs")
     units = _only(found.get("units", np.empty(0)))
-    options = options._replace(fs=options.fs if options.fs is not None else to_float(fs), units=options.units or units)
+    if units is not None and units != options.units:
+        refuse_options(path, f"states its own unit, {units[:20]}", options, "units", "gain")
+        if units_per_mv(units) is None:
+            raise ReadError(f"{path}: units={units[:20]!r} is no voltage; use mV, uV, nV or V", "bad_units")
+    options = options._replace(fs=fs if options.fs is None else options.fs, units=units or options.units)
     if "leads" not in found:
         return array_ecg(path, "NumPy", "this array", values, options)
-    names = [str(name) for name in found["leads"].ravel()]
+    names = [options.lead(str(name)) for name in found["leads"].ravel()]
     if values.ndim != 2 or len(names) not in values.shape:
         raise ReadError(f"{path}: {len(names)} leads do not fit a shape of {values.shape}", "lead_count_mismatch")
     values = values if values.shape[0] == len(names) else values.T
@@ -120,7 +139,7 @@ def read_npz(path: str, options: Options) -> ECG:
     return make_ecg(path, "NumPy", list(values * scale), names, rate, {})
 
 
-def _only(values: np.ndarray) -> Any:
+def _only(values: np.ndarray) -> str | None:
     return str(values.ravel()[0]) if values.size == 1 else None
 
 
@@ -131,6 +150,6 @@ def _parse_text(path: str, data: bytes) -> np.ndarray:
         raise ReadError(f"{path}: an array of text is damaged ({brief(error)})", "bad_header") from None
 
 
-_TAKES = ("fs", "units")
+_TAKES = ("fs", "units", "gain")
 NPY = Format("NumPy", lambda path, head: head.startswith(b"\x93NUMPY"), read_npy, _TAKES)
 NPZ = Format("NumPy archive (.npz)", is_npz, read_npz, _TAKES)

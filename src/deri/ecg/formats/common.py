@@ -33,6 +33,16 @@ class Options(NamedTuple):
 
     fs: float | None = None
     units: str | None = None
+    gain: float | None = None  # counts per mV
+    leads: Mapping[str, str] | None = None  # name in the file -> one of the twelve leads
+
+    def lead(self, name: str) -> str:
+        """What a channel of this name is called."""
+        given, key = self.leads or {}, name.strip()
+        return given.get(key) or given.get(key.removeprefix("MDC_ECG_LEAD_")) or name
+
+
+NO_OPTIONS = Options()
 
 
 class Format(NamedTuple):
@@ -42,7 +52,8 @@ class Format(NamedTuple):
         description: what the format is called, for messages and for users.
         sniff: whether a file is of this format, from its path and its first 4096 bytes.
         read: the recording in a file, from its path and the options that ``takes`` names.
-        takes: the fields of :class:`Options` that the format leaves to the caller; others are refused.
+        takes: the fields of :class:`Options` that the format may leave to the caller; others are refused. Every reader
+            gives its channels the names of :meth:`Options.lead`.
     """
 
     description: str
@@ -67,26 +78,35 @@ def require_voltage(path: str, lead: str, unit: str) -> float:
     return 1.0 / per_mv
 
 
-def stated_rate(path: str, options: Options, kind: str) -> float:
+def stated_rate(path: str, options: Options, what: str) -> float:
     """The sampling rate the caller gave for a file that has none, or ``bad_sampling_rate`` with the cure."""
     if options.fs is None:
         raise ReadError(
-            f"{path}: {kind} does not state its sampling rate; give it: read_ecg(path, fs=500)", "bad_sampling_rate"
+            f"{path}: {what} does not state its sampling rate; give it with read_ecg(path, fs=500) or --fs 500",
+            "bad_sampling_rate",
         )
     return float(options.fs)
 
 
-def stated_scale(path: str, options: Options, kind: str) -> float:
+def stated_scale(path: str, options: Options, what: str) -> float:
     """Millivolts per unit the caller gave for a file that has none, or ``bad_units`` with the cure."""
+    if options.gain is not None:
+        return 1.0 / options.gain
     if options.units is None:
         raise ReadError(
-            f"{path}: {kind} does not state its unit; give it: read_ecg(path, units='mV') (mV, uV, nV or V)",
+            f"{path}: {what} does not state its unit; give it with read_ecg(path, units='mV') or --units mV (mV, uV, "
+            "nV or V), or counts per mV with gain=1000 or --gain 1000",
             "bad_units",
         )
-    per_mv = units_per_mv(options.units)
-    if per_mv is None:
-        raise ReadError(f"{path}: units={options.units!r} is no voltage; use mV, uV, nV or V", "bad_units")
-    return 1.0 / per_mv
+    return 1.0 / (units_per_mv(options.units) or math.nan)
+
+
+def refuse_options(path: str, what: str, options: Options, *names: str) -> None:
+    """Refuse what the caller says about a file that says it itself."""
+    given = [name for name in names if getattr(options, name) is not None]
+    if given:
+        flags = ", ".join(f"--{name}" for name in given)
+        raise ReadError(f"{path}: {what}; leave out {' and '.join(given)} ({flags})", "stated_by_file")
 
 
 def optional(path: str, module: str, package: str, kind: str) -> ModuleType:
@@ -156,44 +176,60 @@ class Strip(NamedTuple):
     values: np.ndarray  # mV
 
 
-def lay_out(path: str, strips: Sequence[Strip], fs: float) -> tuple[list[str], list[np.ndarray], float]:
+def lay_out(path: str, strips: Sequence[Strip], fs: float, notes: dict[str, str]) -> tuple[list[str], list[np.ndarray]]:
     """Put strips of leads that were recorded at different times on one time axis; what was not recorded is NaN.
 
-    A printed 12-lead ECG may hold 2.5 s of each lead one after the other and 10 s of a rhythm lead. Of a lead with
-    several strips the longest is kept (the earliest, of equally long ones).
+    A printed 12-lead ECG may hold 2.5 s of each lead one after the other and 10 s of a rhythm lead; a recorder may
+    write a long recording in parts. Strips of a lead that follow each other are joined. Of strips that overlap the
+    longest is kept (the earliest, of equally long ones), with the note ``strips_left_out`` where another held more.
 
     Returns:
-        names, channels of equal length, and the start of the axis in seconds.
+        names, and channels of equal length.
     """
-    chosen: dict[str, Strip] = {}
+    pieces: dict[str, list[Strip]] = {}
     for strip in strips:
-        name = canonical_lead(strip.lead) or strip.lead
-        rival = chosen.get(name)
-        if rival and canonical_lead(name) and (strip.start, strip.values.size) == (rival.start, rival.values.size):
-            raise ReadError(f"{path}: two channels of the same time are lead {name}", "duplicate_lead")
-        if name not in chosen or strip.values.size > chosen[name].values.size:
-            chosen[name] = strip
-    kept = {name: strip for name, strip in chosen.items() if canonical_lead(name) is not None}
-    others = [name for name in chosen if name not in kept]
-    if not kept:
-        return list(chosen), [strip.values for strip in chosen.values()], 0.0
-    begin = min(strip.start for strip in kept.values())
-    firsts = {name: (strip.start - begin) * fs for name, strip in kept.items()}
-    ends = [firsts[name] + strip.values.size for name, strip in kept.items()]
-    if not all(math.isfinite(end) and end <= MAX_SPREAD_SAMPLES for end in ends):
-        same = len({strip.start for strip in kept.values()}) == 1
-        if not same:
-            raise ReadError(f"{path}: its leads lie too far apart in time for one recording", "too_long")
-    offsets = {name: round(first) for name, first in firsts.items()}
-    if not any(offsets.values()) and len({strip.values.size for strip in kept.values()}) == 1:
-        return [*kept, *others], [*(s.values for s in kept.values()), *(chosen[o].values for o in others)], begin
-    total = max(offsets[name] + strip.values.size for name, strip in kept.items())
+        pieces.setdefault(canonical_lead(strip.lead) or strip.lead, []).append(strip)
+    known = {name: found for name, found in pieces.items() if canonical_lead(name) is not None}
+    others = {name: found[0].values for name, found in pieces.items() if name not in known}
+    if not known:
+        return list(others), list(others.values())
+    begin = min(strip.start for found in known.values() for strip in found)
+    placed: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for name, found in known.items():
+        placed[name] = _place(path, name, [((s.start - begin) * fs, s.values) for s in found], notes)
+    total = max(at + values.size for found in placed.values() for at, values in found)
     channels = []
-    for name, strip in kept.items():
+    for parts in placed.values():
+        if len(parts) == 1 and parts[0][1].size == total:
+            channels.append(parts[0][1])
+            continue
         channel = np.full(total, np.nan)
-        channel[offsets[name] : offsets[name] + strip.values.size] = strip.values
+        for at, values in parts:
+            channel[at : at + values.size] = values
         channels.append(channel)
-    return [*kept, *others], [*channels, *(chosen[o].values for o in others)], begin
+    return [*placed, *others], [*channels, *others.values()]
+
+
+def _place(
+    path: str, name: str, found: list[tuple[float, np.ndarray]], notes: dict[str, str]
+) -> list[tuple[int, np.ndarray]]:
+    """The strips of one lead that are kept, each with the sample it begins at."""
+    kept: list[tuple[int, np.ndarray]] = []
+    for first, values in sorted(found, key=lambda strip: (-strip[1].size, strip[0])):
+        if not math.isfinite(first) or (first and first + values.size > MAX_SPREAD_SAMPLES):
+            raise ReadError(f"{path}: its leads lie too far apart in time for one recording", "too_long")
+        begin, end = round(first), round(first) + values.size
+        for other, those in kept:  # times are rounded: the next part may seem to begin a sample early
+            if other < begin == other + those.size - 1:
+                begin, end = begin + 1, end + 1
+        rivals = [(other, other + those.size) for other, those in kept if other < end and begin < other + those.size]
+        if not rivals:
+            kept.append((begin, values))
+        elif (begin, end) in rivals:
+            raise ReadError(f"{path}: two channels of the same time are lead {name}", "duplicate_lead")
+        elif not any(low <= begin and end <= high for low, high in rivals):
+            notes["strips_left_out"] = f"of strips of lead {name} that overlap in time the longest was read"
+    return kept
 
 
 def note_calibration_pulse(channels: Sequence[np.ndarray], fs: float, notes: dict[str, str]) -> None:

@@ -15,12 +15,14 @@ import numpy as np
 
 from deri.ecg.formats.common import (
     Format,
+    Options,
     Strip,
     brief,
     lay_out,
     load,
     make_ecg,
     optional,
+    refuse_options,
     require_voltage,
     sex_of,
     to_float,
@@ -32,14 +34,17 @@ from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
 _TYPES = {"SB": "i", "UB": "u", "SS": "i", "US": "u", "SL": "i", "UL": "u"}
+_BEAT_SECONDS, _RHYTHM_SECONDS = 2.0, 5.0
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_OTHER_LEAD = re.compile(r"\bV[1-9]R\b|\bV[789]\b|EASI|derived|bipolar|\b[XYZ]\b", re.IGNORECASE)
 MAX_INFLATED = 128 * 2**20
 
 
-def read_dicom(path: str) -> ECG:
+def read_dicom(path: str, options: Options) -> ECG:
     """Read a DICOM ECG.
 
-    Of all original groups of one sampling rate each lead's longest stretch is taken, placed at its group's time offset.
+    Strips of all original groups of one sampling rate are placed at their time offsets, those that follow each other
+    joined. ``options.gain`` holds for leads that state no sensitivity.
 
     Raises:
         ReadError: ``missing_dependency``, ``bad_header`` (not DICOM, or damaged), ``no_signals``, ``bad_units``,
@@ -60,7 +65,7 @@ def read_dicom(path: str) -> ECG:
     strips: dict[float, list[Strip]] = {}
     for group in groups:
         try:
-            fs, found = _read_group(path, data, group, notes)
+            fs, found = _read_group(path, data, group, options, notes)
         except ReadError:
             raise
         except Exception as error:
@@ -71,8 +76,18 @@ def read_dicom(path: str) -> ECG:
     if len(strips) > 1:
         others = ", ".join(f"{rate:g}" for rate in strips if rate != fs)
         notes["groups_left_out"] = f"waveform groups of other sampling rates ({others} Hz) were not read"
-    names, channels, _ = lay_out(path, strips[fs], fs)
+    names, channels = lay_out(path, _without_beats(strips[fs], fs, notes), fs, notes)
     return make_ecg(path, "DICOM", channels, names, fs, {"warnings": notes, **_about(data)})
+
+
+def _without_beats(strips: list[Strip], fs: float, notes: dict[str, str]) -> list[Strip]:
+    """Leave out what is shorter than two heart beats beside a recording of many: it is an average beat, unlabelled."""
+    longest = max((strip.values.size for strip in strips), default=0) / fs
+    long = [strip for strip in strips if not 0 < strip.values.size < _BEAT_SECONDS * fs]
+    if longest < _RHYTHM_SECONDS or len(long) == len(strips):
+        return strips
+    notes["groups_left_out"] = f"groups shorter than {_BEAT_SECONDS:g} s beside a rhythm of {longest:g} s were not read"
+    return long
 
 
 def _load(path: str) -> Any:
@@ -113,7 +128,8 @@ def _check_deflated(path: str, content: bytes, meta: Any) -> None:
 
 def _is_original(group: Any) -> bool:
     label = str(group.get("MultiplexGroupLabel", "") or "").upper()
-    return str(group.get("WaveformOriginality", "ORIGINAL") or "").upper() != "DERIVED" and "MEDIAN" not in label
+    is_beat = any(word in label for word in ("MEDIAN", "REPRESENTATIVE", "AVERAGE", "TEMPLATE", "TYPICAL", "MEAN"))
+    return str(group.get("WaveformOriginality", "ORIGINAL") or "").upper() != "DERIVED" and not is_beat
 
 
 def _coverage(strips: list[Strip]) -> tuple[int, int]:
@@ -121,7 +137,7 @@ def _coverage(strips: list[Strip]) -> tuple[int, int]:
     return len(known), max((strip.values.size for strip in strips), default=0)
 
 
-def _read_group(path: str, data: Any, group: Any, notes: dict[str, str]) -> tuple[float, list[Strip]]:
+def _read_group(path: str, data: Any, group: Any, options: Options, notes: dict[str, str]) -> tuple[float, list[Strip]]:
     fs = to_float(str(group.SamplingFrequency))
     if fs is None or fs <= 0:
         raise ReadError(f"{path}: a waveform group states no sampling rate", "bad_sampling_rate")
@@ -130,18 +146,39 @@ def _read_group(path: str, data: Any, group: Any, notes: dict[str, str]) -> tupl
     if count != len(definitions) or count < 1 or length < 0:
         raise ReadError(f"{path}: {count} channels are stated, {len(definitions)} are defined", "bad_header")
     raw, padding = _raw(path, data, group, count, length, notes)
-    offset = to_float(str(group.get("MultiplexGroupTimeOffset", 0) or 0)) or 0.0
+    offset = (to_float(str(group.get("MultiplexGroupTimeOffset", 0) or 0)) or 0.0) / 1000.0
     strips = []
     for index, channel in enumerate(definitions):
-        name = _name(channel)
+        name = options.lead(_name(channel))
         if canonical_lead(name) is None:
-            strips.append(Strip(name, offset / 1000.0, np.empty(0)))
+            strips.append(Strip(name, offset, np.empty(0)))
             continue
-        values = _scale(path, name, channel, raw[:, index])
-        if padding is not None:
-            values[raw[:, index] == padding] = np.nan
-        strips.append(Strip(name, offset / 1000.0, values))
+        gaps = raw[:, index] == padding if padding is not None else np.zeros(length, dtype=bool)
+        values = _scale(path, name, channel, _stored(path, name, channel, raw[:, index], gaps), options)
+        values[gaps] = np.nan
+        strips.append(Strip(name, offset + _skew(path, name, channel, fs), values))
     return fs, strips
+
+
+def _stored(path: str, name: str, channel: Any, raw: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Samples of one channel; bits beyond those that are stored may be the sign's or 0, else ``bad_header``."""
+    bits, allocated = int(channel.get("WaveformBitsStored", 0) or 0), 8 * raw.dtype.itemsize
+    if not 0 < bits < allocated:
+        return raw
+    wide = raw.astype(np.int64)
+    low = wide & ((1 << bits) - 1)
+    extended = np.where(low >> (bits - 1), low - (1 << bits), low) if raw.dtype.kind == "i" else low
+    if not (gaps | (wide == extended)).all() and not (gaps | (wide == low)).all():
+        raise ReadError(f"{path}: samples of lead {name[:40]} do not fit into the {bits} bits stored", "bad_header")
+    return extended
+
+
+def _skew(path: str, name: str, channel: Any, fs: float) -> float:
+    """How many seconds after its group a channel begins."""
+    time, samples = (to_float(str(channel.get(f"Channel{kind}Skew", 0) or 0)) for kind in ("Time", "Sample"))
+    if time is None or samples is None:
+        raise ReadError(f"{path}: the skew of lead {name[:40]} is no number", "bad_header")
+    return time or samples / fs
 
 
 def _raw(
@@ -173,10 +210,18 @@ def _raw(
     return raw, padding
 
 
-def _scale(path: str, name: str, channel: Any, raw: np.ndarray) -> np.ndarray:
+def _scale(path: str, name: str, channel: Any, raw: np.ndarray, options: Options) -> np.ndarray:
+    """Samples of one channel in mV."""
     sensitivity = to_float(str(channel.get("ChannelSensitivity", "")))
+    if not sensitivity and options.gain is None:
+        raise ReadError(
+            f"{path}: lead {name[:40]} states no sensitivity, so its amplitude is unknown; give counts per mV with "
+            "read_ecg(path, gain=1000) or --gain 1000",
+            "bad_gain",
+        )
     if not sensitivity:
-        raise ReadError(f"{path}: lead {name[:40]} states no sensitivity, so its amplitude is unknown", "bad_gain")
+        return raw / float(options.gain or 1)
+    refuse_options(path, f"lead {name[:40]} states its sensitivity", options, "gain")
     units = channel.get("ChannelSensitivityUnitsSequence")
     factor = require_voltage(path, name, str(units[0].CodeValue) if units else "")
     correction = to_float(str(channel.get("ChannelSensitivityCorrectionFactor", 1) or 1))
@@ -187,20 +232,19 @@ def _scale(path: str, name: str, channel: Any, raw: np.ndarray) -> np.ndarray:
 
 
 def _name(channel: Any) -> str:
-    """The lead of a channel: by the meaning of its code, else by the code, else by its label."""
+    """The lead of a channel: by its code, else by the meaning of the code, else by its label."""
     source = channel.get("ChannelSourceSequence")
-    meaning = str(source[0].get("CodeMeaning", "")) if source else ""
-    if canonical_lead(meaning):
-        return meaning
-    code = str(source[0].get("CodeValue", "")) if source else ""
+    code, meaning = (str(source[0].get(f"Code{part}", "") or "") if source else "" for part in ("Value", "Meaning"))
     # SCP-ECG "5.6.3-9-61" and MDC "2:61" end with the same lead number; MDC also as one number, 2 * 65536 + 61.
     match = re.fullmatch(r"5\.6\.3-9-(\d+)|2:(\d+)|(131\d{3})", code, re.ASCII)
-    if match:
-        number = int(match[1] or match[2] or int(match[3]) - 131072)
-        if number in LEAD_CODES:
-            return LEAD_CODES[number]
+    number = int(match[1] or match[2] or int(match[3]) - 131072) if match else 0
+    if number in LEAD_CODES:
+        return LEAD_CODES[number]
+    if number or _OTHER_LEAD.search(meaning):  # another lead, whatever the label says
+        return code if canonical_lead(meaning) else meaning or code
     label = str(channel.get("ChannelLabel", "") or "")
-    return label if canonical_lead(label) else meaning or label or code or "unnamed"
+    candidates = (code, meaning, label)
+    return next((name for name in candidates if canonical_lead(name)), meaning or label or code or "unnamed")
 
 
 def _about(data: Any) -> dict[str, Any]:
@@ -242,4 +286,4 @@ def _sniff(path: str, head: bytes) -> bool:
     return head[128:132] == b"DICM" or bare
 
 
-FORMAT = Format("DICOM", _sniff, lambda path, options: read_dicom(path))
+FORMAT = Format("DICOM", _sniff, read_dicom, takes=("gain",))

@@ -15,8 +15,10 @@ from deri.ecg.formats.common import (
     MAX_SAMPLES,
     MAX_SPREAD_SAMPLES,
     Format,
+    Options,
     load,
     make_ecg,
+    refuse_options,
     require_voltage,
     sex_of,
     to_date,
@@ -44,7 +46,7 @@ class Channel(NamedTuple):
     first: int  # index of its first sample in a data record
 
 
-def read_edf(path: str) -> ECG:
+def read_edf(path: str, options: Options) -> ECG:
     """Read the ECG leads of an EDF, EDF+ or BDF file; other signals are dropped, gaps of a discontinuous file are NaN.
 
     Raises:
@@ -54,6 +56,7 @@ def read_edf(path: str) -> ECG:
     data = load(path)
     width = 3 if data[:8] == _BDF else 2
     channels, seconds, stated, begin = _header(path, data)
+    channels = [channel._replace(label=options.lead(channel.label)) for channel in channels]
     frame = sum(channel.samples for channel in channels)
     available = (len(data) - begin) // (frame * width) if frame else 0
     notes: dict[str, str] = {}
@@ -78,7 +81,7 @@ def read_edf(path: str) -> ECG:
     starts, texts = _annotations(raw, channels, width)
     values = {}
     for channel in leads:
-        values[channel.label] = _physical(path, channel, raw, width)
+        values[channel.label] = _physical(path, channel, raw, width, options)
     if data[192:197] in (b"EDF+D", b"BDF+D") and leads:
         values = _spread(path, values, starts, fs, leads[0].samples)
     ordered = [values.get(name, np.empty(0)) for name in names]
@@ -125,9 +128,11 @@ def _text(data: bytes, start: int, end: int) -> str:
     return text.replace("\0", " ").strip()
 
 
-def _physical(path: str, channel: Channel, raw: np.ndarray, width: int) -> np.ndarray:
+def _physical(path: str, channel: Channel, raw: np.ndarray, width: int, options: Options) -> np.ndarray:
     """The samples of one channel in mV, float64 (n,)."""
-    factor = require_voltage(path, channel.label, channel.unit)
+    if channel.unit:
+        refuse_options(path, f"lead {channel.label} states its unit, {channel.unit}", options, "units")
+    factor = require_voltage(path, channel.label, channel.unit or options.units or "")
     if channel.gain == 0:
         raise ReadError(f"{path}: the physical or digital limits of {channel.label} leave no scale", "bad_gain")
     part = np.ascontiguousarray(raw[:, channel.first * width : (channel.first + channel.samples) * width])
@@ -200,4 +205,4 @@ def _sniff(path: str, head: bytes) -> bool:
     return head[:8] == _BDF or (head[:8] == _EDF and head[252:256].strip(b" \0").isdigit())
 
 
-FORMAT = Format("EDF, EDF+ and BDF", _sniff, lambda path, options: read_edf(path))
+FORMAT = Format("EDF, EDF+ and BDF", _sniff, read_edf, takes=("units",))

@@ -25,7 +25,8 @@ _SPH_FS = 500.0
 def read_hdf5(path: str, options: Options) -> ECG:
     """Read the dataset ``ecg`` (``signal``, ``data``, ``val``) of 12 x n or n x 12 in the order of ``LEADS``.
 
-    A file whose only content is ``ecg``, float16, 12 x n, is one of the SPH data set: 500 Hz and mV.
+    A file of exactly the form of those of the SPH data set is read with the 500 Hz and mV of its paper, and says so in
+    the warning ``assumed_sph``.
 
     Raises:
         ReadError: ``missing_dependency``, ``bad_header`` (damaged), ``unsupported_format``, ``several_recordings``,
@@ -42,22 +43,32 @@ def read_hdf5(path: str, options: Options) -> ECG:
                     f"{path}: no dataset named {', '.join(_NAMES)} (it holds {listed})", "unsupported_format"
                 )
             dataset = file[names[0]]
-            values, is_sph = _values(path, dataset), keys == ["ecg"] and dataset.dtype == np.float16
+            values, is_sph = _values(path, dataset), keys == ["ecg"] and _has_form_of_sph(dataset)
     except ReadError:
         raise
     except Exception as error:  # h5py passes on whatever libhdf5 finds wrong
         raise ReadError(f"{path}: cannot be read as HDF5 ({brief(error)})", "bad_header") from error
     what = f"dataset {names[0]}"
     if is_sph and options == Options():
-        return make_ecg(path, "SPH HDF5", list(twelve_rows(path, values, what)), LEADS, _SPH_FS, {})
+        notes = {"assumed_sph": "has the form of the SPH data set and is read as such: 500 Hz, mV; it states neither"}
+        rows = list(twelve_rows(path, values, what))
+        return make_ecg(path, "SPH HDF5", rows, LEADS, _SPH_FS, {"warnings": notes})
     return array_ecg(path, "HDF5", what, values.astype(np.float64), options)
+
+
+def _has_form_of_sph(dataset: Any) -> bool:
+    # One name says nothing: the files of the data set are also compressed, 12 x n and of whole seconds.
+    whole = len(dataset.shape) == 2 and dataset.shape[0] == len(LEADS) and dataset.shape[1] % _SPH_FS == 0
+    return whole and dataset.dtype == np.float16 and (dataset.compression, dataset.compression_opts) == ("gzip", 9)
 
 
 def _values(path: str, dataset: Any) -> np.ndarray:
     shape = tuple(int(side) for side in dataset.shape or ())
     if dataset.dtype.kind not in "iuf":
         raise ReadError(f"{path}: a dataset of {str(dataset.dtype)[:40]} is not supported", "unsupported_format")
-    if len(shape) != 2:  # told from the shape alone: the file may hold gigabytes
+    if len(shape) != 2 and not (
+        len(shape) == 3 and shape[0] == 1
+    ):  # told from the shape alone: the file may hold gigabytes
         twelve_rows(path, np.broadcast_to(np.zeros(1, dtype=np.int8), shape or (0,)), f"dataset {dataset.name}")
     if math.prod(shape) * max(dataset.dtype.itemsize, 4) > _MAX_BYTES:
         raise ReadError(f"{path}: an array of shape {shape} is too large to read", "too_long")
@@ -104,4 +115,4 @@ def _sniff(path: str, head: bytes) -> bool:
     return any(head[at : at + 8] == _SIGNATURE for at in (0, 512, 1024, 2048))
 
 
-FORMAT = Format("HDF5 (SPH)", _sniff, read_hdf5, takes=("fs", "units"))
+FORMAT = Format("HDF5 (SPH)", _sniff, read_hdf5, takes=("fs", "units", "gain"))

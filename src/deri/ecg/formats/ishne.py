@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deri.ecg.formats.common import Format, load, make_ecg, to_date, years_between
+from deri.ecg.formats.common import Format, Options, load, make_ecg, to_date, years_between
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
@@ -18,7 +18,7 @@ _OTHER = {0: "unknown", 1: "bipolar", 2: "X", 3: "Y", 4: "Z", 17: "ES", 18: "AS"
 _FAULT = -32768
 
 
-def read_ishne(path: str) -> ECG:
+def read_ishne(path: str, options: Options) -> ECG:
     """Read an ISHNE Holter file. A lead fault (−32768) is NaN.
 
     Raises:
@@ -61,6 +61,7 @@ def read_ishne(path: str) -> ECG:
         values = column.astype(np.float32) * np.float32(gain * 1e-6)
         values[column == _FAULT] = np.nan
         channels.append(values)
+    names = [options.lead(name) for name in names]
     return make_ecg(path, "ISHNE", channels, names, float(fs), {"warnings": notes, **_about(data, begin)})
 
 
@@ -74,4 +75,4 @@ def _about(data: bytes, begin: int) -> dict[str, Any]:
     }
 
 
-FORMAT = Format("ISHNE", lambda path, head: head.startswith(b"ISHNE1.0"), lambda path, options: read_ishne(path))
+FORMAT = Format("ISHNE", lambda path, head: head.startswith(b"ISHNE1.0"), read_ishne)

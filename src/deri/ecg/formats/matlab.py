@@ -21,9 +21,12 @@ from deri.errors import ReadError
 MAX_UNPACKED = 2**27
 """Bytes that the variables of a file may take when inflated."""
 _LEVEL4_INT16 = 30  # MOPT: little-endian, int16, full matrix
-_MATRIX, _COMPRESSED = 14, 15
-_CELL, _STRUCT, _OBJECT = 1, 2, 3
-_MAX_CLASS = 15  # beyond are function handles and opaque objects
+# Types of data elements and the bytes of a number.
+_INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
+_TEXTS = {16, 17, 18}
+# Classes of arrays. Sparse matrices, objects and function handles are refused: no recording is made of them.
+_CELL, _STRUCT, _CHAR, _NUMBERS, _COMPLEX = 1, 2, 4, range(6, 16), 0x800
 _MAX_DEPTH = 8
 
 
@@ -146,23 +149,46 @@ def _elements(body: memoryview, order: str) -> list[tuple[int, memoryview]]:
 
 
 def _check_matrix(body: memoryview, order: str, depth: int) -> None:
-    """Refuse a matrix whose dimensions stand for more than its bytes hold."""
+    """Refuse a matrix whose elements are not those of its class, or whose dimensions stand for more than its bytes."""
     if len(body) == 0:
         return
     elements = _elements(body, order)
-    if depth > _MAX_DEPTH or len(elements) < 3 or len(elements[1][1]) % 4:
-        raise ValueError("nested too deeply, or a matrix without flags or dimensions")
-    array_class = struct.unpack_from(f"{order}I", elements[0][1])[0] & 0xFF
+    kinds = [kind for kind, _ in elements]
+    if (
+        depth > _MAX_DEPTH
+        or kinds[:3] != [_UINT32, _INT32, _INT8]
+        or len(elements[0][1]) != 8
+        or len(elements[1][1]) % 4
+    ):
+        raise ValueError("nested too deeply, or a matrix without flags, dimensions or name")
+    flags = struct.unpack_from(f"{order}I", elements[0][1])[0]
     dims = struct.unpack(f"{order}{len(elements[1][1]) // 4}i", elements[1][1])
-    count, held = math.prod(dims), len(body)
-    if array_class in (_CELL, _STRUCT, _OBJECT):
-        held = sum(kind == _MATRIX for kind, _ in elements)
-        if array_class != _CELL:
-            names = next(i for i in range(3, len(elements)) if elements[i][0] == 5)
-            width = struct.unpack_from(f"{order}I", elements[names][1])[0]
-            count *= max(1, len(elements[names + 1][1]) // max(1, width))
-        for kind, inner in elements[3:]:
-            if kind == _MATRIX:
-                _check_matrix(inner, order, depth + 1)
-    if array_class > _MAX_CLASS or min(dims) < 0 or count > held:
+    array_class, count, held = flags & 0xFF, math.prod(dims), len(body)
+    rest = elements[3:]
+    if array_class in (_CELL, _STRUCT):
+        if array_class == _STRUCT:
+            if kinds[3:5] != [_INT32, _INT8] or len(rest[0][1]) != 4:
+                raise ValueError("a struct without names of its fields")
+            width = struct.unpack(f"{order}i", rest[0][1])[0]
+            names, left = divmod(len(rest[1][1]), max(width, 1))
+            if width < 1 or left or names < 1:
+                raise ValueError("a struct without names of its fields")
+            count, rest = count * names, rest[2:]
+        held = len(rest)
+        if any(kind != _MATRIX for kind, _ in rest):
+            raise ValueError("a cell or a field that is no matrix")
+        for _, inner in rest:
+            _check_matrix(inner, order, depth + 1)
+        if count != held:
+            raise ValueError(f"{held} values where {dims} are stated")
+    elif array_class in _NUMBERS or array_class == _CHAR:
+        wanted = 2 if flags & _COMPLEX else 1
+        if len(rest) != wanted or not set(kinds[3:]) <= (_TEXTS if array_class == _CHAR else set()) | set(_SIZES):
+            raise ValueError("a matrix without its values")
+        for kind, content in rest:
+            if kind in _SIZES and len(content) != count * _SIZES[kind]:
+                raise ValueError(f"{len(content)} bytes where {dims} are stated")
+    else:
+        raise ValueError(f"a variable of class {array_class}")
+    if len(dims) < 2 or min(dims) < 0 or count > held:
         raise ValueError(f"a matrix of {dims} in {len(body)} bytes")

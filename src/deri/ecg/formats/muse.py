@@ -9,38 +9,50 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from deri.ecg.formats.common import make_ecg, require_voltage, sex_of, to_date, to_float, years, years_between
+from deri.ecg.formats.common import Options, make_ecg, require_voltage, sex_of, to_date, to_float, years, years_between
 from deri.ecg.formats.xml_tree import decode_base64, parse_xml, text_of, xml_format
+from deri.ecg.leads import canonical_lead
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
 
-def read_muse(path: str) -> ECG:
-    """Read the rhythm waveform of a MUSE XML file; median beats are left aside.
+def read_muse(path: str, options: Options) -> ECG:
+    """Read the fullest rhythm waveform of a MUSE XML file; median beats are left aside.
 
     Raises:
         ReadError: ``bad_xml``, ``no_signals``, ``bad_sampling_rate``, ``bad_gain``, ``bad_units``,
             ``unsupported_format`` (sample size), ``truncated_signal``, ``unreadable_signal``, and those of
             ``make_ecg``.
     """
-    root = parse_xml(path)
+    return read_waveforms(path, parse_xml(path), options)
+
+
+def read_waveforms(path: str, root: Element, options: Options) -> ECG:
+    """The recording in a ``RestingECG`` element."""
     rhythms = [w for w in root.findall("Waveform") if text_of(w, "WaveformType").lower() in ("rhythm", "")]
     if not rhythms:
         raise ReadError(f"{path}: this MUSE XML has no rhythm waveform", "no_signals")
     notes: dict[str, str] = {}
     if len(rhythms) > 1:
-        notes["several_recordings"] = f"the file holds {len(rhythms)} rhythm waveforms; the first was read"
-    base = to_float(text_of(rhythms[0], "SampleBase"))
-    exponent = to_float(text_of(rhythms[0], "SampleExponent") or "0")
+        notes["several_recordings"] = f"the file holds {len(rhythms)} rhythm waveforms; the fullest was read"
+    rhythm = max(rhythms, key=_fullness)
+    base = to_float(text_of(rhythm, "SampleBase"))
+    exponent = to_float(text_of(rhythm, "SampleExponent") or "0")
     if base is None or exponent is None or base <= 0 or abs(exponent) > 6:
         raise ReadError(f"{path}: states no sampling rate", "bad_sampling_rate")
     names, channels = [], []
-    for lead in rhythms[0].findall("LeadData"):
-        names.append(text_of(lead, "LeadID"))
+    for lead in rhythm.findall("LeadData"):
+        names.append(options.lead(text_of(lead, "LeadID")))
         channels.append(_samples(path, names[-1], lead, notes))
         if to_float(text_of(lead, "LeadTimeOffset")):
             notes["lead_time_offset"] = "leads are said to begin at different times; they were read as simultaneous"
     return make_ecg(path, "GE MUSE XML", channels, names, base * 10.0**exponent, {"warnings": notes, **_about(root)})
+
+
+def _fullness(rhythm: Element) -> tuple[int, int]:
+    """How many of the twelve leads a waveform holds, and how much of them."""
+    leads = [lead for lead in rhythm.findall("LeadData") if canonical_lead(text_of(lead, "LeadID"))]
+    return len(leads), min((len(lead.findtext("WaveFormData", "")) for lead in leads), default=0)
 
 
 def _samples(path: str, name: str, lead: Element, notes: dict[str, str]) -> np.ndarray:

@@ -13,7 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deri.ecg.formats import scp_codec
-from deri.ecg.formats.common import Format, Strip, lay_out, load, make_ecg, sex_of, to_date, years, years_between
+from deri.ecg.formats.common import (
+    Format,
+    Options,
+    Strip,
+    lay_out,
+    load,
+    make_ecg,
+    sex_of,
+    to_date,
+    years,
+    years_between,
+)
 from deri.ecg.formats.scp_codec import ScpError
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
@@ -66,7 +77,7 @@ class Packed(NamedTuple):
     leads: list[bytes]
 
 
-def read_scp(path: str) -> ECG:
+def read_scp(path: str, options: Options) -> ECG:
     """Read the rhythm data (section 6) of an SCP-ECG file, reference beats added back where they were subtracted.
 
     Raises:
@@ -89,7 +100,8 @@ def read_scp(path: str) -> ECG:
         raise ReadError(f"{path}: a section is cut off or damaged ({error})", "unreadable_signal") from None
     if len({strip.lead for strip in strips}) < len(strips):
         raise ReadError(f"{path}: two channels are the same lead", "duplicate_lead")
-    names, channels, _ = lay_out(path, strips, fs)
+    strips = [strip._replace(lead=options.lead(strip.lead)) for strip in strips]
+    names, channels = lay_out(path, strips, fs, notes)
     return make_ecg(path, "SCP-ECG", channels, names, fs, {"warnings": notes, **about})
 
 
@@ -306,4 +318,4 @@ def _sniff(path: str, head: bytes) -> bool:
     return struct.unpack_from("<H", head, 22)[0] == 0 and struct.unpack_from("<I", head, 28)[0] == 7
 
 
-FORMAT = Format("SCP-ECG", _sniff, lambda path, options: read_scp(path))
+FORMAT = Format("SCP-ECG", _sniff, read_scp)

@@ -13,6 +13,7 @@ import numpy as np
 
 from deri.ecg.formats.common import (
     MAX_SPREAD_SAMPLES,
+    Options,
     make_ecg,
     note_calibration_pulse,
     sex_of,
@@ -32,7 +33,7 @@ _LIMB = list(LEADS[:6])
 _CODE_BITS, _MAX_CODE = 10, 1022
 
 
-def read_sierra(path: str) -> ECG:
+def read_sierra(path: str, options: Options) -> ECG:
     """Read a Sierra XML file.
 
     Raises:
@@ -72,14 +73,20 @@ def read_sierra(path: str) -> ECG:
     channels = [(values - zero) * (resolution / 1000.0) for values in digital]
     note_calibration_pulse(channels, fs, about["warnings"])
     version = text_of(root, "documentinfo/documentversion")
+    names = [options.lead(name) for name in names]
     return make_ecg(path, f"Philips Sierra XML {version}".strip(), channels, names, fs, about)
 
 
 def _lead_names(path: str, waveforms: Element, signal: Element | None) -> list[str]:
+    kinds = [text_of(signal, "acquisitiontype"), text_of(signal, "leadset")]
+    if any("EASI" in kind.upper() for kind in kinds):
+        raise ReadError(
+            f"{path}: was recorded with EASI electrodes, from which the 12 leads can only be estimated", "unknown_leads"
+        )
     names = waveforms.get("leadlabels", "").split()
     count = to_float(waveforms.get("numberofleads") if names else text_of(signal, "numberchannelsallocated"))
     if not names:
-        kind = text_of(signal, "acquisitiontype") or text_of(signal, "leadset")
+        kind = kinds[0] or kinds[1]
         names = list(_UNNAMED_SETS.get(kind, ()))
         if not names:
             raise ReadError(

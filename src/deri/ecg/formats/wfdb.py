@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from deri.ecg.formats import matlab
-from deri.ecg.formats.common import Format, units_per_mv
+from deri.ecg.formats.common import NO_OPTIONS, Format, Options, refuse_options, units_per_mv
 from deri.ecg.formats.errata import find_erratum
 from deri.ecg.formats.wfdb_header import Header, HeaderError, SignalLine, parse_header, parse_subject
 from deri.ecg.formats.wfdb_segments import read_segments
@@ -98,17 +98,21 @@ def read_counts(path: str) -> Counts | None:
     return None if header.n_segments is not None else _read_counts(path, header)
 
 
-def read_wfdb(path: str) -> ECG:
+def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
     """Read the record with the header file ``path`` (ends in ``.hea``).
+
+    ``options.gain`` holds for signals whose header states none.
 
     Raises:
         ReadError: see ``docs/ecg.md`` for the reasons.
     """
     header = _header_with_signals(path)
     if header.n_segments is None:
+        if options != NO_OPTIONS:
+            header = _with_options(path, header, options)
         return _read_counts(path, header).to_ecg()
-    signal, about = read_segments(path, header, _load_header, read_wfdb)
-    return ECG(signal, header.fs, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
+    signal, per_frame, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
+    return ECG(signal, header.fs * per_frame, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
 
 
 def _header_with_signals(path: str) -> Header:
@@ -345,6 +349,17 @@ def _comments(header: Header) -> dict[str, Any]:
     return {"comments": header.comments, **parse_subject(header.comments)}
 
 
-FORMAT = Format(
-    "WFDB (.hea with .dat or .mat)", lambda path, head: path.endswith(".hea"), lambda path, options: read_wfdb(path)
-)
+def _with_options(path: str, header: Header, options: Options) -> Header:
+    """The header with what the caller says about its signals."""
+    if all(signal.calibrated for signal in header.signals):
+        refuse_options(path, "its header states the gain of every signal", options, "gain")
+    signals = []
+    for signal in header.signals:
+        name = options.lead(signal.description)
+        if options.gain is not None and not signal.calibrated:
+            signal = signal._replace(gain=options.gain, units="mV", calibrated=True)
+        signals.append(signal._replace(description=name))
+    return header._replace(signals=tuple(signals))
+
+
+FORMAT = Format("WFDB (.hea with .dat or .mat)", lambda path, head: path.endswith(".hea"), read_wfdb, takes=("gain",))

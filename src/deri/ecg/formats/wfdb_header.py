@@ -93,7 +93,10 @@ def _parse_record_line(line: str) -> tuple[str, int | None, int, float, int | No
     tokens = line.split()
     record, slash, segments = tokens[0].partition("/")
     if slash and not _is_count(segments):
-        raise HeaderError(f"the number of segments in {tokens[0][:40]!r} is not a number")
+        raise HeaderError(
+            f"the number of segments in {tokens[0][:40]!r} is not a number; if its names carry a folder, take it away "
+            "from the first line and from the signal files"
+        )
     if len(tokens) < 2 or not _is_count(tokens[1]):
         raise HeaderError(f"the first line ({line[:60]!r}) lacks the number of signals")
     fs = DEFAULT_FS

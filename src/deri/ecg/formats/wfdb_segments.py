@@ -22,8 +22,10 @@ from deri.errors import ReadError
 
 def read_segments(
     path: str, header: Header, load_header: Callable[[str], Header], read: Callable[[str], ECG]
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Signal (12, n) in mV, NaN where nothing was recorded, and ``derived_leads``, ``dropped_leads``, ``warnings``.
+) -> tuple[np.ndarray, int, dict[str, Any]]:
+    """Signal (12, n) in mV, NaN where nothing was recorded, samples a frame, and metadata.
+
+    Metadata are ``derived_leads``, ``dropped_leads`` and ``warnings``.
 
     Raises:
         ReadError: ``bad_header``, ``missing_signal_file``, ``too_long``, ``unequal_lead_lengths`` (rates that differ),
@@ -43,30 +45,36 @@ def read_segments(
     files = [_check(path, folder, header, name, length, load_header) for name, length in header.segments]
     signal = np.empty((len(LEADS), total), dtype=np.float32)
     about: dict[str, Any] = {"derived_leads": {}, "dropped_leads": [], "warnings": {}}
-    at, used = 0, 0
+    at, used, per_frame = 0, 0, 1
     for file, (_, length) in zip(files, header.segments, strict=True):
-        part = signal[:, at : at + length]
+        gap = signal[:, at * per_frame : (at + length) * per_frame]
         at += length
         if file is None:
-            part[...] = np.nan
+            gap[...] = np.nan
             continue
         try:
             ecg = read(file)
         except ReadError as error:
             if error.reason == "unknown_leads":  # a segment of other signals alone
-                part[...] = np.nan
+                gap[...] = np.nan
                 continue
             raise
-        if ecg.n_samples != length:
+        times = round(ecg.fs / header.fs)  # samples a frame; lengths of segments are in frames
+        if ecg.n_samples != length * times or (used and times != per_frame):
             raise ReadError(f"{path}: a segment of {length} samples, but {file} has {ecg.n_samples}", "bad_header")
-        part[...] = ecg.signal
+        if not used and times > 1:
+            if total * times > MAX_SPREAD_SAMPLES:
+                raise ReadError(f"{path}: {total * times} samples per lead are too many to read", "too_long")
+            per_frame = times
+            signal = np.full((len(LEADS), total * times), np.nan, dtype=np.float32)
+        signal[:, (at - length) * per_frame : at * per_frame] = ecg.signal
         used += 1
         about["derived_leads"] |= ecg.metadata["derived_leads"]
         about["warnings"] |= ecg.metadata["warnings"]
         about["dropped_leads"] += [n for n in ecg.metadata["dropped_leads"] if n not in about["dropped_leads"]]
     if not used:
         raise ReadError(f"{path}: none of its segments has a lead of a 12-lead ECG", "unknown_leads")
-    return signal, about
+    return signal, per_frame, about
 
 
 def _check(

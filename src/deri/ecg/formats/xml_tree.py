@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 
 import numpy as np
 
-from deri.ecg.formats.common import Format, load
+from deri.ecg.formats.common import Format, Options, load
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
@@ -29,9 +29,9 @@ _PROLOG = re.compile(r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)
 _ROOT = re.compile(r"\s*<([^\s<>/!?]+)")
 
 
-def xml_format(description: str, root: str, read: Callable[[str], ECG]) -> Format:
+def xml_format(description: str, root: str, read: Callable[[str, Options], ECG]) -> Format:
     """The row of a format that is known by the name of its root element."""
-    return Format(description, lambda path, head: is_xml(head) and root_name(head) == root, lambda path, _: read(path))
+    return Format(description, lambda path, head: is_xml(head) and root_name(head) == root, read)
 
 
 def is_xml(head: bytes) -> bool:
