@@ -10,7 +10,7 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import drawn_sums, interval, macro_mean
+from deri.evaluation.bootstrap import drawn_sums, interval
 from deri.generation.findings import finding_matrix
 from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
 from deri.reports import clean_report
@@ -122,7 +122,7 @@ def paired_difference(
         f1 = [prf(truth, own)[2][chosen].mean() for own in called]
         value = float(f1[0] - f1[1])
         if bootstrap.draws:
-            drawn = [macro_mean(bootstrap.f1(truth, own)[:, chosen].T) for own in called]
+            drawn = [mean_of_known(bootstrap.f1(truth, own)[:, chosen]) for own in called]
             ci = ci_of(drawn[0] - drawn[1])
     return {
         "bleu_4": {"value": float(bleu.mean()), "ci": bootstrap.mean(bleu)},
@@ -183,9 +183,16 @@ class Bootstrap:
         return f1_of(*np.split(sums, 3, axis=1))
 
 
+def mean_of_known(drawn: np.ndarray) -> np.ndarray:
+    """Means over classes of drawn figures (draws, classes), without those that a draw leaves undefined."""
+    present = ~np.isnan(drawn)
+    sums = np.where(present, drawn, 0).sum(axis=1)
+    return np.divide(sums, present.sum(axis=1), out=np.full(len(sums), np.nan), where=present.any(axis=1))
+
+
 def ci_of(drawn: np.ndarray) -> list[float] | None:
     """The interval of drawn figures as a JSON value; None without draws."""
-    found = interval(drawn)
+    found = interval(drawn.astype(np.float64))
     return None if found is None else list(found)
 
 
@@ -225,7 +232,7 @@ def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_c
     }
     chosen = np.flatnonzero(n >= max(1, min_count))
     macro = {name: float(values[chosen].mean()) if len(chosen) else None for name, values in figures.items()}
-    ci = ci_of(macro_mean(drawn[:, chosen].T))
+    ci = ci_of(mean_of_known(drawn[:, chosen]))
     pooled = prf(truth.reshape(-1, 1), called.reshape(-1, 1))
     return {
         "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
