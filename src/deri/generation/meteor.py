@@ -3,8 +3,8 @@
 Equal to the program that pycocoevalcap runs (``-l en -norm``) with ``-m exact``: its English parameters, its function
 words (which count a third of a content word), its normalisation of text, and its search for an alignment, in which
 chunks are few but not always fewest. Stems, synonyms and paraphrases are left out: their tables are English, and the
-paraphrases are not clinical. The rules were found by watching what the program answers; how far the two agree, and the
-one difference, is in docs/report-evaluation.md.
+paraphrases are not clinical. The rules were found by watching what the program answers; how far the two agree, and
+where they do not in long texts, is in docs/report-evaluation.md.
 """
 
 from __future__ import annotations
