@@ -153,6 +153,21 @@ def test_the_difference_of_two_systems_is_drawn_in_pairs() -> None:
     assert paired_difference(["A B C D"], ["A B C D"], ["a b c d"], draws=0)["bleu_4"]["value"] == 0
 
 
+def test_the_difference_compares_the_same_findings_in_every_draw() -> None:
+    # Only the first system asserts LVH where no reference does. In a draw without the one reference that has it, its F1
+    # is 0 for the first system and does not exist for the second: that must not be held against the first.
+    references = ["sinus rhythm. lvh.", *["sinus rhythm."] * 39]
+    first = ["sinus rhythm. lvh.", *["sinus rhythm. lvh."] * 20, *["sinus rhythm."] * 19]
+    second = list(references)
+    found = paired_difference(references, first, second, draws=500)["finding_f1"]
+    f1 = 2 / 22  # of LVH by the first system
+    assert found["value"] == pytest.approx((f1 - 1) / 2)
+    # Draws with the reference differ in LVH alone, all others in nothing.
+    low, high = found["ci"]
+    assert high == 0
+    assert -0.5 < low < found["value"]
+
+
 def test_missing_packages_leave_metrics_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from deri.generation import metrics
 

@@ -122,8 +122,9 @@ def paired_difference(
         f1 = [prf(truth, own)[2][chosen].mean() for own in called]
         value = float(f1[0] - f1[1])
         if bootstrap.draws:
-            drawn = [mean_of_known(bootstrap.f1(truth, own)[:, chosen]) for own in called]
-            ci = ci_of(drawn[0] - drawn[1])
+            # A finding that a draw leaves undefined for one system counts for neither: both are compared on the same.
+            drawn = np.subtract(*(bootstrap.f1(truth, own)[:, chosen] for own in called))
+            ci = ci_of(mean_of_known(drawn))
     return {
         "bleu_4": {"value": float(bleu.mean()), "ci": bootstrap.mean(bleu)},
         "finding_f1": {"value": value, "ci": ci, "findings": int(chosen.sum())},
