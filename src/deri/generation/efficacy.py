@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from deri.evaluation.bootstrap import macro_mean
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.evaluate import Bootstrap, ci_of, prf
+from deri.generation.evaluate import Bootstrap, ci_of, mean_of_known, prf
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import load_prompt_file, load_prompts
@@ -82,6 +81,6 @@ def model_efficacy(
         "precision": precision,
         "recall": recall,
         "f1": f1,
-        "ci": ci_of(macro_mean(bootstrap.f1(left, right).T)),
+        "ci": ci_of(mean_of_known(bootstrap.f1(left, right))),
         "accuracy": float((truth == said).mean()),
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import drawn_sums, interval, macro_mean
+from deri.evaluation.bootstrap import drawn_sums, interval
 from deri.generation.findings import finding_matrix
 from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
 from deri.reports import clean_report
@@ -124,7 +124,7 @@ def paired_difference(
         if bootstrap.draws:
             # A finding that a draw leaves undefined for one system counts for neither: both are compared on the same.
             drawn = np.subtract(*(bootstrap.f1(truth, own)[:, chosen] for own in called))
-            ci = ci_of(macro_mean(drawn.T))
+            ci = ci_of(mean_of_known(drawn))
     return {
         "bleu_4": {"value": float(bleu.mean()), "ci": bootstrap.mean(bleu)},
         "finding_f1": {"value": value, "ci": ci, "findings": int(chosen.sum())},
@@ -184,9 +184,16 @@ class Bootstrap:
         return f1_of(*np.split(sums, 3, axis=1))
 
 
+def mean_of_known(drawn: np.ndarray) -> np.ndarray:
+    """Means over classes of drawn figures (draws, classes), without those that a draw leaves undefined."""
+    present = ~np.isnan(drawn)
+    sums = np.where(present, drawn, 0).sum(axis=1)
+    return np.divide(sums, present.sum(axis=1), out=np.full(len(sums), np.nan), where=present.any(axis=1))
+
+
 def ci_of(drawn: np.ndarray) -> list[float] | None:
     """The interval of drawn figures as a JSON value; None without draws."""
-    found = interval(drawn)
+    found = interval(drawn.astype(np.float64))
     return None if found is None else list(found)
 
 
@@ -226,7 +233,7 @@ def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_c
     }
     chosen = np.flatnonzero(n >= max(1, min_count))
     macro = {name: float(values[chosen].mean()) if len(chosen) else None for name, values in figures.items()}
-    ci = ci_of(macro_mean(drawn[:, chosen].T))
+    ci = ci_of(mean_of_known(drawn[:, chosen]))
     pooled = prf(truth.reshape(-1, 1), called.reshape(-1, 1))
     return {
         "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
