@@ -233,6 +233,47 @@ def test_long_files_by_command(
         assert message in capsys.readouterr().err
 
 
+def test_generate_takes_folders_and_stores_and_passes_over_bad_files(
+    run: Path, mimic_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, folder, out = Store.open(mimic_store), tmp_path / "folder", tmp_path / "out.jsonl"
+    folder.mkdir()
+    signals = store.signals(store.rows("val")[:2])
+    for name, values in zip("ab", signals, strict=True):
+        np.save(folder / f"{name}.npy", values)
+    (folder / "broken.npy").write_text("no array")
+    (folder / "index.csv").write_text(
+        "file,subject,report\na.npy,p1,Sinus rhythm\nbroken.npy,p2,\nb.npy,p3,\n", encoding="utf-8"
+    )
+    array = tmp_path / "alone.npy"
+    np.save(array, signals[0])
+
+    def generate(*more: object) -> int:
+        command = ["report", "generate", "--writer", run, "--out", out, "--fs", store.fs, "--units", "mV", *more]
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in command])
+        return int(stop.value.code or 0)
+
+    assert generate(folder, mimic_store, array) == 0
+    told = capsys.readouterr().err
+    assert f"passed over: {folder / 'broken.npy'}" in told
+    assert f"1 of {len(store) + 4} recordings could not be used" in told
+    table = pd.read_json(out, lines=True, dtype={"record_id": str})
+    assert list(table["record_id"]) == ["a", "b", *store.index["record_id"].astype(str), "alone"]
+    assert list(table["subject"].astype(str))[:2] == ["p1", "p3"]
+    assert table["reference"].iloc[0] == "Sinus rhythm"
+    assert table["reference"].iloc[[1, -1]].isna().all()
+    assert table["generated"].iloc[0] == table["generated"].iloc[-1]  # the same recording
+    assert table["start_s"].iloc[2:-1].isna().all()
+    assert generate(folder, mimic_store, "--limit", 4, "--split", "val") == 0
+    table = pd.read_json(out, lines=True, dtype={"record_id": str})
+    assert list(table["record_id"]) == ["a", "b", str(store.index["record_id"].iloc[store.rows("val")[0]])]
+    capsys.readouterr()
+    assert generate(folder, "--strict") == 2
+    assert generate(folder / "broken.npy") == 2
+    assert "passed over" not in capsys.readouterr().err
+
+
 def test_long_reports_are_cut_and_records_without_one_left_out(mimic_store: Path, tmp_path: Path) -> None:
     store = Store.open(mimic_store)
     ids = store.report_ids.copy()

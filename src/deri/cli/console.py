@@ -101,14 +101,3 @@ def task_summary(result: dict[str, Any], out: Path) -> str:
         f"{result['n_classes']} classes, {result['n']} records of {result['n_patients']} patients → {out}"
     ]
     return "\n".join([*lines, *(f"  {note}" for note in result["notes"])])
-
-
-def recordings(files: list[str]) -> Iterator[ECG]:
-    """Read one file after the other, and say which lack leads."""
-    from deri.ecg import read_ecg
-
-    for file in files:
-        ecg = read_ecg(file)
-        say_lead_note(file, ecg)
-        yield ecg
-        del ecg  # before the next one is read
