@@ -79,7 +79,8 @@ def test_it_trains_and_writes_the_same_after_loading_and_in_a_batch(
     if kind == "lora":
         pytest.importorskip("peft")
     store = Store.open(mimic_store)
-    run = train(store, tmp_path / "run", config_of(kind, tmp_path, "lr=0.01"))
+    config = config_of(kind, tmp_path, "lr=0.01", cache=str(tmp_path / "cache"))
+    run = train(store, tmp_path / "run", config, model_name=str(tmp_path / "model"))
     assert losses(run, "train")[-1] < losses(run, "train")[0]
     writer = ReportWriter.from_pretrained(run)
     rows = store.rows("val")[:6]
@@ -92,6 +93,17 @@ def test_it_trains_and_writes_the_same_after_loading_and_in_a_batch(
     writer.save_pretrained(tmp_path / "again")
     again = ReportWriter.from_pretrained(tmp_path / "again").generate_store(store, rows)
     assert again.texts == together.texts
+    # Nothing in the directory says where it was made.
+    calibrate_directory(tmp_path / "again", store)
+    kept = [path for path in (tmp_path / "again").rglob("*") if path.is_file()]
+    folders = [str(folder).encode() for folder in (tmp_path, mimic_store)]
+    assert not [path.name for path in kept if any(folder in path.read_bytes() for folder in folders)]
+    about = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert about["encoder"]["source"] == "model"
+    assert about["store"] == {"name": "store", "dataset": "mimic-iv-ecg", "fingerprint": store.fingerprint}
+    assert about["writer"]["writer"] == {"gpt2": "gpt2:gpt2", "prefix": "prefix:llama", "lora": "prefix:llama"}.get(
+        kind, kind
+    )
 
 
 @pytest.mark.parametrize("kind", ["frozen", "tuned"])

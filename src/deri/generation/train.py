@@ -17,8 +17,8 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.features import encoder_digest
 from deri.files import write_json
-from deri.generation.config import WriterConfig
-from deri.generation.data import Targets, epoch_batches, training_rows
+from deri.generation.config import WriterConfig, name_of
+from deri.generation.data import Targets, epoch_batches, store_identity, training_rows
 from deri.generation.decoders import build_decoder
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.generation.writer import ReportWriter
@@ -121,6 +121,7 @@ class WriterTask(Task[_Batch]):
         self, model: EcgTextModel, store: Store, out: Path, config: WriterConfig, model_name: str, progress: Progress
     ) -> None:
         self.model, self.store, self.config, self.progress = model, store, config, progress
+        self.model_name = model_name
         self.device, self.tuned = model.device, config.encoder == "tuned"
         self.precision = choose_precision(config.precision, self.device, fp16=False)
         self.rows, self.val_rows, self.without_report = training_rows(store)
@@ -150,8 +151,13 @@ class WriterTask(Task[_Batch]):
         self.trained: Named = [(n, p) for n, p in modules.named_parameters() if p.requires_grad]
         self.run_id = _run_id(config, store, digest)
         self.about: dict[str, Any] = {
-            "encoder": {"source": model_name, "recipe": model.recipe_name, "tuned": self.tuned, "digest": digest},
-            "store": store.provenance,
+            "encoder": {
+                "source": name_of(model_name),
+                "recipe": model.recipe_name,
+                "tuned": self.tuned,
+                "digest": digest,
+            },
+            "store": store_identity(store),
         }
         self._kept = out / "writer"
 
@@ -188,7 +194,7 @@ class WriterTask(Task[_Batch]):
                 "deri_version": __version__,
                 "data": str(self.store.path),
                 "store": self.store.fingerprint,
-                "model": self.about["encoder"]["source"],
+                "model": self.model_name,
                 "run_id": self.run_id,
                 "records": records,
                 "config": config.model_dump(),

@@ -283,7 +283,7 @@ class ReportWriter:
             self._confidence.save(folder / CONFIDENCE_FILE)
         content = {
             "deri_version": __version__,
-            "writer": self.config.model_dump(),
+            "writer": self.config.portable().model_dump(),
             "memory_shape": list(memory_shape(self.encoder, self.config.memory)),
             "decoder": self.decoder.architecture(),
             **self.about,
@@ -332,7 +332,7 @@ class ReportWriter:
                 f"Trained on {t['records']:,} ECGs with reports; weights of epoch {t['epoch']}, held-out "
                 f"cross-entropy {t['val_loss']:.4f} nats per token.\n"
             )
-        text = f"""Writer `{config.writer}`, memory `{config.memory}`, encoder {config.encoder}. {trained}
+        text = f"""Writer `{config.portable().writer}`, memory `{config.memory}`, encoder {config.encoder}. {trained}
 ```python
 import deri
 writer = deri.ReportWriter.from_pretrained("DIRECTORY")
