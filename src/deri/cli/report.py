@@ -31,7 +31,7 @@ def report() -> None:
 @app.command("train")
 def train(
     model: opt.Model,
-    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
+    data: opt.DataWithReports,
     out: Annotated[Path, typer.Option(help="run directory; the writer will be in its folder writer")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. epochs=20")] = None,
     writer: Annotated[
@@ -109,7 +109,7 @@ def generate(
     """
     import pandas as pd
 
-    from deri.generation.tables import check_name, store_columns, write_table
+    from deri.generation.tables import check_name, split_rows, store_columns, write_table
     from deri.generation.writer import ReportWriter
     from deri.store import Store
 
@@ -143,9 +143,7 @@ def generate(
                 tables.append(_of_files(loaded, recordings, wanted, options))
                 taken, failed = taken + len(recordings.files), failed + recordings.failed
             else:
-                rows = source.rows(split)[:left]
-                if not len(rows) and left != 0:
-                    raise DeriError(f"the store {source.path} has no record in split {split}: choose another --split")
+                rows = split_rows(source, split)[:left]
                 found = loaded.generate_store(source, rows, progress=shown, **options)
                 tables.append(_table(loaded, found, store_columns(source, rows)))
                 taken += len(rows)

@@ -134,14 +134,12 @@ class WriterTask(Task[_Batch]):
         self.steps_per_epoch = -(-len(self.rows) // per_step)
         out.mkdir(parents=True, exist_ok=True)
         self.cache: MemoryCache | None = None
-        if self.tuned:
-            mean, scale = statistics_of(lambda rows: read_memory(model, store, rows, config.memory), self.rows)
-        else:
+        if not self.tuned:
             folder = Path(config.cache) if config.cache else out / "memory"
             progress.message(f"memory {config.memory} of {len(self.both)} records …")
             self.cache = MemoryCache.build(model, store, self.both, config.memory, folder)
-            mean, scale = self.cache.statistics(self.rows)
-        decoder.memory_input.standardise(mean, scale)
+        get = self.cache.get if self.cache else lambda rows: read_memory(model, store, rows, config.memory)
+        decoder.memory_input.standardise(*statistics_of(get, self.rows))
         model.requires_grad_(False)
         if self.tuned:
             for name, parameter in model.named_parameters():
