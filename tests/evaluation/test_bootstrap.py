@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deri.evaluation.bootstrap import (
+    Bootstrap,
     delong,
     delong_test,
-    drawn_sums,
     macro_mean,
     mean_over_drawn_runs,
     paired_bootstrap,
@@ -135,7 +135,7 @@ def test_sums_are_those_of_the_drawn_records() -> None:
     groups = np.r_[np.arange(9), rng.integers(0, 9, 11)]
     values = rng.normal(size=(20, 3))
     drawn = patient_weights(groups, 150, seed=4)  # one digit each, so that their order as texts is theirs
-    np.testing.assert_allclose(drawn_sums(values, groups, 150, seed=4), drawn @ values, atol=1e-9)
+    np.testing.assert_allclose(Bootstrap(groups, 150, seed=4).sums(values), drawn @ values, atol=1e-9)
 
 
 def test_runs_are_drawn_with_the_patients() -> None:

@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from deri.cli.main import main
+from deri.evaluation.bootstrap import Bootstrap
 from deri.evaluation.zero_shot import class_weights
 from deri.generation.efficacy import TextSpace, model_efficacy, text_classes
-from deri.generation.evaluate import Bootstrap
 from deri.models import load_model
 from deri.reports import load_prompts
 

@@ -79,7 +79,8 @@ def test_it_trains_and_writes_the_same_after_loading_and_in_a_batch(
     if kind == "lora":
         pytest.importorskip("peft")
     store = Store.open(mimic_store)
-    run = train(store, tmp_path / "run", config_of(kind, tmp_path, "lr=0.01"))
+    config = config_of(kind, tmp_path, "lr=0.01", cache=str(tmp_path / "cache"))
+    run = train(store, tmp_path / "run", config, model_name=str(tmp_path / "model"))
     assert losses(run, "train")[-1] < losses(run, "train")[0]
     writer = ReportWriter.from_pretrained(run)
     rows = store.rows("val")[:6]
@@ -92,6 +93,17 @@ def test_it_trains_and_writes_the_same_after_loading_and_in_a_batch(
     writer.save_pretrained(tmp_path / "again")
     again = ReportWriter.from_pretrained(tmp_path / "again").generate_store(store, rows)
     assert again.texts == together.texts
+    # Nothing in the directory says where it was made.
+    calibrate_directory(tmp_path / "again", store)
+    kept = [path for path in (tmp_path / "again").rglob("*") if path.is_file()]
+    folders = [str(folder).encode() for folder in (tmp_path, mimic_store)]
+    assert not [path.name for path in kept if any(folder in path.read_bytes() for folder in folders)]
+    about = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert about["encoder"]["source"] == "model"
+    assert about["store"] == {"name": "store", "dataset": "mimic-iv-ecg", "fingerprint": store.fingerprint}
+    assert about["writer"]["writer"] == {"gpt2": "gpt2:gpt2", "prefix": "prefix:llama", "lora": "prefix:llama"}.get(
+        kind, kind
+    )
 
 
 @pytest.mark.parametrize("kind", ["frozen", "tuned"])
@@ -231,6 +243,47 @@ def test_long_files_by_command(
             main(wrong)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_generate_takes_folders_and_stores_and_passes_over_bad_files(
+    run: Path, mimic_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, folder, out = Store.open(mimic_store), tmp_path / "folder", tmp_path / "out.jsonl"
+    folder.mkdir()
+    signals = store.signals(store.rows("val")[:2])
+    for name, values in zip("ab", signals, strict=True):
+        np.save(folder / f"{name}.npy", values)
+    (folder / "broken.npy").write_text("no array")
+    (folder / "index.csv").write_text(
+        "file,subject,report\na.npy,p1,Sinus rhythm\nbroken.npy,p2,\nb.npy,p3,\n", encoding="utf-8"
+    )
+    array = tmp_path / "alone.npy"
+    np.save(array, signals[0])
+
+    def generate(*more: object) -> int:
+        command = ["report", "generate", "--writer", run, "--out", out, "--fs", store.fs, "--units", "mV", *more]
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in command])
+        return int(stop.value.code or 0)
+
+    assert generate(folder, mimic_store, array) == 0
+    told = capsys.readouterr().err
+    assert f"passed over: {folder / 'broken.npy'}" in told
+    assert f"1 of {len(store) + 4} recordings could not be used" in told
+    table = pd.read_json(out, lines=True, dtype={"record_id": str})
+    assert list(table["record_id"]) == ["a", "b", *store.index["record_id"].astype(str), "alone"]
+    assert list(table["subject"].astype(str))[:2] == ["p1", "p3"]
+    assert table["reference"].iloc[0] == "Sinus rhythm"
+    assert table["reference"].iloc[[1, -1]].isna().all()
+    assert table["generated"].iloc[0] == table["generated"].iloc[-1]  # the same recording
+    assert table["start_s"].iloc[2:-1].isna().all()
+    assert generate(folder, mimic_store, "--limit", 4, "--split", "val") == 0
+    table = pd.read_json(out, lines=True, dtype={"record_id": str})
+    assert list(table["record_id"]) == ["a", "b", str(store.index["record_id"].iloc[store.rows("val")[0]])]
+    capsys.readouterr()
+    assert generate(folder, "--strict") == 2
+    assert generate(folder / "broken.npy") == 2
+    assert "passed over" not in capsys.readouterr().err
 
 
 def test_long_reports_are_cut_and_records_without_one_left_out(mimic_store: Path, tmp_path: Path) -> None:

@@ -11,18 +11,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deri.cli.console import lead_note, say
+from deri.cli.console import say, say_lead_note
 from deri.errors import DeriError, ReadError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from deri.ecg import ECG
     from deri.models import EcgTextModel
+    from deri.models.base import WindowEmbeddings
     from deri.progress import Progress
+    from deri.store import Store
 
 TABLES = (".csv", ".parquet", ".xlsx")
+REPORT = "report"
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,12 @@ class Embedded:
 
     Attributes:
         about: of each recording ``file``, ``record_id``, ``leads``, and what is known of ``subject``, ``split``, tasks.
-        record: (w,) the recording of each window.
-        start: (w,) where the window begins, s; of a store's recording, whose windows are pooled already, NaN.
-        vectors: (w, d).
+        parts: of the windows, by positions in ``about``; a store's recording counts as one whose start is NaN.
+        failed: files that could not be used.
     """
 
     about: list[dict[str, Any]] = field(default_factory=list)
-    record: list[np.ndarray] = field(default_factory=list)
-    start: list[np.ndarray] = field(default_factory=list)
-    vectors: list[np.ndarray] = field(default_factory=list)
+    parts: list[WindowEmbeddings] = field(default_factory=list)
     failed: int = 0
 
     def table(self) -> pd.DataFrame:
@@ -71,6 +70,103 @@ class Embedded:
         import pandas as pd
 
         return pd.DataFrame(self.about).dropna(axis="columns", how="all")
+
+
+def open_inputs(
+    inputs: list[str], reading: Reading, *, together: bool = False
+) -> tuple[list[Store | list[dict[str, Any]]], Reading]:
+    """What INPUT names, in its order: stores, and of files and folders what is known of each recording; the reading.
+
+    A single file must be usable: there is nothing to go on with. With ``together`` files and folders that follow one
+    another are one source.
+    """
+    from deri.store import Store
+
+    if len(inputs) == 1 and not Path(inputs[0]).is_dir():
+        reading = replace(reading, strict=True)
+    sources: list[Store | list[dict[str, Any]]] = []
+    for name in inputs:
+        path = Path(name)
+        if (path / "store.json").is_file():
+            sources.append(Store.open(path))
+            continue
+        files = _folder(path) if path.is_dir() else [{"file": name, "record_id": path.stem}]
+        last = sources[-1] if sources and together else None
+        if isinstance(last, list):
+            last += files
+        else:
+            sources.append(files)
+    return sources, reading
+
+
+def _folder(path: Path) -> list[dict[str, Any]]:
+    """The recordings of a folder, with what its CSV says of them."""
+    from deri.datasets import open_dataset
+
+    dataset = open_dataset("folder", path)
+    for _, row in dataset.rejects.iterrows():
+        say(f"{path}: {row['detail']}")
+    names = {"subject_id": "subject", **{name: name for name in (REPORT, "split", *dataset.tasks)}}
+    table = dataset.examples.rename(columns=names)
+    table["file"] = [str(path / file) for file in table["file"]]
+    told = table[["file", "record_id", *names.values()]]
+    if not (table["subject"] != table["record_id"]).any():  # the folder's CSV names no subjects
+        told = told.drop(columns="subject")
+    rows: list[dict[str, Any]] = told.to_dict("records")
+    return rows
+
+
+class Recordings:
+    """The recordings of files, read one after the other.
+
+    A file that cannot be used is named and counted; where the reading is strict, it raises its ReadError.
+
+    Attributes:
+        read: what is known of each recording that was read, ``leads`` among it, in the order of reading.
+        unusable: positions in ``read`` of those that :meth:`reject` was told of.
+        failed: how many files could not be used.
+    """
+
+    def __init__(self, files: list[dict[str, Any]], reading: Reading, progress: Progress) -> None:
+        self.files, self.reading, self.progress = files, reading, progress
+        self.read: list[dict[str, Any]] = []
+        self.unusable: set[int] = set()
+        self.failed = 0
+
+    def __iter__(self) -> Iterator[ECG]:
+        from deri.ecg import read_ecg
+
+        for i, row in enumerate(self.files):
+            try:
+                ecg = read_ecg(row["file"], **self.reading.options)
+            except ReadError as error:
+                self._pass_over(row["file"], error)
+                continue
+            say_lead_note(row["file"], ecg)
+            self.read.append({**row, "leads": [lead for lead in ecg.leads if lead not in ecg.missing_leads]})
+            yield ecg
+            del ecg  # before the next one is read
+            if len(self.files) > 1:
+                self.progress.update(i + 1, len(self.files))
+
+    def reject(self, record: int, error: ReadError) -> None:
+        """Pass over the recording at position ``record`` of ``read``."""
+        self._pass_over(self.read[record]["file"], error)
+        self.unusable.add(record)
+
+    def _pass_over(self, file: str, error: ReadError) -> None:
+        if self.reading.strict:
+            raise error
+        say(f"passed over: {error}" if str(error).startswith(file) else f"passed over: {file}: {error}")
+        self.failed += 1
+
+
+def tell_failed(failed: int, used: int) -> None:
+    """Say how many recordings were passed over; DeriError where none could be used."""
+    if failed:
+        say(f"{failed} of {failed + used} recordings could not be used and were passed over")
+    if not used:
+        raise DeriError("no recording could be used: see the lines above")
 
 
 def embed_inputs(
@@ -82,108 +178,46 @@ def embed_inputs(
         DeriError: nothing could be used, or with ``strict`` the first file that could not.
     """
     out = Embedded()
-    if len(inputs) == 1 and not Path(inputs[0]).is_dir():
-        reading = replace(reading, strict=True)  # there is nothing to go on with
-    for i, name in enumerate(inputs):
-        path = Path(name)
-        if (path / "store.json").is_file():
-            _embed_store(model, path, out, progress)
+    sources, reading = open_inputs(inputs, reading)
+    for i, source in enumerate(sources):
+        if isinstance(source, list):
+            _embed_files(model, Recordings(source, reading, progress), windows, out)
+            progress.update(i + 1, len(sources))
         else:
-            files = _folder(path) if path.is_dir() else [{"file": name, "record_id": path.stem}]
-            _embed_files(model, files, reading, windows, out, progress)
-            progress.update(i + 1, len(inputs))
-    if out.failed:
-        say(f"{out.failed} of {out.failed + len(out.about)} recordings could not be used and were passed over")
-    if not out.about:
-        raise DeriError("no recording could be used: see the lines above")
+            _embed_store(model, source, out, progress)
+    tell_failed(out.failed, len(out.about))
     return out
 
 
-def _folder(path: Path) -> list[dict[str, Any]]:
-    """The recordings of a folder, with what its CSV says of them."""
-    from deri.datasets import open_dataset
-
-    dataset = open_dataset("folder", path)
-    for _, row in dataset.rejects.iterrows():
-        say(f"{path}: {row['detail']}")
-    names = {"subject_id": "subject", "split": "split", **{task: task for task in dataset.tasks}}
-    table = dataset.examples.rename(columns=names)
-    table["file"] = [str(path / file) for file in table["file"]]
-    told = table[["file", "record_id", *names.values()]]
-    if not (table["subject"] != table["record_id"]).any():  # the folder's CSV names no subjects
-        told = told.drop(columns="subject")
-    rows: list[dict[str, Any]] = told.to_dict("records")
-    return rows
-
-
-def _embed_files(
-    model: EcgTextModel,
-    files: list[dict[str, Any]],
-    reading: Reading,
-    windows: int | None,
-    out: Embedded,
-    progress: Progress,
-) -> None:
+def _embed_files(model: EcgTextModel, recordings: Recordings, windows: int | None, out: Embedded) -> None:
     import numpy as np
 
-    from deri.ecg import read_ecg
-
-    read: list[dict[str, Any]] = []
-    bad: set[int] = set()
-
-    def pass_over(file: str, error: ReadError) -> None:
-        if reading.strict:
-            raise error
-        say(f"passed over: {error}" if str(error).startswith(file) else f"passed over: {file}: {error}")
-        out.failed += 1
-
-    def unusable(record: int, error: ReadError) -> None:
-        pass_over(read[record]["file"], error)
-        bad.add(record)
-
-    def recordings() -> Iterator[ECG]:
-        for i, row in enumerate(files):
-            try:
-                ecg = read_ecg(row["file"], **reading.options)
-            except ReadError as error:
-                pass_over(row["file"], error)
-                continue
-            if note := lead_note(row["file"], ecg):
-                say(f"{note}; the model was trained with 12: expect less")
-            read.append({**row, "leads": [lead for lead in ecg.leads if lead not in ecg.missing_leads]})
-            yield ecg
-            del ecg  # before the next one is read
-            if len(files) > 1:
-                progress.update(i + 1, len(files))
-
-    parts = list(model.window_embeddings(recordings(), windows=windows, unusable=unusable))
-    kept = [i for i in range(len(read)) if i not in bad]
-    place = np.full(len(read), -1)
-    place[kept] = len(out.about) + np.arange(len(kept))
-    out.about += [read[i] for i in kept]
-    for part in parts:
-        out.record.append(place[part.record])
-        out.start.append(part.start)
-        out.vectors.append(part.embedding)
+    parts = list(model.window_embeddings(recordings, windows=windows, unusable=recordings.reject))
+    read = recordings.read
+    kept = [i for i in range(len(read)) if i not in recordings.unusable]
+    position = np.full(len(read), -1)
+    position[kept] = len(out.about) + np.arange(len(kept))
+    out.about += [{name: value for name, value in read[i].items() if name != REPORT} for i in kept]
+    out.parts += [part._replace(record=position[part.record]) for part in parts]
+    out.failed += recordings.failed
 
 
-def _embed_store(model: EcgTextModel, path: Path, out: Embedded, progress: Progress) -> None:
+def _embed_store(model: EcgTextModel, store: Store, out: Embedded, progress: Progress) -> None:
     import numpy as np
 
     from deri.evaluation.features import embed_store
-    from deri.store import Store
+    from deri.models.base import WindowEmbeddings
 
-    store = Store.open(path)
     rows = store.rows("all")
-    out.record.append(len(out.about) + np.arange(len(rows)))
-    out.start.append(np.full(len(rows), np.nan))
-    out.vectors.append(embed_store(model, store, rows, normalise=False, progress=progress))
+    vectors = embed_store(model, store, rows, normalise=False, progress=progress)
+    record, start = len(out.about) + np.arange(len(rows)), np.full(len(rows), np.nan)
+    out.parts.append(WindowEmbeddings(record, start, vectors))
     mask = store.lead_mask(rows)
     wanted = ["record_id", "subject_id", "split", *(task for task in store.tasks if task in store.index)]
     table = store.index.iloc[rows][wanted].rename(columns={"subject_id": "subject"})
     for row, leads in zip(table.to_dict("records"), mask, strict=True):
         there = [lead for lead, known in zip(store.meta["leads"], leads, strict=True) if known]
-        out.about.append({"file": str(path), **row, "leads": there})
+        out.about.append({"file": str(store.path), **row, "leads": there})
 
 
 def check_table_name(out: Path) -> None:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deri.cli import options as opt
 from deri.cli import report_evaluate
-from deri.cli.console import progress, recordings, say, window_option
+from deri.cli.console import progress, say, window_option
+from deri.cli.inputs import REPORT, Reading, Recordings, open_inputs, tell_failed
 from deri.errors import DeriError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from deri.ecg import ECG
     from deri.generation.writer import Generated, ReportWriter
-    from deri.progress import Progress
 
 app = typer.Typer(help="Generated reports.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -27,8 +30,8 @@ def report() -> None:
 
 @app.command("train")
 def train(
-    model: Annotated[str, typer.Option(help="ECG model: directory, run, hub id or random:RECIPE")],
-    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
+    model: opt.Model,
+    data: opt.DataWithReports,
     out: Annotated[Path, typer.Option(help="run directory; the writer will be in its folder writer")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. epochs=20")] = None,
     writer: Annotated[
@@ -41,7 +44,7 @@ def train(
     lora: Annotated[int | None, typer.Option(min=1, help="prefix:MODEL: train adapters of this rank instead")] = None,
     tune_encoder: Annotated[bool, typer.Option("--tune-encoder", help="train the ECG encoder too")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
+    device: opt.Device = None,
 ) -> None:
     """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
     from deri.generation.config import load_config
@@ -64,7 +67,7 @@ def train(
     with progress("report train") as shown:
         train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=shown)
     with progress("report calibrate") as shown:
-        calibrate_directory(out / "writer", store, device=device or "cpu", progress=shown)
+        calibrate_directory(out / "writer", store, device=device, progress=shown)
     print(out / "writer")
 
 
@@ -72,13 +75,22 @@ def train(
 def generate(
     out: Annotated[Path, typer.Option(help=".parquet or .jsonl")],
     writer: Annotated[str, typer.Option(help="writer directory, run of deri report train, or hub id")],
-    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]…", help="ECG files")] = None,
-    data: Annotated[Path | None, typer.Option(help="a store instead of files")] = None,
-    split: Annotated[str, typer.Option(help="train | val | test | all")] = "test",
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]…", help="ECG files, folders of them, or stores")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="a store instead of INPUT")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="of stores: train | val | test | all [default: test of --data, all of INPUT]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first recordings")] = None,
     windows: Annotated[
         str, typer.Option(help="N | all: of a long file a report for each of so many windows, spread evenly")
     ] = "1",
+    strict: opt.Strict = False,
+    fs: opt.SamplingRate = None,
+    units: opt.Units = None,
+    gain: opt.Gain = None,
+    leads: opt.LeadNames = None,
     beams: Annotated[int | None, typer.Option(min=1, help="1: greedy [default: the writer's, 3]")] = None,
     length_penalty: Annotated[float | None, typer.Option(help="above 0 longer texts win [default: 1]")] = None,
     no_repeat_ngram: Annotated[int | None, typer.Option(min=0, help="no N tokens twice in a report; 0: off")] = None,
@@ -89,14 +101,20 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="of --sample: draw among this share of the probability")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of --sample")] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
-    """Write the reports of a store's records or of ECG files: drafts for research, not a diagnosis."""
-    from deri.generation.tables import check_name, generated_table, write_table
-    from deri.generation.writer import CONFIDENCE_FILE, ReportWriter
+    """Write reports of ECG files, folders and stores: drafts for research, not a diagnosis.
 
-    if bool(files) == (data is not None):
-        raise DeriError("report generate takes either ECG files or a store (--data STORE --split test)")
+    A file that cannot be used is named and passed over. Reports of a folder's CSV or of a store go along as references.
+    """
+    import pandas as pd
+
+    from deri.generation.tables import check_name, split_rows, store_columns, write_table
+    from deri.generation.writer import ReportWriter
+    from deri.store import Store
+
+    if bool(inputs) == (data is not None):
+        raise DeriError("report generate takes either INPUT (ECG files, folders, stores) or --data STORE --split test")
     check_name(out)
     if not sample and (temperature is not None or top_p is not None):
         raise DeriError("--temperature and --top-p are for --sample")
@@ -107,56 +125,42 @@ def generate(
         "repetition_penalty": repetition_penalty, "max_tokens": max_tokens, "sample": sample or None,
         "temperature": temperature, "top_p": top_p, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
-    wanted = window_option(windows)
+    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    if data is None:
+        sources, reading = open_inputs(inputs or [], reading, together=True)
+    else:
+        sources = [Store.open(data)]
+    split = split or ("all" if data is None else "test")
     loaded = ReportWriter.from_pretrained(writer, device=device)
-    flagged = loaded.directory is not None and (loaded.directory / CONFIDENCE_FILE).is_file()
+    options["embeddings"] = loaded.calibrated
+    tables: list[pd.DataFrame] = []
+    taken = failed = 0
     with progress("report generate") as shown:
-        if data is not None:
-            found, columns = _of_store(loaded, data, split, limit, options, flagged, shown)
-        else:
-            names = list(files or [])[:limit]
-            found, columns = _of_files(loaded, names, options | {"windows": wanted, "embeddings": flagged}, shown)
-    table = generated_table(
-        columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
-    )
-    if found.embedding is not None:
-        table["flags"] = loaded.confidence.flags(found.embedding, found.texts)
+        for source in sources:
+            left = None if limit is None else limit - taken
+            if isinstance(source, list):
+                recordings = Recordings(source[:left], reading, shown)
+                tables.append(_of_files(loaded, recordings, wanted, options))
+                taken, failed = taken + len(recordings.files), failed + recordings.failed
+            else:
+                rows = split_rows(source, split)[:left]
+                found = loaded.generate_store(source, rows, progress=shown, **options)
+                tables.append(_table(loaded, found, store_columns(source, rows)))
+                taken += len(rows)
+    tell_failed(failed, taken - failed)
+    table = pd.concat([table for table in tables if len(table)], ignore_index=True)
     write_table(table, out)
-    if cut := int((~found.finished).sum()):
+    if cut := int((~table["finished"]).sum()):
         say(f"{cut} {'report' if cut == 1 else 'reports'} reached the longest length without an end (finished: false)")
-    if not sum(map(bool, found.texts)):
+    if not table["generated"].any():
         say("warning: all reports are empty")
     print(f"{len(table)} reports → {out}")
 
 
-def _of_store(
-    writer: ReportWriter,
-    data: Path,
-    split: str,
-    limit: int | None,
-    options: dict[str, Any],
-    embeddings: bool,
-    shown: Progress,
-) -> tuple[Generated, dict[str, list[Any]]]:
-    """Reports of records of a store, and the columns that tell which."""
-    from deri.evaluation.features import embed_store
-    from deri.generation.tables import store_columns
-    from deri.store import Store
-
-    store = Store.open(data)
-    rows = store.rows(split)[:limit]
-    if not len(rows):
-        raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
-    found = writer.generate_store(store, rows, progress=shown, **options)
-    if embeddings:
-        found.embedding = embed_store(writer.encoder, store, rows, batch_size=options["batch_size"])
-    return found, store_columns(store, rows)
-
-
 def _of_files(
-    writer: ReportWriter, names: list[str], options: dict[str, Any], shown: Progress
-) -> tuple[Generated, dict[str, list[Any]]]:
-    """Reports of ECG files, and the columns that tell which; says of which files a part was not read."""
+    writer: ReportWriter, recordings: Recordings, windows: int | None, options: dict[str, Any]
+) -> pd.DataFrame:
+    """The reports of ECG files; says of which files a part was not read."""
     from deri.ecg.standardise import window_count
 
     signal = writer.encoder.config.signal
@@ -164,14 +168,13 @@ def _of_files(
     longer: list[str] = []
 
     def read() -> Iterator[ECG]:
-        for i, ecg in enumerate(recordings(names, [])):
+        for ecg in recordings:
             if window_count(ecg.n_samples, ecg.fs, seconds) > 1:
-                longer.append(names[i])
+                longer.append(recordings.read[-1]["file"])
             yield ecg
-            shown.update(i + 1, len(names))
 
-    found = writer.generate(read(), **options)
-    if longer and options["windows"] == 1:
+    found = writer.generate(read(), windows=windows, unusable=recordings.reject, **options)
+    if longer and windows == 1:
         others = f" and {len(longer) - 1} more" if len(longer) > 1 else ""
         say(
             f"{longer[0]}{others}: longer than {seconds:g} s, the report is of its beginning alone "
@@ -179,9 +182,27 @@ def _of_files(
         )
     assert found.record is not None
     assert found.start is not None
-    of = [names[i] for i in found.record]
-    stems, nothing = [Path(name).stem for name in of], [None] * len(of)
-    return found, {"record_id": stems, "file": of, "subject": of, "reference": nothing, "start_s": list(found.start)}
+    known = [recordings.read[i] for i in found.record]
+    columns = {
+        "record_id": [row["record_id"] for row in known],
+        "file": [row["file"] for row in known],
+        "subject": [row.get("subject", row["file"]) for row in known],
+        "reference": [row.get(REPORT) for row in known],
+        "start_s": list(found.start),
+    }
+    return _table(writer, found, columns)
+
+
+def _table(writer: ReportWriter, found: Generated, columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """A row per report, with the findings that the writer's encoder doubts where they were asked for."""
+    from deri.generation.tables import generated_table
+
+    table = generated_table(
+        columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
+    )
+    if found.embedding is not None:
+        table["flags"] = writer.confidence.flags(found.embedding, found.texts)
+    return table
 
 
 app.command("evaluate")(report_evaluate.evaluate)

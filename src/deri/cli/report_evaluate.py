@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deri.cli import options as opt
+from deri.cli.console import progress, say, task_summary
 from deri.errors import DeriError
 
 if TYPE_CHECKING:
@@ -38,19 +40,18 @@ def evaluate(
     raw: Annotated[bool, typer.Option("--raw", help="compare the texts as they are, without cleaning")] = False,
     certain: Annotated[bool, typer.Option("--certain", help="findings held possible do not count")] = False,
     min_count: Annotated[int, typer.Option(min=1, help="references a finding needs for the macro average")] = 1,
-    draws: Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+    draws: opt.Draws = 1000,
+    seed: opt.BootstrapSeed = 0,
     model: Annotated[str | None, typer.Option(help="also clinical efficacy, in this model's text space")] = None,
     task: Annotated[str | None, typer.Option(help="--model: classes of this task [default: all known ones]")] = None,
     prompts: Annotated[Path | None, typer.Option(help="--model: class texts of this file instead")] = None,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Score generated reports: BLEU, ROUGE-L, METEOR, CIDEr-D, and findings by an independent labeller."""
     if model is None and (task or prompts):
         raise DeriError("--task and --prompts are for clinical efficacy: give --model too")
     if task and prompts:
         raise DeriError("--task or --prompts, not both")
-    from deri.cli.console import say
     from deri.files import write_json, write_text
     from deri.generation.comparison import evaluate_systems, evaluate_table, markdown
     from deri.generation.tables import read_pairs, read_systems
@@ -62,26 +63,26 @@ def evaluate(
     if single is not None and not systems:
         result = evaluate_table(single, space, **options)
         write_json(out, result)
-        _notes(result, say)
+        _notes(result)
         print(f"{_line(result)} → {out}")
         return
     table = evaluate_systems(systems, space, **options)
     write_json(out, table)
     text = markdown(table)
     write_text(out.with_suffix(".md"), text)
-    _notes(next(iter(table["systems"].values())), say)
+    _notes(next(iter(table["systems"].values())))
     print(text, end="")
     print(f"{len(systems)} systems → {out}, {out.with_suffix('.md')}")
 
 
-def _text_space(model: str, task: str | None, prompts: Path | None, device: str) -> TextSpace:
+def _text_space(model: str, task: str | None, prompts: Path | None, device: str | None) -> TextSpace:
     from deri.generation.efficacy import TextSpace
     from deri.models import load_model
 
     return TextSpace(load_model(model, device=device), model, task, prompts)
 
 
-def _notes(result: dict[str, Any], say: Any) -> None:
+def _notes(result: dict[str, Any]) -> None:
     for name, why in result["left_out"].items():
         say(f"{name} left out: {why}")
     if lost := result["without_reference"]:
@@ -106,27 +107,24 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def baselines(
-    model: Annotated[str, typer.Option(help="ECG model: directory, run, hub id or random:RECIPE")],
-    data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
+    model: opt.Model,
+    data: opt.DataWithReports,
     out: Annotated[Path, typer.Option(help=".parquet or .jsonl")],
     split: Annotated[str, typer.Option(help="train | val | test | all")] = "test",
     kind: Annotated[Kind, typer.Option(help="frequent report, nearest neighbour's, template of findings")] = Kind.all,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Write the reports of baselines: what a writer has to beat."""
     import pandas as pd
 
-    from deri.cli.console import progress
     from deri.generation.baselines import KINDS, baseline_reports
-    from deri.generation.tables import check_name, generated_table, store_columns, write_table
+    from deri.generation.tables import check_name, generated_table, split_rows, store_columns, write_table
     from deri.models import load_model
     from deri.store import Store
 
     check_name(out)
     store = Store.open(data)
-    rows = store.rows(split)
-    if not len(rows):
-        raise DeriError(f"the store {data} has no record in split {split}: choose another --split")
+    rows = split_rows(store, split)
     kinds = KINDS if kind is Kind.all else (kind.value,)
     with progress("report baselines") as shown:
         found = baseline_reports(load_model(model, device=device), store, rows, kinds, progress=shown)
@@ -147,17 +145,16 @@ def classify(
     generated: Annotated[Path, typer.Option(help="reports by deri report generate --data, of the records to score")],
     generated_val: Annotated[Path, typer.Option(help="the same of the val split: thresholds are chosen there")],
     data: Annotated[Path, typer.Option(help="the store with the labels")],
-    task: Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")],
-    out: Annotated[Path, typer.Option(help="result file, JSON")],
+    task: opt.Task,
+    out: opt.ResultFile,
     model: Annotated[str | None, typer.Option(help="gives the text space of --by text")] = None,
     by: Annotated[ByName, typer.Option(help="cosine with class prompts, or the labeller's findings")] = ByName.text,
-    prompts: Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")] = None,
-    draws: Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    prompts: opt.Prompts = None,
+    draws: opt.Draws = 1000,
+    seed: opt.BootstrapSeed = 0,
+    device: opt.Device = None,
 ) -> None:
     """Score generated reports as a multi-label classifier of a task."""
-    from deri.cli.console import task_summary
     from deri.files import write_json
     from deri.generation.classify import classify_reports
     from deri.generation.tables import read_pairs
@@ -179,12 +176,11 @@ def classify(
 
 def calibrate(
     writer: Annotated[str, typer.Option(help="writer directory, or run of deri report train")],
-    data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
+    data: opt.DataWithReports,
     split: Annotated[str, typer.Option(help="whose reports are held against the scores")] = "val",
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Let the writer say which of its findings the ECG model doubts: confidence.json beside its weights."""
-    from deri.cli.console import progress
     from deri.generation.writer import calibrate_directory
     from deri.store import Store
 

@@ -27,24 +27,36 @@ def patient_weights(subjects: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return counts[:, patient].astype(np.float32)
 
 
-def drawn_sums(values: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Column sums of ``values`` (n, k) in every bootstrap sample of groups: (draws, k) float64.
+class Bootstrap:
+    """Draws of groups of records, the same at every call; none with fewer than two groups.
 
     Args:
-        values: one row per record.
-        groups: (n,) whose record it is, 0 … g − 1.
-        draws: bootstrap samples.
+        groups: (n,) whose record it is, 0 … k - 1.
+        draws: how many.
         seed: the same seed draws the same groups.
     """
-    n = int(groups.max()) + 1 if len(groups) else 0
-    grouped = np.zeros((n, values.shape[1]))
-    np.add.at(grouped, groups, values)
-    rng = np.random.default_rng(seed)
-    out = np.zeros((draws, values.shape[1]))
-    for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        out[start : start + size] = rng.multinomial(n, np.full(n, 1 / n), size=size) @ grouped
-    return out
+
+    def __init__(self, groups: np.ndarray, draws: int, seed: int) -> None:
+        self.groups, self.seed = groups, seed
+        self.n_groups = int(groups.max(initial=-1)) + 1
+        self.draws = draws if self.n_groups > 1 else 0
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Column sums of ``values`` (n, columns) in every draw: (draws, columns) float64."""
+        grouped = np.zeros((self.n_groups, values.shape[1]))
+        np.add.at(grouped, self.groups, values)
+        rng = np.random.default_rng(self.seed)
+        even = np.full(self.n_groups, 1 / self.n_groups)
+        out = np.zeros((self.draws, values.shape[1]))
+        for start in range(0, self.draws, _CHUNK):
+            size = min(_CHUNK, self.draws - start)
+            out[start : start + size] = rng.multinomial(self.n_groups, even, size=size) @ grouped
+        return out
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Means of ``values`` (n,) in every draw: (draws,)."""
+        sums = self.sums(np.column_stack([values, np.ones(len(values))]))
+        return sums[:, 0] / sums[:, 1]
 
 
 def mean_over_drawn_runs(values: np.ndarray, seed: int) -> np.ndarray:

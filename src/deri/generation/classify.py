@@ -22,8 +22,8 @@ from deri.evaluation.metrics import best_thresholds
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.evaluation.zero_shot import class_weights
+from deri.generation.agreement import ci_of
 from deri.generation.efficacy import TextSpace
-from deri.generation.evaluate import ci_of
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import clean_report, prompts_for

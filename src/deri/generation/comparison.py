@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from deri._version import __version__
-from deri.generation.efficacy import TextSpace, model_efficacy
-from deri.generation.evaluate import Bootstrap, ReportOptions, evaluate_reports, paired_difference, scored_rows
+from deri.generation.efficacy import TextSpace
+from deri.generation.evaluate import evaluate_reports, paired_difference
 from deri.generation.metrics import METRICS
 from deri.generation.review import flag_scores
 
@@ -44,17 +44,9 @@ def evaluate_systems(
 
 
 def evaluate_table(table: pd.DataFrame, space: TextSpace | None = None, **options: Any) -> dict[str, Any]:
-    """:func:`deri.generation.evaluate_reports` of a table that :func:`deri.generation.read_pairs` read, and more.
-
-    With a ``space`` also ``clinical_efficacy`` in it, with a column ``flags`` also ``flags``.
-    """
+    """:func:`deri.generation.evaluate_reports` of a table of :func:`deri.generation.read_pairs`, and of its flags."""
     references, generated, subjects = _columns(table)
-    result = evaluate_reports(references, generated, subjects, **options)
-    if space is not None:
-        wanted = ReportOptions(**options)
-        true, (said,), groups = scored_rows(references, [generated], subjects, clean=wanted.clean)
-        bootstrap = Bootstrap(groups, wanted.draws, wanted.seed)
-        result["clinical_efficacy"] = model_efficacy(space, true, said, bootstrap)
+    result = evaluate_reports(references, generated, subjects, space, **options)
     if "flags" in table.columns:
         result["flags"] = flag_scores(references, generated, list(table["flags"]))
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -100,6 +101,16 @@ class WriterConfig(Section):
         """``lr``, or the writer's default."""
         return self.lr if self.lr is not None else self.decoder.default_lr
 
+    def portable(self) -> WriterConfig:
+        """The same without paths of this machine, which mean nothing where the writer is taken."""
+        decoder, source = split_writer(self.writer)
+        changes: dict[str, Any] = {"cache": None}
+        if (name := name_of(source)) != source:
+            changes["writer"] = f"{decoder}:{name}"
+        if self.tokenizer is not None:
+            changes["tokenizer"] = name_of(self.tokenizer)
+        return self.model_copy(update=changes)
+
     def decoding(self, **changes: Any) -> Decoding:
         """How this writer is decoded, with ``changes`` that are not None."""
         own = self.model_dump(include=set(Decoding.model_fields))
@@ -129,6 +140,13 @@ class Decoding(Section):
         if self.sample and self.beams > 1:
             raise ValueError("sampling takes beams=1: beams look for the likeliest text")
         return self
+
+
+def name_of(source: str) -> str:
+    """A hub id or built-in name as it is; of a directory of this machine the last part alone."""
+    path = Path(source).expanduser()
+    own = path.is_absolute() or source.startswith(".") or path.exists()
+    return path.resolve().name if own else source
 
 
 def load_config(overrides: Iterable[str] = (), **fields: Any) -> WriterConfig:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from deri.evaluation.bootstrap import macro_mean
+from deri.evaluation.bootstrap import Bootstrap
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.evaluate import Bootstrap, ci_of, prf
+from deri.generation.agreement import ci_of, drawn_f1, mean_of_known, precision_recall_f1
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import load_prompt_file, load_prompts
@@ -73,7 +73,7 @@ def model_efficacy(
     left, right = (found[:, None] == np.arange(len(classes)) for found in (truth, said))
     present = left.any(axis=0) | right.any(axis=0)
     left, right = left[:, present], right[:, present]
-    precision, recall, f1 = (float(np.nan_to_num(values).mean()) for values in prf(left, right))
+    precision, recall, f1 = (float(np.nan_to_num(values).mean()) for values in precision_recall_f1(left, right))
     return {
         "model": space.name,
         "prompts": str(space.prompts) if space.prompts is not None else space.task or LABELS,
@@ -82,6 +82,6 @@ def model_efficacy(
         "precision": precision,
         "recall": recall,
         "f1": f1,
-        "ci": ci_of(macro_mean(bootstrap.f1(left, right).T)),
+        "ci": ci_of(mean_of_known(drawn_f1(bootstrap, left, right))),
         "accuracy": float((truth == said).mean()),
     }

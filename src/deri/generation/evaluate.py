@@ -10,7 +10,9 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import drawn_sums, interval, macro_mean
+from deri.evaluation.bootstrap import Bootstrap
+from deri.generation.agreement import ci_of, drawn_f1, mean_of_known, precision_recall_f1
+from deri.generation.efficacy import TextSpace, model_efficacy
 from deri.generation.findings import finding_matrix
 from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
 from deri.reports import clean_report
@@ -39,7 +41,11 @@ class ReportOptions:
 
 
 def evaluate_reports(
-    references: Sequence[str], generated: Sequence[str], subjects: Sequence[str] | None = None, **options: Any
+    references: Sequence[str],
+    generated: Sequence[str],
+    subjects: Sequence[str] | None = None,
+    space: TextSpace | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Everything that ``deri report evaluate`` writes, as plain JSON values.
 
@@ -47,6 +53,7 @@ def evaluate_reports(
         references: the true reports, n of them; pairs with an empty one are left out and counted.
         generated: one text each; an empty one scores 0 and is counted.
         subjects: whose report it is: the bootstrap draws subjects. None: every pair is drawn by itself.
+        space: with it also ``clinical_efficacy``, in this text space.
         options: those of :class:`ReportOptions`.
 
     Raises:
@@ -54,14 +61,13 @@ def evaluate_reports(
     """
     wanted = ReportOptions(**options)
     total = len(references)
-    references, (generated,), groups = scored_rows(references, [generated], subjects, clean=wanted.clean)
+    references, (generated,), bootstrap = _scored_rows(references, [generated], subjects, wanted)
     left_out: dict[str, str] = {}
     try:
         bleu = corpus_bleu(references, generated)
     except DeriError as error:
         bleu, left_out["corpus_bleu"] = None, str(error)
     scores, others = pair_scores(references, generated)
-    bootstrap = Bootstrap(groups, wanted.draws, wanted.seed)
     truth, called = (finding_matrix(texts, uncertain=wanted.uncertain) for texts in (references, generated))
     return {
         "format": FORMAT,
@@ -70,16 +76,18 @@ def evaluate_reports(
         "pairs": len(references),
         "without_reference": total - len(references),
         "empty_generated": sum(not text.strip() for text in generated),
-        "subjects": int(groups.max()) + 1,
+        "subjects": bootstrap.n_groups,
         "drawn_by": "row" if subjects is None else "subject",
         "cleaned": wanted.clean,
         "bootstrap": {"draws": wanted.draws, "seed": wanted.seed},
         "metrics": {
-            name: {"value": float(values.mean()), "ci": bootstrap.mean(values)} for name, values in scores.items()
+            name: {"value": float(values.mean()), "ci": ci_of(bootstrap.means(values))}
+            for name, values in scores.items()
         },
         "corpus_bleu": bleu,
         "left_out": left_out | others,
         "findings": _findings(truth, called, bootstrap, wanted.min_count) | {"uncertain_counts": wanted.uncertain},
+        **({} if space is None else {"clinical_efficacy": model_efficacy(space, references, generated, bootstrap)}),
     }
 
 
@@ -109,8 +117,7 @@ def paired_difference(
         ``bleu_4`` and ``finding_f1``, each with ``value`` (first less second) and ``ci`` (95 %, None without draws).
     """
     wanted = ReportOptions(**options)
-    references, systems, groups = scored_rows(references, [first, second], subjects, clean=wanted.clean)
-    bootstrap = Bootstrap(groups, wanted.draws, wanted.seed)
+    references, systems, bootstrap = _scored_rows(references, [first, second], subjects, wanted)
     bleu = np.array([
         sentence_bleu(reference, a)[3] - sentence_bleu(reference, b)[3]
         for reference, a, b in zip(references, *systems, strict=True)
@@ -119,100 +126,42 @@ def paired_difference(
     chosen = truth.sum(axis=0) >= max(1, wanted.min_count)
     value = ci = None
     if chosen.any():
-        f1 = [prf(truth, own)[2][chosen].mean() for own in called]
+        f1 = [precision_recall_f1(truth, own)[2][chosen].mean() for own in called]
         value = float(f1[0] - f1[1])
         if bootstrap.draws:
             # A finding that a draw leaves undefined for one system counts for neither: both are compared on the same.
-            drawn = np.subtract(*(bootstrap.f1(truth, own)[:, chosen] for own in called))
-            ci = ci_of(macro_mean(drawn.T))
+            drawn = np.subtract(*(drawn_f1(bootstrap, truth, own)[:, chosen] for own in called))
+            ci = ci_of(mean_of_known(drawn))
     return {
-        "bleu_4": {"value": float(bleu.mean()), "ci": bootstrap.mean(bleu)},
+        "bleu_4": {"value": float(bleu.mean()), "ci": ci_of(bootstrap.means(bleu))},
         "finding_f1": {"value": value, "ci": ci, "findings": int(chosen.sum())},
     }
 
 
-def scored_rows(
-    references: Sequence[str], systems: Sequence[Sequence[str]], subjects: Sequence[str] | None, *, clean: bool = True
-) -> tuple[list[str], list[list[str]], np.ndarray]:
-    """The rows that are scored, those with a reference: references and texts of each system, and whose they are.
-
-    Returns:
-        References, the texts of each system, and (n,) int64 subjects as numbers 0 … k - 1.
+def _scored_rows(
+    references: Sequence[str], systems: Sequence[Sequence[str]], subjects: Sequence[str] | None, wanted: ReportOptions
+) -> tuple[list[str], list[list[str]], Bootstrap]:
+    """Of the rows with a reference: references, the texts of each system, and draws of the subjects whose they are.
 
     Raises:
         DeriError: no row has a reference.
     """
     if any(len(column) != len(references) for column in (*systems, *([] if subjects is None else [subjects]))):
         raise ValueError("references, generated and subjects differ in length")
-    columns = [[clean_report(text) for text in texts] if clean else texts for texts in (references, *systems)]
+    columns = [[clean_report(text) for text in texts] if wanted.clean else texts for texts in (references, *systems)]
     kept = [row for row, text in enumerate(columns[0]) if text.strip()]
     if not kept:
         raise DeriError("no row has a reference report: there is nothing to compare with")
     references, *systems = ([texts[row] for row in kept] for texts in columns)
     names = kept if subjects is None else [str(subjects[row]) for row in kept]
-    return references, systems, np.unique(np.array(names), return_inverse=True)[1]
-
-
-class Bootstrap:
-    """Draws of groups of rows, with 95 % percentile intervals; no draws with fewer than two groups.
-
-    Args:
-        groups: (n,) whose row it is, 0 … k - 1.
-        draws: how many.
-        seed: the same seed draws the same groups.
-    """
-
-    def __init__(self, groups: np.ndarray, draws: int, seed: int) -> None:
-        self.groups, self.seed = groups, seed
-        self.draws = draws if len(np.unique(groups)) > 1 else 0
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Column sums of ``values`` (n, columns) in every draw: (draws, columns). The same draws at every call."""
-        return drawn_sums(values, self.groups, self.draws, self.seed)
-
-    def mean(self, values: np.ndarray) -> list[float] | None:
-        """The interval of the mean of ``values`` (n,); None without draws."""
-        sums = self.sums(np.column_stack([values, np.ones(len(values))]))
-        return ci_of(sums[:, 0] / sums[:, 1])
-
-    def f1(self, truth: np.ndarray, called: np.ndarray) -> np.ndarray:
-        """F1 of every class in every draw: (draws, classes), NaN where a draw has it on neither side.
-
-        ``truth`` and ``called`` are (n, classes) bool.
-        """
-        sums = self.sums(np.concatenate([truth & called, truth, called], axis=1).astype(float))
-        return f1_of(*np.split(sums, 3, axis=1))
-
-
-def ci_of(drawn: np.ndarray) -> list[float] | None:
-    """The interval of drawn figures as a JSON value; None without draws."""
-    found = interval(drawn)
-    return None if found is None else list(found)
-
-
-def prf(truth: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision (0 where nothing was called), recall and F1 (NaN where nothing was there nor called), (classes,) each.
-
-    Args:
-        truth: (n, classes) bool, what is there.
-        called: (n, classes) bool, what was said.
-    """
-    hits, positives, calls = (matrix.sum(axis=0).astype(float) for matrix in (truth & called, truth, called))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(calls > 0, hits / calls, 0.0), hits / positives, f1_of(hits, positives, calls)
-
-
-def f1_of(hits: np.ndarray, positives: np.ndarray, calls: np.ndarray) -> np.ndarray:
-    """F1 of counts; NaN where nothing was there nor called."""
-    with np.errstate(invalid="ignore"):
-        f1: np.ndarray = 2 * hits / (positives + calls)
-        return f1
+    groups = np.unique(np.array(names), return_inverse=True)[1]
+    return references, systems, Bootstrap(groups, wanted.draws, wanted.seed)
 
 
 def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_count: int) -> dict[str, Any]:
     n, calls = truth.sum(axis=0), called.sum(axis=0)
-    figures = dict(zip(("precision", "recall", "f1"), prf(truth, called), strict=True))
-    drawn = bootstrap.f1(truth, called)
+    figures = dict(zip(("precision", "recall", "f1"), precision_recall_f1(truth, called), strict=True))
+    drawn = drawn_f1(bootstrap, truth, called)
     table = {
         code: {
             "name": finding.name,
@@ -226,8 +175,8 @@ def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_c
     }
     chosen = np.flatnonzero(n >= max(1, min_count))
     macro = {name: float(values[chosen].mean()) if len(chosen) else None for name, values in figures.items()}
-    ci = ci_of(macro_mean(drawn[:, chosen].T))
-    pooled = prf(truth.reshape(-1, 1), called.reshape(-1, 1))
+    ci = ci_of(mean_of_known(drawn[:, chosen]))
+    pooled = precision_recall_f1(truth.reshape(-1, 1), called.reshape(-1, 1))
     return {
         "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
         "micro": {name: float(value[0]) if n.any() else None for name, value in zip(figures, pooled, strict=True)},

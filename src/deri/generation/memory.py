@@ -145,10 +145,6 @@ class MemoryCache:
         values = torch.from_numpy(self._tokens[at].astype(np.float32))
         return values, None if mask.all() else torch.from_numpy(mask)
 
-    def statistics(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :func:`statistics_of`."""
-        return statistics_of(self.get, rows)
-
 
 def read_memory(model: EcgTextModel, store: Store, rows: np.ndarray, kind: MemoryKind) -> Memory:
     """Memories of store rows; see :func:`signal_memory`."""

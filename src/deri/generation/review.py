@@ -22,6 +22,7 @@ from deri.evaluation.features import Features, encoder_digest
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import write_json
+from deri.generation.data import store_identity
 from deri.generation.findings import finding_prompts, score_findings
 from deri.models import EcgTextModel
 from deri.progress import SILENT, Progress
@@ -228,7 +229,7 @@ def calibrate(
     }
     about = {
         "encoder_digest": encoder_digest(model),
-        "store": store.provenance,
+        "store": store_identity(store),
         "split": split,
         "records": len(found.scores),
         "min_positives": MIN_POSITIVES,

@@ -31,6 +31,14 @@ def sentences(text: str) -> list[dict[str, Any]]:
     return out
 
 
+def split_rows(store: Store, split: str) -> np.ndarray:
+    """Rows of a split; DeriError where there are none."""
+    rows = store.rows(split)
+    if not len(rows):
+        raise DeriError(f"the store {store.path} has no record in split {split}: choose another --split")
+    return rows
+
+
 def store_columns(store: Store, rows: np.ndarray) -> dict[str, list[Any]]:
     """record_id, file, subject and reference of rows; the subject of a record without one is the record."""
     table = store.index.iloc[rows]

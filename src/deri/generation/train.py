@@ -17,12 +17,13 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.features import encoder_digest
 from deri.files import write_json
-from deri.generation.config import WriterConfig
-from deri.generation.data import Targets, epoch_batches, training_rows
+from deri.generation.config import WriterConfig, name_of
+from deri.generation.data import Targets, epoch_batches, store_identity, training_rows
 from deri.generation.decoders import build_decoder
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
+from deri.models.device import choose_device, to_device
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
@@ -70,7 +71,7 @@ def train_writer(
     config = config or WriterConfig()
     out = Path(out)
     claim_directory(out, resume=resume)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = choose_device(device)
     task = WriterTask(model.to(chosen), store, out, config, model_name, progress)
     engine = Engine(
         task,
@@ -120,6 +121,7 @@ class WriterTask(Task[_Batch]):
         self, model: EcgTextModel, store: Store, out: Path, config: WriterConfig, model_name: str, progress: Progress
     ) -> None:
         self.model, self.store, self.config, self.progress = model, store, config, progress
+        self.model_name = model_name
         self.device, self.tuned = model.device, config.encoder == "tuned"
         self.precision = choose_precision(config.precision, self.device, fp16=False)
         self.rows, self.val_rows, self.without_report = training_rows(store)
@@ -130,17 +132,14 @@ class WriterTask(Task[_Batch]):
         self.targets = Targets.encode(store, self.tokenizer, self.both, config.max_tokens)
         per_step = config.batch_size * config.accumulate  # batches are all whole but the last one
         self.steps_per_epoch = -(-len(self.rows) // per_step)
-        self._valid = store.index["valid_samples"].to_numpy(np.int64)
         out.mkdir(parents=True, exist_ok=True)
         self.cache: MemoryCache | None = None
-        if self.tuned:
-            mean, scale = statistics_of(lambda rows: read_memory(model, store, rows, config.memory), self.rows)
-        else:
+        if not self.tuned:
             folder = Path(config.cache) if config.cache else out / "memory"
             progress.message(f"memory {config.memory} of {len(self.both)} records …")
             self.cache = MemoryCache.build(model, store, self.both, config.memory, folder)
-            mean, scale = self.cache.statistics(self.rows)
-        decoder.memory_input.standardise(mean, scale)
+        get = self.cache.get if self.cache else lambda rows: read_memory(model, store, rows, config.memory)
+        decoder.memory_input.standardise(*statistics_of(get, self.rows))
         model.requires_grad_(False)
         if self.tuned:
             for name, parameter in model.named_parameters():
@@ -150,8 +149,13 @@ class WriterTask(Task[_Batch]):
         self.trained: Named = [(n, p) for n, p in modules.named_parameters() if p.requires_grad]
         self.run_id = _run_id(config, store, digest)
         self.about: dict[str, Any] = {
-            "encoder": {"source": model_name, "recipe": model.recipe_name, "tuned": self.tuned, "digest": digest},
-            "store": store.provenance,
+            "encoder": {
+                "source": name_of(model_name),
+                "recipe": model.recipe_name,
+                "tuned": self.tuned,
+                "digest": digest,
+            },
+            "store": store_identity(store),
         }
         self._kept = out / "writer"
 
@@ -188,7 +192,7 @@ class WriterTask(Task[_Batch]):
                 "deri_version": __version__,
                 "data": str(self.store.path),
                 "store": self.store.fingerprint,
-                "model": self.about["encoder"]["source"],
+                "model": self.model_name,
                 "run_id": self.run_id,
                 "records": records,
                 "config": config.model_dump(),
@@ -223,13 +227,7 @@ class WriterTask(Task[_Batch]):
 
     def prepare(self, part: _Batch, step: int = 0) -> _Batch:
         """On the device; nothing is drawn."""
-        if self.device.type == "cpu":
-            return part
-        moved: dict[str, Any] = {
-            name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in vars(part).items()
-        }
-        return _Batch(**moved)
+        return to_device(part, self.device)
 
     def forward(self, part: _Batch) -> Tensor:
         """Summed cross-entropy of the tokens."""
@@ -300,8 +298,7 @@ class WriterTask(Task[_Batch]):
         if self.cache is not None:
             batch.memory, batch.mask = self.cache.get(rows)
         else:
-            signals, mask = self.store.signals(rows), self.store.lead_mask(rows)
-            batch.ecg, batch.valid = self.model.preprocess(signals, self.store.fs, self._valid[rows], mask)
+            batch.ecg, batch.valid = self.model.preprocess.of_store(self.store, rows)
         return batch
 
 

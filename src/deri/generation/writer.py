@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.features import encoder_digest
+from deri.evaluation.features import embed_store, encoder_digest
 from deri.generation.config import Decoding, WriterConfig, build_config
 from deri.generation.decode import decode
 from deri.generation.decoders import rebuild_decoder
@@ -22,7 +22,8 @@ from deri.generation.memory import Memory, memory_shape, read_memory, signal_mem
 from deri.generation.review import Confidence, ReviewedReport, calibrate
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
-from deri.models.base import window_batches
+from deri.models.base import Unusable, window_batches
+from deri.models.device import choose_device
 from deri.models.directory import (
     WRITER,
     find,
@@ -127,6 +128,12 @@ class ReportWriter:
         self._confidence = value
 
     @property
+    def calibrated(self) -> bool:
+        """Whether there is a :attr:`confidence`."""
+        there = self.directory is not None and (self.directory / CONFIDENCE_FILE).is_file()
+        return there or self._confidence is not None
+
+    @property
     def device(self) -> torch.device:
         """Where the encoder is, and the decoder beside it."""
         return self.encoder.device
@@ -172,6 +179,7 @@ class ReportWriter:
         batch_size: int = 32,
         seed: int = 0,
         embeddings: bool = False,
+        unusable: Unusable | None = None,
         **options: Any,
     ) -> Generated:
         """Reports of recordings with their log-probabilities. No recording gives no report.
@@ -185,6 +193,7 @@ class ReportWriter:
             batch_size: windows at once.
             seed: of the draws where ``sample=True``.
             embeddings: also give the encoder's embedding of each window, from the same reading of the recordings.
+            unusable: takes the position of a recording that cannot be used, and its error, instead of raising it.
             options: other than the config's: beams, length_penalty, no_repeat_ngram, repetition_penalty, max_tokens,
                 sample, temperature, top_p.
 
@@ -195,7 +204,7 @@ class ReportWriter:
         parts: list[tuple[np.ndarray, ...]] = []
 
         def memories() -> Iterator[Memory]:
-            for batch in window_batches(ecgs, signal, windows, batch_size):
+            for batch in window_batches(ecgs, signal, windows, batch_size, unusable):
                 content = batch.signals, signal.fs, batch.valid_samples, batch.lead_mask
                 vectors = (self.encoder.embed_signals(*content),) if embeddings else ()
                 parts.append((batch.record, batch.start, *vectors))
@@ -214,6 +223,7 @@ class ReportWriter:
         *,
         batch_size: int = 64,
         seed: int = 0,
+        embeddings: bool = False,
         progress: Progress = SILENT,
         **options: Any,
     ) -> Generated:
@@ -224,7 +234,8 @@ class ReportWriter:
         for part in self._write(memories, seed, options):
             parts.append(part)
             progress.update(sum(map(len, parts)), len(rows))
-        return Generated.join(parts)
+        embedding = embed_store(self.encoder, store, rows, batch_size=batch_size) if embeddings else None
+        return replace(Generated.join(parts), embedding=embedding)
 
     def _write(self, memories: Iterable[Memory], seed: int, options: dict[str, Any]) -> Iterator[Generated]:
         """The reports of each batch of memories; one generator draws for all of them."""
@@ -272,7 +283,7 @@ class ReportWriter:
             self._confidence.save(folder / CONFIDENCE_FILE)
         content = {
             "deri_version": __version__,
-            "writer": self.config.model_dump(),
+            "writer": self.config.portable().model_dump(),
             "memory_shape": list(memory_shape(self.encoder, self.config.memory)),
             "decoder": self.decoder.architecture(),
             **self.about,
@@ -280,7 +291,7 @@ class ReportWriter:
         save(WRITER, folder, weights_of(self.decoder), content, card=card or self._card())
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> ReportWriter:
+    def from_pretrained(cls, name: str | Path, *, device: str | None = "cpu") -> ReportWriter:
         """Load a writer directory, the run that holds one, or a hub id; in eval mode.
 
         Raises:
@@ -308,7 +319,7 @@ class ReportWriter:
         known = ("format", "version", "deri_version", "writer", "memory_shape", "decoder")
         about = {key: value for key, value in content.items() if key not in known}
         decoder.eval()
-        writer = cls(config, encoder, decoder, tokenizer, about).to(device)
+        writer = cls(config, encoder, decoder, tokenizer, about).to(choose_device(device))
         writer.directory = directory
         return writer
 
@@ -321,7 +332,7 @@ class ReportWriter:
                 f"Trained on {t['records']:,} ECGs with reports; weights of epoch {t['epoch']}, held-out "
                 f"cross-entropy {t['val_loss']:.4f} nats per token.\n"
             )
-        text = f"""Writer `{config.writer}`, memory `{config.memory}`, encoder {config.encoder}. {trained}
+        text = f"""Writer `{config.portable().writer}`, memory `{config.memory}`, encoder {config.encoder}. {trained}
 ```python
 import deri
 writer = deri.ReportWriter.from_pretrained("DIRECTORY")
@@ -334,7 +345,7 @@ For research only. It is not a medical device, and nothing it writes is a diagno
 
 
 def calibrate_directory(
-    directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", progress: Progress = SILENT
+    directory: str | Path, store: Store, *, split: str = "val", device: str | None = "cpu", progress: Progress = SILENT
 ) -> Confidence:
     """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
     directory = find(WRITER, directory)

@@ -21,6 +21,7 @@ from deri.models import directory as files
 from deri.models.backbones import BACKBONES
 from deri.models.base import EcgTextModel
 from deri.models.builtin import builtin_directory
+from deri.models.device import choose_device
 from deri.models.directory import MODEL
 from deri.models.hub import warn_of_folder
 from deri.models.text import TextEncoder, build_text_encoder, is_installed, portable_name
@@ -64,9 +65,12 @@ def check_names(config: schema.Model) -> None:
             )
 
 
-def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
-    """Load a model directory, a run, a hub id, a built-in name or ``random:RECIPE[@SEED]``, in eval mode."""
-    name = str(name)
+def load_model(name: str | Path, *, device: str | None = "cpu") -> EcgTextModel:
+    """Load a model directory, a run, a hub id, a built-in name or ``random:RECIPE[@SEED]``, in eval mode.
+
+    ``device`` None: the GPU where there is one.
+    """
+    name, where = str(name), choose_device(device)
     if name.startswith("random:"):
         recipe, _, seed = name[len("random:") :].partition("@")
         if seed and not seed.isdigit():
@@ -79,7 +83,7 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
         model = _load(built_in)
     else:
         model = _load(files.find(MODEL, name))
-    return model.to(device).eval()
+    return model.to(where).eval()
 
 
 def _load(folder: Path) -> EcgTextModel:
