@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
-from deri.generation.hub import load_language_model
 
 from deri.errors import DeriError
+from deri.generation.decoders.language_model import load_language_model
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import TextEncoder, build_text_encoder, load_model
 from deri.models.hub import hub_folder

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deri._version import __version__
+from deri.errors import some
 from deri.evaluation.bootstrap import CI_METHOD, Interval, interval, macro_mean, patient_weights
 from deri.evaluation.calibration import Calibration, calibrate
 from deri.evaluation.metrics import METRICS, auroc, measure, require_finite
@@ -221,12 +222,6 @@ def provenance(model: EcgTextModel | None, store: Store) -> dict[str, Any]:
 def count_patients(subjects: np.ndarray) -> int:
     """How many different patients there are."""
     return len(np.unique(np.asarray(subjects).astype(str)))
-
-
-def some(names: Sequence[str], most: int = 6) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _scored(c: ClassResult) -> bool:
