@@ -6,9 +6,16 @@ defect of this library and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class DeriError(Exception):
     """A user-caused problem. The message names the file or option, the cause and the cure."""
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class ReadError(DeriError):

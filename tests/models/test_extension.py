@@ -16,7 +16,6 @@ from deri.models import build_model, build_text_encoder, load_model
 from deri.models.backbones import BACKBONES
 from deri.models.text import TEXT_ENCODERS
 from deri.recipes import load_recipe
-from deri.training.finetune import backbone_blocks
 from support import tiny
 
 SOURCE = '''
@@ -115,7 +114,7 @@ def test_they_survive_saving_and_loading(family: str, tmp_path: Path) -> None:
     overrides = [*RECIPE, f"model.family={family}", "model.dim=32", "model.base_width=8"]
     model = build_model(load_recipe("deri", overrides).model, seed=3)
     assert model.n_tokens(1000) == (9 if family == "deri" else 25)  # 25 patches, DERI takes every third
-    assert len(backbone_blocks(model)) == 2
+    assert len(list(model.backbone.blocks)) == 2
     before, behind = model.backbone.ends()
     assert (before, behind) == ([model.backbone.embed], [])
     out = model.train()(torch.randn(3, 12, 1000), *model.text_encoder.tokenize(["a", "bc", "d"]))

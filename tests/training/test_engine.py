@@ -80,14 +80,13 @@ class Contrast(Task[Tensor]):
         self.results.append(result)
 
 
-def engine(task: Contrast, out: Path, *, precision: str = "fp32", **config: Any) -> Engine[Tensor]:
+def engine(task: Contrast, out: Path, **config: Any) -> Engine[Tensor]:
     settings = Train(**{"epochs": 2, "lr": 1e-3, "log_steps": 1, "checkpoint_steps": 3, **config})
     made = Engine(
         task,
         settings,
         adamw(task.trained, settings.lr, 0.01),
         ALONE,
-        precision=precision,
         checkpoint=Checkpoint(out / "last.safetensors", "run", "another run"),
     )
     out.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deri.errors import DeriError
+from deri.errors import DeriError, some
 
 ID_COLUMNS = ("file", "record_id", "subject_id", "study_id", "source")
 EXAMPLE_COLUMNS = (*ID_COLUMNS, "report", "split")
@@ -72,8 +72,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
 
 def listed(names: Sequence[str], most: int = 40) -> str:
     """The names with commas, the tail of a long list as a count."""
-    shown = ", ".join(map(str, names[:most])) or "none"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    return some([str(name) for name in names], most) or "none"
 
 
 def outside(paths: Iterable[str]) -> np.ndarray:

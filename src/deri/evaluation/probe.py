@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from deri.errors import some
 from deri.evaluation import classical
 from deri.evaluation.features import Features
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import aurocs, best_thresholds
 from deri.evaluation.options import DEFAULT_SEED, EvalOptions, Sampling
-from deri.evaluation.result import count_patients, evaluate, provenance, scored_records, some
+from deri.evaluation.result import count_patients, evaluate, provenance, scored_records
 from deri.evaluation.sgd_probe import fit_published
 from deri.evaluation.task import Split, TaskData, load_task, task_parts
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deri._version import __version__
+from deri.errors import some
 from deri.evaluation.calibration import Calibration, calibrate
 from deri.evaluation.contributions import auroc_contributions
 from deri.evaluation.intervals import METHOD, MIN_PATIENTS, Interval, auroc_intervals, macro_interval
@@ -232,12 +233,6 @@ def provenance(model: EcgTextModel | None, store: Store) -> dict[str, Any]:
 def count_patients(subjects: np.ndarray) -> int:
     """How many different patients there are."""
     return len(np.unique(np.asarray(subjects).astype(str)))
-
-
-def some(names: Sequence[str], most: int = 6) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _scored(c: ClassResult) -> bool:

@@ -18,6 +18,7 @@ from deri.evaluation.features import encoder_digest
 from deri.files import write_json
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel
+from deri.models.layers import extend_mask
 from deri.progress import SILENT, Progress
 from deri.store import Store
 
@@ -56,9 +57,7 @@ def memory_of(model: EcgTextModel, ecg: Tensor, valid: Tensor | None = None, kin
     embedding = model.embed_tokens(tokens, mask).unsqueeze(1)
     if kind == "mixed":
         return embedding, None
-    if mask is not None:
-        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-    return torch.cat([tokens, embedding.to(tokens.dtype)], dim=1), mask
+    return torch.cat([tokens, embedding.to(tokens.dtype)], dim=1), extend_mask(mask, 0, 1)
 
 
 def memory_shape(model: EcgTextModel, kind: MemoryKind) -> tuple[int, int]:

@@ -78,7 +78,6 @@ def train_writer(
         task.schedule(),
         adamw(task.trained, config.learning_rate, config.weight_decay, scale=task.scale),
         Replica(0, 1, chosen),
-        precision=task.precision,
         checkpoint=Checkpoint(
             out / "checkpoints" / "last.safetensors",
             task.run_id,
@@ -171,6 +170,7 @@ class WriterTask(Task[_Batch]):
             log_steps=config.log_steps,
             checkpoint_steps=config.checkpoint_steps,
             prefetch=config.prefetch,
+            precision=self.precision,
         )
 
     def scale(self, name: str) -> float:

@@ -200,15 +200,13 @@ class ReportWriter:
         Raises:
             ReadError: a recording cannot be used.
         """
-        signal = self.encoder.config.signal
         parts: list[tuple[np.ndarray, ...]] = []
 
         def memories() -> Iterator[Memory]:
-            for batch in window_batches(ecgs, signal, windows, batch_size, unusable):
-                content = batch.signals, signal.fs, batch.valid_samples, batch.lead_mask
-                vectors = (self.encoder.embed_signals(*content),) if embeddings else ()
+            for batch in window_batches(ecgs, self.encoder.config.signal, windows, batch_size, unusable):
+                vectors = (self.encoder.embed_signals(*batch.content),) if embeddings else ()
                 parts.append((batch.record, batch.start, *vectors))
-                yield signal_memory(self.encoder, *content, self.config.memory)
+                yield signal_memory(self.encoder, *batch.content, self.config.memory)
 
         generated = Generated.join(self._write(memories(), seed, options))
         if not parts:

@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         return before, behind
 
 
-_RESNET, _VIT = "deri.models.resnet:resnet", "deri.models.vit:vit"
+_RESNET, _VIT = "deri.models.resnet:ResNet1d", "deri.models.vit:ViT1d"
 BACKBONES: Registry[Callable[[schema.Model], Backbone]] = Registry(
     "backbone",
     "deri.backbones",

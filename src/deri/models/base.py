@@ -56,16 +56,12 @@ class WindowBatch(NamedTuple):
     Attributes:
         record: (w,) int64, position of each window's recording.
         start: (w,) float64, where the window begins in it, in s.
-        signals: (w, 12, n) float32, mV.
-        valid_samples: (w,) samples before padding.
-        lead_mask: (w, 12) bool, leads that are there.
+        content: signals, rate, valid samples and lead mask: the arguments of :meth:`EcgTextModel.embed_signals`.
     """
 
     record: np.ndarray
     start: np.ndarray
-    signals: np.ndarray
-    valid_samples: np.ndarray
-    lead_mask: np.ndarray
+    content: tuple[np.ndarray, float, np.ndarray, np.ndarray]
 
 
 Unusable = Callable[[int, ReadError], None]
@@ -86,13 +82,11 @@ def window_batches(
     """
     found = _windows(ecgs, signal, windows, unusable)
     while part := list(islice(found, batch_size)):
-        yield WindowBatch(
-            np.array([record for record, _, _ in part], np.int64),
-            np.array([start for _, start, _ in part], np.float64),
-            np.stack([window.signal for _, _, window in part]),
-            np.array([window.valid_samples for _, _, window in part]),
-            np.stack([window.lead_mask for _, _, window in part]),
-        )
+        records, starts, cut = zip(*part, strict=True)
+        valid = np.array([window.valid_samples for window in cut])
+        signals, lead_mask = np.stack([window.signal for window in cut]), np.stack([window.lead_mask for window in cut])
+        content = signals, signal.fs, valid, lead_mask
+        yield WindowBatch(np.array(records, np.int64), np.array(starts, np.float64), content)
 
 
 def _windows(
@@ -118,7 +112,7 @@ def _windows(
 class EcgTextModel(nn.Module, PyTorchModelHubMixin):
     """An ECG encoder and a text encoder with a common embedding space of width ``config.dim``.
 
-    A family gives :meth:`ecg_tokens`, :meth:`embed_tokens`, :meth:`outputs` and :meth:`text_embedding`.
+    A family gives :meth:`ecg_tokens`, :meth:`embed_tokens` and :meth:`outputs`.
 
     Attributes:
         family: its name in recipes.
@@ -162,10 +156,6 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         self, tokens: Tensor, mask: Tensor | None, text: TextFeatures, view_noise: tuple[Tensor, Tensor] | None
     ) -> Output:
         """What training needs of a batch of pairs, from ECG tokens and text features."""
-        raise NotImplementedError
-
-    def text_embedding(self, features: TextFeatures) -> Tensor:
-        """Inference embedding of texts, not normalised: (B, d)."""
         raise NotImplementedError
 
     # --- shared ---------------------------------------------------------------------------------------------------
@@ -232,6 +222,10 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """(B, d) L2-normalised projection of the pooled text."""
         return F.normalize(self.text_projection(features.pooled), dim=-1)
 
+    def text_embedding(self, features: TextFeatures) -> Tensor:
+        """Inference embedding of texts, not normalised: (B, d)."""
+        return self.text_aligned(features)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -263,12 +257,8 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         Memory does not grow with the length of a recording, beyond the recording itself. ``windows`` and errors are
         those of :meth:`encode_ecg`, unless ``unusable`` takes the errors.
         """
-        signal = self.config.signal
-        for batch in window_batches(ecgs, signal, windows, batch_size, unusable):
-            vectors = self.embed_signals(
-                batch.signals, signal.fs, batch.valid_samples, batch.lead_mask, normalise=False
-            )
-            yield WindowEmbeddings(batch.record, batch.start, vectors)
+        for batch in window_batches(ecgs, self.config.signal, windows, batch_size, unusable):
+            yield WindowEmbeddings(batch.record, batch.start, self.embed_signals(*batch.content, normalise=False))
 
     @torch.inference_mode()
     def embed_signals(

@@ -15,7 +15,7 @@ from deri.models.base import EcgTextModel
 from deri.models.build import FAMILIES
 from deri.models.directory import load_weights
 from deri.models.resnet import BOTTLENECKS, DEPTHS
-from deri.models.text import TextEncoder, build_text_encoder, load_text_config
+from deri.models.text import TextEncoder, build_text_encoder, load_of_encoder, source_of
 from deri.models.vit import SIZES
 from deri.recipes import load_recipe, schema
 
@@ -66,6 +66,7 @@ _PREFIXES: dict[str, dict[str, tuple[str, _Rules]]] = {
         "proj_e.": ("ecg_projection.", []),
     },
 }
+_RECIPES = {"deri": "deri-reference", "merl": "merl"}
 # Tensors that released models carry and never use.
 _UNUSED = {
     "deri": r"ecg_encoder\.linear\.(weight|bias)|(att_pool_head|linear[12])\.c_proj\.(weight|bias)",
@@ -98,21 +99,15 @@ def import_checkpoint(
     if backbone is not None and backbone != found:
         raise DeriError(f"{source} has backbone {found}, not {backbone}; leave the backbone out or name {found}")
     config = _config(tensors, family, found, source)
-    text = _text(tensors, text_encoder, config.text, source)
-    config = config.model_copy(update={"text": text.config})
-    model = FAMILIES[family](config, text)
-    model.recipe_name = "deri-reference" if family == "deri" else "merl"
+    own = {name.removeprefix("lm_model."): value for name, value in tensors.items() if name.startswith("lm_model.")}
+    text = _text(own, text_encoder, config.text, source)
+    model = FAMILIES[family](config.model_copy(update={"text": text.config}), text)
+    model.recipe_name = _RECIPES[family]
     unused = re.compile(f"({_UNUSED[family]}|{_POSITION_IDS})")
     weights = {
-        our_name(name, family, config.backbone, source): tensor
-        for name, tensor in tensors.items()
-        if not unused.fullmatch(name)
+        our_name(name, family, found, source): tensor for name, tensor in tensors.items() if not unused.fullmatch(name)
     }
-    has_text = any(name.startswith("lm_model.") for name in tensors)
-    own_text = () if has_text else ("text_encoder.",)
-    if not has_text and text_encoder is None:
-        raise DeriError(f"{source} holds no text encoder (lm_model.*); name one, e.g. text_encoder='medcpt'")
-    load_weights(model, weights, source, optional=own_text)
+    load_weights(model, weights, source, optional=() if own else ("text_encoder.",))
     return model.eval()
 
 
@@ -169,7 +164,7 @@ def _backbone(tensors: dict[str, Tensor], source: str) -> str:
 
 
 def _config(tensors: dict[str, Tensor], family: str, backbone: str, source: str) -> schema.Model:
-    recipe = load_recipe("deri-reference" if family == "deri" else "merl").model
+    recipe = load_recipe(_RECIPES[family]).model
     update: dict[str, Any] = {"backbone": backbone}
     try:
         update["dim"] = int(tensors["proj_t.2.weight"].shape[0])
@@ -182,23 +177,25 @@ def _config(tensors: dict[str, Tensor], family: str, backbone: str, source: str)
     return recipe.model_copy(update=update)
 
 
-def _text(tensors: dict[str, Tensor], given: Any, config: schema.Text, source: str) -> TextEncoder:
-    """The text encoder to load the ``lm_model.`` tensors into."""
+def _text(own: dict[str, Tensor], given: Any, config: schema.Text, source: str) -> TextEncoder:
+    """The text encoder to load the checkpoint's ``own`` tensors into."""
     if isinstance(given, TextEncoder):
         return TextEncoder(given.model, config.model_copy(update={"encoder": given.config.encoder}), given._tokenizer)
     if isinstance(given, nn.Module):
         name = str(getattr(given.config, "name_or_path", "") or config.encoder)
         return TextEncoder(given, config.model_copy(update={"encoder": name}))
-    from transformers import AutoModel, PretrainedConfig
+    from transformers import AutoConfig, AutoModel, PretrainedConfig
 
     if isinstance(given, PretrainedConfig):
         return TextEncoder(AutoModel.from_config(given), config)
-    own = {name[len("lm_model.") :]: value for name, value in tensors.items() if name.startswith("lm_model.")}
     if given is None:
+        if not own:
+            raise DeriError(f"{source} holds no text encoder (lm_model.*); name one, e.g. text_encoder='medcpt'")
         return TextEncoder(AutoModel.from_config(_bert_config(own, source)), config)
     config = config.model_copy(update={"encoder": str(given)})
     if own:  # the weights come from the checkpoint; only the architecture is needed
-        return TextEncoder(AutoModel.from_config(load_text_config(str(given))), config)
+        architecture = load_of_encoder(source_of(str(given)), AutoConfig, weights=False)
+        return TextEncoder(AutoModel.from_config(architecture), config)
     return build_text_encoder(config)
 
 

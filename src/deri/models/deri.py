@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from deri.models.base import EcgTextModel
 from deri.models.decoder import CrossModalDecoder
-from deri.models.layers import TokenAttention, masked_mean
+from deri.models.layers import TokenAttention, extend_mask, masked_mean
 from deri.models.output import Output, TextFeatures
 from deri.models.text import TextEncoder
 from deri.recipes import schema
@@ -78,11 +78,9 @@ class DERI(EcgTextModel):
         b, n, _ = tokens.shape
         if noise is None:
             noise = (torch.rand(b, n, device=tokens.device), torch.rand(b, n, device=tokens.device))
-        if self.config.views.order == "shuffled":
-            return self._shuffled_views(tokens, noise)
+        one = self._shuffled_view if self.config.views.order == "shuffled" else self._view
         first, second = (
-            self._view(attention, tokens, mask, draw)
-            for attention, draw in zip(self.view_attention, noise, strict=True)
+            one(attention, tokens, mask, draw) for attention, draw in zip(self.view_attention, noise, strict=True)
         )
         return first, second
 
@@ -99,15 +97,12 @@ class DERI(EcgTextModel):
         keep = draw.argsort(dim=1).argsort(dim=1) < kept
         return masked_mean(attention(tokens, keep), keep)
 
-    def _shuffled_views(self, tokens: Tensor, noise: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _shuffled_view(self, attention: nn.Module, tokens: Tensor, mask: Tensor | None, draw: Tensor) -> Tensor:
         """Released behaviour: kept tokens stay in random order; view 2 takes the last ones of its own draw."""
-        kept = self._kept(tokens.shape[1])
-        orders = (noise[0].argsort(dim=1)[:, :kept], noise[1].argsort(dim=1)[:, -kept:])
-        index = [order.unsqueeze(-1).expand(-1, -1, tokens.shape[2]) for order in orders]
-        first, second = (
-            attention(tokens.gather(1, i)).mean(dim=1) for attention, i in zip(self.view_attention, index, strict=True)
-        )
-        return first, second
+        kept, order = self._kept(tokens.shape[1]), draw.argsort(dim=1)
+        order = order[:, :kept] if attention is self.view_attention[0] else order[:, -kept:]
+        view: Tensor = attention(tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))).mean(dim=1)
+        return view
 
     def _kept(self, n: int) -> int:
         return max(1, int(n * (1 - self.config.views.mask_ratio)))
@@ -115,9 +110,7 @@ class DERI(EcgTextModel):
     def _decode_text(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """ECG → text: attended tokens (B, n, d) → (B, w)."""
         separator = self.text_to_ecg.separator.expand(tokens.shape[0], 1, -1).to(tokens.dtype)
-        tokens = torch.cat([tokens, separator], dim=1)
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+        tokens, mask = torch.cat([tokens, separator], dim=1), extend_mask(mask, 0, 1)
         return masked_mean(self.ecg_to_text(tokens, mask), mask)
 
     def _decode_ecg(self, text: TextFeatures) -> Tensor:

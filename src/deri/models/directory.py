@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from deri._version import __version__
-from deri.errors import DeriError
+from deri.errors import DeriError, some
 from deri.files import atomic_path, write_json, write_text
 from deri.models.hub import hub_folder
 
@@ -229,15 +229,10 @@ def load_weights(
         if name in weights and weights[name].shape != own[name].shape
     ]
     problems = [
-        f"{what} {_some(names)}"
+        f"{what} {some(names, 8)}"
         for what, names in (("unknown tensors", unknown), ("missing tensors", missing), ("shapes:", shapes))
         if names
     ]
     if problems:
         raise DeriError(f"{source} does not fit the model: {'; '.join(problems)}")
     model.load_state_dict(weights, strict=False)
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -43,9 +43,16 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
 
 
-def attention_bias(mask: Tensor | None) -> Tensor | None:
-    """Key mask for scaled_dot_product_attention: (B, n) bool → (B, 1, 1, n), or None."""
-    return None if mask is None else mask[:, None, None, :]
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Multi-head attention: q (B, q, w), k and v (B, n, w), mask (B, n) bool of the keys that count → (B, q, w)."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    keys = None if mask is None else mask[:, None, None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2)
+
+
+def extend_mask(mask: Tensor | None, before: int, after: int) -> Tensor | None:
+    """The mask (B, n) with tokens that count put before and after: (B, before + n + after)."""
+    return None if mask is None else F.pad(mask, (before, after), value=True)
 
 
 class DropPath(nn.Module):
@@ -90,10 +97,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x: (B, n, dim); mask: (B, n) bool of the keys that count → (B, n, dim)."""
-        b, n, _ = x.shape
-        q, k, v = self.to_qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_bias(mask))
-        out: Tensor = self.to_out(attended.transpose(1, 2).reshape(b, n, -1))
+        q, k, v = self.to_qkv(x).chunk(3, dim=-1)
+        out: Tensor = self.to_out(attend(q, k, v, self.heads, mask))
         return out
 
 
@@ -114,15 +119,9 @@ class PackedAttention(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
         """query: (B, q, d); keys: (B, n, d); mask: (B, n) bool of the keys that count → (B, q, d)."""
-        w_q, w_k, w_v = self.in_proj_weight.chunk(3)
-        b_q, b_k, b_v = self.in_proj_bias.chunk(3)
-
-        def split(x: Tensor) -> Tensor:
-            return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
-
-        q, k, v = (split(F.linear(x, w, b)) for x, w, b in ((query, w_q, b_q), (keys, w_k, b_k), (keys, w_v, b_v)))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_bias(mask))
-        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, keys, keys), weights, biases, strict=True))
+        out: Tensor = self.out_proj(attend(q, k, v, self.heads, mask))
         return out
 
 
@@ -145,11 +144,7 @@ def add_separators(
     inner = fit_positions(positions[:, 1:-1], tokens.shape[1], prefix=prefix, mask=mask)
     first = (separator + positions[:, 0]).expand(b, 1, -1)
     last = (separator + positions[:, -1]).expand(b, 1, -1)
-    framed = torch.cat([first, tokens + inner, last], dim=1)
-    if mask is not None:
-        true = mask.new_ones(b, 1)
-        mask = torch.cat([true, mask, true], dim=1)
-    return framed, mask
+    return torch.cat([first, tokens + inner, last], dim=1), extend_mask(mask, 1, 1)
 
 
 class TokenAttention(nn.Module):
@@ -195,7 +190,5 @@ class AttentionPool(nn.Module):
         inner = fit_positions(self.positions[:, 1:], tokens.shape[1])
         cls = (self.cls_token + first).expand(tokens.shape[0], -1, -1)
         x = torch.cat([cls, tokens], dim=1) + torch.cat([first, inner], dim=1)
-        if mask is not None:
-            mask = torch.cat([mask.new_ones(mask.shape[0], 1), mask], dim=1)
-        pooled: Tensor = self.projection(self.attention(x[:, :1], x, mask)[:, 0])
+        pooled: Tensor = self.projection(self.attention(x[:, :1], x, extend_mask(mask, 1, 0))[:, 0])
         return pooled

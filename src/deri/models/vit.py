@@ -41,11 +41,11 @@ class ViT1d(Backbone):
     stride = PATCH
     attends = True
 
-    def __init__(self, name: str, leads: int = 12, samples: int = 5000) -> None:
+    def __init__(self, config: schema.Model) -> None:
         super().__init__()
-        self.width, heads = SIZES[name]
-        self.patches = nn.Conv1d(leads, self.width, PATCH, stride=PATCH, bias=False)
-        self.positions = nn.Parameter(torch.randn(1, self.n_tokens(samples), self.width))
+        self.width, heads = SIZES[config.backbone]
+        self.patches = nn.Conv1d(len(LEADS), self.width, PATCH, stride=PATCH, bias=False)
+        self.positions = nn.Parameter(torch.randn(1, self.n_tokens(config.signal.samples), self.width))
         self.blocks = nn.ModuleList(Block(self.width, heads) for _ in range(DEPTH))
         self.norm = nn.LayerNorm(self.width)
 
@@ -65,8 +65,3 @@ class ViT1d(Backbone):
         """(…, width) → (…, width), a LayerNorm."""
         normed: Tensor = self.norm(tokens)
         return normed
-
-
-def vit(config: schema.Model) -> ViT1d:
-    """The vision transformer that a recipe names."""
-    return ViT1d(config.backbone, len(LEADS), config.signal.samples)

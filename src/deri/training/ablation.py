@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from deri._version import __version__
 from deri.errors import DeriError
@@ -25,6 +25,7 @@ from deri.models import load_model
 from deri.progress import SILENT, Progress
 from deri.recipes import Recipe, load_recipe
 from deri.recipes.load import explain
+from deri.recipes.schema import Section
 from deri.reports import prompts_for
 from deri.store import Store
 from deri.training import pretrain
@@ -33,18 +34,14 @@ from deri.training.log import read_metrics
 FORMAT = "deri-ablation"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Row(_Strict):
+class Row(Section):
     """One recipe of the table: a shipped name or file, and overrides ``a.b=c`` after the common ones."""
 
     recipe: str = "deri"
     overrides: tuple[str, ...] = ()
 
 
-class Target(_Strict):
+class Target(Section):
     """Where the rows are scored, zero-shot: a store, a task, a split; some of its classes, or those with positives."""
 
     store: Path
@@ -60,7 +57,7 @@ class Target(_Strict):
         return self.name or f"{self.store.name}/{self.task}"
 
 
-class Ablation(_Strict):
+class Ablation(Section):
     """The content of an ablation file. ``base`` is the row that the others are compared with."""
 
     train: Path
@@ -120,6 +117,13 @@ def run_ablation(
     stores = {target.title: Store.open(target.store) for target in plan.targets}
     scores: dict[str, dict[str, list[np.ndarray]]] = {target.title: {} for target in plan.targets}
     runs: dict[str, list[dict[str, Any]]] = {}
+
+    def score(row: str, model: str, folder: Path, kind: str = "") -> None:
+        for target in plan.targets:
+            file = folder / f"{kind}scores-{_file_name(target)}.npy"
+            found = _scores(model, file, stores[target.title], target, device)
+            scores[target.title].setdefault(row, []).append(found)
+
     for seed in plan.seeds:
         for row in plan.rows:
             run = out / "runs" / f"{row}-{seed}"
@@ -127,16 +131,9 @@ def run_ablation(
             progress.message(f"{row}, seed {seed}")
             pretrain(plan.train, run, recipe, resume=True, device=device, progress=_Counts(progress))
             runs.setdefault(row, []).append(_about(run))
-            for target in plan.targets:
-                scores[target.title].setdefault(row, []).append(
-                    _scores(str(run), run / f"scores-{_file_name(target)}.npy", stores[target.title], target, device)
-                )
-        random = f"random:{out / 'runs' / f'{plan.base}-{seed}' / 'recipe.yaml'}@{seed + 1}"
-        for target in plan.targets:
-            file = out / "runs" / f"{plan.base}-{seed}" / f"random-scores-{_file_name(target)}.npy"
-            scores[target.title].setdefault("random", []).append(
-                _scores(random, file, stores[target.title], target, device)
-            )
+            score(row, str(run), run)
+        base = out / "runs" / f"{plan.base}-{seed}"
+        score("random", f"random:{base / 'recipe.yaml'}@{seed + 1}", base, "random-")
     result = {
         "format": FORMAT,
         "version": 1,

@@ -15,29 +15,9 @@ from torch import Tensor
 from deri.ecg.normalise import MILLIVOLT_LIMIT
 from deri.recipes import schema
 from deri.training.batches import Batch
-from deri.training.distributed import Replica
+from deri.training.distributed import Draws, Replica
 
 _WAVES = 3  # sines that make up a baseline wander
-
-
-class _Draws:
-    """Uniform numbers for the rows of this process, drawn for the global batch: two processes equal one."""
-
-    def __init__(self, rows: int, generator: torch.Generator, replica: Replica, device: torch.device) -> None:
-        self.rows, self.generator, self.replica, self.device = rows, generator, replica, device
-
-    def uniform(self, *shape: int) -> Tensor:
-        """(B, *shape) in [0, 1)."""
-        values = torch.rand(self.replica.world * self.rows, *shape, generator=self.generator)
-        return self._mine(values)
-
-    def normal(self, *shape: int) -> Tensor:
-        """(B, *shape) standard normal."""
-        return self._mine(torch.randn(self.replica.world * self.rows, *shape, generator=self.generator))
-
-    def _mine(self, values: Tensor) -> Tensor:
-        start = self.replica.rank * self.rows
-        return values[start : start + self.rows].to(self.device)
 
 
 def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Generator, replica: Replica) -> Batch:
@@ -55,7 +35,7 @@ def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Ge
     """
     ecg = batch.ecg
     b, leads, n = ecg.shape
-    draws = _Draws(b, generator, replica, ecg.device)
+    draws = Draws(b, generator, replica)
     present = (ecg != 0).any(dim=2, keepdim=True)
     real = torch.ones(b, 1, n, dtype=torch.bool, device=ecg.device)
     if batch.valid_samples is not None:
@@ -82,7 +62,7 @@ def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Ge
     return replace(batch, ecg=ecg)
 
 
-def _wander(leads: int, time: Tensor, draws: _Draws) -> Tensor:
+def _wander(leads: int, time: Tensor, draws: Draws) -> Tensor:
     """(B, leads, n) sums of slow sines, at most 1."""
     total = torch.zeros((), device=time.device)
     for _ in range(_WAVES):
@@ -93,7 +73,7 @@ def _wander(leads: int, time: Tensor, draws: _Draws) -> Tensor:
     return total / _WAVES
 
 
-def _filtered(ecg: Tensor, fs: float, draws: _Draws) -> Tensor:
+def _filtered(ecg: Tensor, fs: float, draws: Draws) -> Tensor:
     """First-order high-pass and third-order low-pass with drawn corners, without phase, over the whole window."""
     n = ecg.shape[2]
     hertz = torch.fft.rfftfreq(n, 1 / fs, device=ecg.device)
@@ -104,7 +84,7 @@ def _filtered(ecg: Tensor, fs: float, draws: _Draws) -> Tensor:
     return filtered
 
 
-def _kept_leads(leads: int, share: float, draws: _Draws, present: Tensor) -> Tensor:
+def _kept_leads(leads: int, share: float, draws: Draws, present: Tensor) -> Tensor:
     """(B, leads, 1) bool: for ``share`` of the recordings a random non-empty set of the present leads, else all."""
     chosen = draws.uniform(1, 1) < share
     order = draws.uniform(leads, 1).masked_fill(~present, 2.0).argsort(dim=1).argsort(dim=1)

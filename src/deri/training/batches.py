@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -139,14 +139,14 @@ class BatchPlan:
     def step_rows(self, step: int) -> np.ndarray:
         """Rows of this process in 0-based ``step``, (batch_size,)."""
         epoch, i = divmod(step, self.steps_per_epoch)
-        order = self._permutation(epoch if self.shuffle == "epoch" else 0)
+        order = _permutation(len(self.rows), self.seed, epoch if self.shuffle == "epoch" else 0)
         start = (i * self.world + self.rank) * self.batch_size
         return self.rows[order[start : start + self.batch_size]]
 
-    @cached_property
-    def _permutation(self) -> Callable[[int], np.ndarray]:
-        # Kept for an epoch: a permutation of a million rows takes as long as a step.
-        return lru_cache(1)(lambda epoch: np.random.default_rng([self.seed, epoch]).permutation(len(self.rows)))
+
+@lru_cache(1)  # a permutation of a million rows takes as long as a step
+def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n)
 
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,28 @@ class Replica:
         """Wait for all processes."""
         if self.world > 1:
             dist.barrier()
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for the B rows of this process, drawn for the global batch: two processes equal one."""
+
+    rows: int
+    generator: torch.Generator
+    replica: Replica
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(B, *shape) in [0, 1)."""
+        return self._mine(torch.rand, shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape) standard normal."""
+        return self._mine(torch.randn, shape)
+
+    def _mine(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        start = self.replica.rank * self.rows
+        values = draw(self.replica.world * self.rows, *shape, generator=self.generator)
+        return values[start : start + self.rows].to(self.replica.device)
 
 
 @contextmanager

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deri.errors import DeriError
+from deri.errors import DeriError, some
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
 from deri.training.batches import prefetch
 from deri.training.distributed import Replica, average_gradients
 from deri.training.log import RunLog
-from deri.training.precision import autocast
+from deri.training.precision import autocast, choose_precision
 from deri.training.schedule import learning_rate
 from deri.training.state import Checkpoint, Named, State
 
@@ -156,12 +156,10 @@ class Engine(Generic[B]):
 
     Args:
         task: what is trained.
-        config: epochs, schedule, clipping, and how often is logged and saved.
+        config: epochs, schedule, clipping, precision, and how often is logged and saved.
         optimizer: made by :func:`deri.training.optimiser.adamw`.
         replica: this process among all.
-        precision: of the forward pass, see :func:`deri.training.precision.choose_precision`.
         checkpoint: where the state is kept; None: nowhere.
-        log: of the main process.
         patience: epochs without a better validation before training stops; None: it never stops early.
         progress: receives (steps done, steps in all).
     """
@@ -173,14 +171,14 @@ class Engine(Generic[B]):
         optimizer: torch.optim.AdamW,
         replica: Replica,
         *,
-        precision: str = "fp32",
         checkpoint: Checkpoint | None = None,
         patience: int | None = None,
         progress: Progress = SILENT,
     ) -> None:
         self.task, self.config, self.optimizer, self.replica = task, config, optimizer, replica
-        self.precision, self.checkpoint, self.patience, self.progress = precision, checkpoint, patience, progress
-        self.scaler = torch.amp.GradScaler(replica.device.type, enabled=precision == "fp16")
+        self.checkpoint, self.patience, self.progress = checkpoint, patience, progress
+        self.precision = choose_precision(config.precision, replica.device)
+        self.scaler = torch.amp.GradScaler(replica.device.type, enabled=self.precision == "fp16")
         self.state = State()
         self.log: RunLog | None = None
         self.tally, self.epoch = Tally(), Tally()
@@ -331,12 +329,11 @@ class Engine(Generic[B]):
         return self.patience is not None and best is not None and epoch - best >= self.patience
 
 
-def _names(task: Task[B], step: int, most: int = 16) -> str:
+def _names(task: Task[B], step: int) -> str:
     """The records of a step as ``subject/study (file)``."""
-    rows = np.concatenate(task.step_rows(step))
-    table = task.store.index.iloc[rows[:most]][["subject_id", "study_id", "file"]]
+    table = task.store.index.iloc[np.concatenate(task.step_rows(step))][["subject_id", "study_id", "file"]]
     names = [f"{subject}/{study} ({file})" for subject, study, file in table.itertuples(index=False)]
-    return ", ".join(names) + (f" and {len(rows) - most} more" if len(rows) > most else "")
+    return some(names, 16)
 
 
 def derived_seed(*numbers: int) -> int:

@@ -6,9 +6,8 @@ do not spoil the features, and the probe itself is epoch 0: validation keeps it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from deri.errors import DeriError
 from deri.evaluation.classifier import save_head
 from deri.evaluation.features import Features, embed_windows
 from deri.evaluation.metrics import aurocs, best_thresholds
-from deri.evaluation.options import MIN_POS, EvalOptions
+from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import fit_corrected
 from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.evaluation.task import TaskData, load_task
@@ -62,7 +61,6 @@ def finetune(
     model_name: str,
     config: FinetuneConfig | None = None,
     draws: int = 1000,
-    min_pos: int = MIN_POS,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Fine-tune ``model`` (in place) on a task; write ``out`` and return the result on test.
@@ -81,7 +79,6 @@ def finetune(
         model_name: for the result.
         config: how to train.
         draws: bootstrap samples, 0 for no intervals.
-        min_pos: classes with fewer test positives are marked.
         progress: receives messages, and (steps done, steps in all).
     """
     config = config or FinetuneConfig()
@@ -89,7 +86,9 @@ def finetune(
     claim_directory(out)
     run = FinetuneTask(model, store, task, config, progress)
     warmup = run.steps_per_epoch * config.epochs // 10
-    schedule = schema.Train(epochs=config.epochs, lr=config.lr, warmup_steps=warmup, min_lr=0.0, log_steps=10**9)
+    schedule = schema.Train(
+        epochs=config.epochs, lr=config.lr, warmup_steps=warmup, min_lr=0.0, log_steps=10**9, precision="fp32"
+    )
     replica = Replica(0, 1, model.device)
     engine = Engine(run, schedule, run.optimizer(), replica, patience=config.patience, progress=progress)
     engine.end_epoch(-1)
@@ -103,7 +102,7 @@ def finetune(
         run.predict(test_rows)[None],
         labels,
         subjects,
-        EvalOptions(seed=config.seed, draws=draws, min_pos=min_pos),
+        EvalOptions(seed=config.seed, draws=draws),
         classes=run.classes,
         thresholds=[thresholds],
         probabilities=True,
@@ -212,7 +211,7 @@ class FinetuneTask(Task[_Batch]):
         """Of what is trained; the rest keeps its batch-norm statistics and has no dropout."""
         self.model.eval()
         for layer in self.layers if on else ():
-            for module in layer.modules:
+            for module in layer:
                 module.train()
 
     def validate(self) -> Validation:
@@ -261,7 +260,7 @@ class FinetuneTask(Task[_Batch]):
         Its features in eval mode would else differ from those in train mode by orders of magnitude, and a head fitted
         to the first would start from a huge loss.
         """
-        inside = [m for layer in self.layers for module in layer.modules for m in module.modules()]
+        inside = [m for layer in self.layers for module in layer for m in module.modules()]
         fresh = [m for m in inside if isinstance(m, nn.BatchNorm1d) and int(m.num_batches_tracked or 0) == 0]
         rows = np.random.default_rng(self.config.seed).permutation(rows)
         parts = [part for part in _batches(rows, self.config.batch_size) if len(part) > 1][:batches]
@@ -282,16 +281,7 @@ class FinetuneTask(Task[_Batch]):
 
     def _chosen(self, step: int) -> np.ndarray:
         epoch, i = divmod(step, self.steps_per_epoch)
-        return self._epoch_batches(epoch)[i]
-
-    @cached_property
-    def _epoch_batches(self) -> Callable[[int], list[np.ndarray]]:
-        def batches(epoch: int) -> list[np.ndarray]:
-            rng = np.random.default_rng(self.config.seed)
-            order = [rng.permutation(len(self.rows)) for _ in range(epoch + 1)][-1]
-            return _batches(order, self.config.batch_size)
-
-        return lru_cache(2)(batches)  # the next epoch is read ahead
+        return _epoch_batches(len(self.rows), self.config.batch_size, self.config.seed, epoch)[i]
 
     def _unfreeze(self) -> Named:
         """What is trained, from the head to the input; all else is frozen."""
@@ -299,37 +289,27 @@ class FinetuneTask(Task[_Batch]):
         names = {p: name for name, p in [*self.model.named_parameters(), *self.head.named_parameters("head")]}
         trained: Named = []
         self._depths: dict[str, int] = {}
-        for depth, layer in enumerate([*self.layers, _Layer([self.head], [])][::-1]):
-            for parameter in layer.parameters():
+        layers: list[list[nn.Module]] = [*self.layers, [self.head]]
+        for depth, layer in enumerate(reversed(layers)):
+            parameters = [p for module in layer for p in module.parameters()]
+            if self.config.blocks is None and depth == len(self.layers):  # positions belong to no module of the stem
+                parameters += self.model.backbone.parameters(recurse=False)
+            for parameter in parameters:
                 parameter.requires_grad_(True)
                 trained.append((names[parameter], parameter))
                 self._depths[names[parameter]] = depth
         return trained
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """Modules of one depth that are trained, and parameters that belong to no module of theirs."""
-
-    modules: list[nn.Module]
-    extra: list[nn.Parameter]
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [*(p for module in self.modules for p in module.parameters()), *self.extra]
-
-
-def _layers(model: EcgTextModel, blocks: int | None) -> list[_Layer]:
-    """What is trained, from input to output: the stem, a layer for every block, and all behind the backbone."""
+def _layers(model: EcgTextModel, blocks: int | None) -> list[list[nn.Module]]:
+    """The modules of each depth, from input to output: the stem, every block, and all behind the backbone."""
     backbone, all_blocks = model.backbone, list(model.backbone.blocks)
     if blocks is not None and not 0 <= blocks <= len(all_blocks):
         raise DeriError(f"--blocks {blocks}: the backbone has {len(all_blocks)} blocks; give 0 to that, or all")
     first, last = backbone.ends()
     after = [module for name, module in model.named_children() if name in _AFTER] + last
     kept = all_blocks if blocks is None else all_blocks[len(all_blocks) - blocks :]
-    layers = [*(_Layer([block], []) for block in kept), _Layer(after, [])]
-    if blocks is None:
-        layers.insert(0, _Layer(first, [p for _, p in backbone.named_parameters(recurse=False)]))
-    return layers
+    return [*([first] if blocks is None else []), *([block] for block in kept), after]
 
 
 # What the inference embedding of DERI and MERL runs through behind the backbone.
@@ -342,6 +322,12 @@ def _batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [np.concatenate(parts[-2:])]
     return parts
+
+
+@lru_cache(2)  # the next epoch is read ahead
+def _epoch_batches(n: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return _batches([rng.permutation(n) for _ in range(epoch + 1)][-1], size)
 
 
 def _probe_head(data: TaskData) -> nn.Linear:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Literal
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deri.errors import DeriError
 
+Precision = Literal["fp32", "bf16", "fp16"]
 
-def choose_precision(wanted: str, device: torch.device, *, fp16: bool = True) -> str:
+
+def choose_precision(wanted: Precision | Literal["auto"], device: torch.device, *, fp16: bool = True) -> Precision:
     """``fp32``, ``bf16`` or ``fp16``: what ``wanted`` says, where ``auto`` takes the fastest one of ``device``.
 
     Args:

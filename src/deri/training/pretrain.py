@@ -31,11 +31,10 @@ from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
 from deri.training.augment import augment
 from deri.training.batches import Batch, BatchPlan, PairReader, SingleStatements
-from deri.training.distributed import Replica, broadcast_weights, join_replicas, synchronise_batchnorm
+from deri.training.distributed import Draws, Replica, broadcast_weights, join_replicas, synchronise_batchnorm
 from deri.training.engine import Engine, EpochResult, Tally, Task, Validation, derived_seed
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
-from deri.training.precision import choose_precision
 from deri.training.state import Checkpoint, claim_directory, run_identity
 
 CANDIDATES = 256
@@ -204,16 +203,11 @@ class PairTask(Task[Batch]):
 
 
 def with_view_noise(batch: Batch, model: EcgTextModel, generator: torch.Generator, replica: Replica) -> Batch:
-    """Draw for the global batch and take this process's rows: two processes then equal one with both batches."""
+    """The batch with the draws of the model's two views, where it takes them."""
     if not model.random_views:
         return batch
-    b, rank = len(batch.ecg), replica.rank
-    n = model.n_tokens(batch.ecg.shape[-1])
-    first, second = (
-        torch.rand(replica.world * b, n, generator=generator)[rank * b : (rank + 1) * b].to(batch.ecg.device)
-        for _ in range(2)
-    )
-    return replace(batch, view_noise=(first, second))
+    draws, n = Draws(len(batch.ecg), generator, replica), model.n_tokens(batch.ecg.shape[-1])
+    return replace(batch, view_noise=(draws.uniform(n), draws.uniform(n)))
 
 
 def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +242,6 @@ def _engine(
         _with_warmup(train, plan.steps_per_epoch * train.epochs, progress),
         adamw(task.trained, train.lr, train.weight_decay),
         replica,
-        precision=choose_precision(train.precision, replica.device),
         checkpoint=Checkpoint(
             out / "checkpoints" / "last.safetensors", run_id, "another recipe, store or number of processes"
         ),

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from deri.errors import DeriError
+from deri.errors import DeriError, some
 from deri.files import parse_yaml
 
 TASKS = ("ptbxl-super", "ptbxl-sub", "ptbxl-form", "ptbxl-rhythm", "cpsc2018", "csn")
@@ -226,8 +226,7 @@ def prompts_for(task: str, classes: Iterable[str], file: str | Path | None = Non
     keys = {code: _find(code, known) for code in classes}
     missing = [code for code, key in keys.items() if key is None]
     if missing:
-        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        raise DeriError(f"{source}: no prompt for {len(missing)} of {len(classes)} classes: {shown}")
+        raise DeriError(f"{source}: no prompt for {len(missing)} of {len(classes)} classes: {some(missing, 10)}")
     return {code: known[key] for code, key in keys.items() if key is not None}
 
 
