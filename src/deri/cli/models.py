@@ -11,6 +11,7 @@ from deri.cli import options
 from deri.cli.console import progress, say, window_option
 from deri.cli.inputs import Reading, check_table_name, embed_inputs, write_table
 from deri.errors import DeriError
+from deri.files import atomic_path
 
 
 def classify(
@@ -136,5 +137,6 @@ def convert(
     if out.exists() and any(out.iterdir()):
         raise DeriError(f"--out {out} exists and is not empty; name a new directory")
     model = import_checkpoint(checkpoint, text_encoder)
-    model.save_pretrained(out)
+    with atomic_path(out) as folder:
+        model.save_pretrained(folder)
     print(f"{model.family} {model.config.backbone} → {out}")

@@ -290,7 +290,7 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """
         self.eval()
         embedding = self.ecg_embedding(*self.prepare(signals, fs, valid_samples, lead_mask)).float()
-        return (F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy()
+        return _finite((F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy(), "recordings")
 
     def prepare(
         self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
@@ -309,7 +309,7 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
             ids, mask = self.text_encoder.tokenize(texts[i : i + batch_size])
             features = self.text_encoder(ids.to(self.device), mask.to(self.device))
             parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, self.config.dim), np.float32)
+        return _finite(np.concatenate(parts), "texts") if parts else np.zeros((0, self.config.dim), np.float32)
 
     def classify(self, ecgs: ECG | Iterable[ECG], labels: Sequence[str], *, windows: int | None = None) -> pd.DataFrame:
         """Cosine of each recording with each label text: a table of recordings × labels, values in [-1, 1].
@@ -344,3 +344,14 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         if not isinstance(model, cls):
             raise DeriError(f"{name} holds a {model.family} model, not {cls.__name__}; load it with that class")
         return model
+
+
+def _finite(embeddings: np.ndarray, what: str) -> np.ndarray:
+    """The embeddings; DeriError where a number is none: scores of them would look like an answer."""
+    bad = int((~np.isfinite(embeddings).all(axis=-1)).sum())
+    if bad:
+        raise DeriError(
+            f"the model's embedding is not finite for {bad} of {len(embeddings)} {what}: the weights are broken, use "
+            "another model or an earlier checkpoint"
+        )
+    return embeddings

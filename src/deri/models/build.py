@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from deri._version import __version__
 from deri.ecg.leads import LEADS
 from deri.errors import DeriError
-from deri.files import write_json
+from deri.files import atomic_files, write_json
 from deri.models import directory as files
 from deri.models.backbones import BACKBONES
 from deri.models.base import EcgTextModel
 from deri.models.builtin import builtin_directory
+from deri.models.device import choose_device
 from deri.models.directory import MODEL
 from deri.models.hub import warn_of_folder
 from deri.models.text import TextEncoder, build_text_encoder, is_installed, portable_name
@@ -66,7 +67,7 @@ def check_names(config: schema.Model) -> None:
 
 def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
     """Load a model directory, a run, a hub id, a built-in name or ``random:RECIPE[@SEED]``, in eval mode."""
-    name = str(name)
+    name, where = str(name), choose_device(device)
     if name.startswith("random:"):
         recipe, _, seed = name[len("random:") :].partition("@")
         if seed and not seed.isdigit():
@@ -79,7 +80,7 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
         model = _load(built_in)
     else:
         model = _load(files.find(MODEL, name))
-    return model.to(device).eval()
+    return model.to(where).eval()
 
 
 def _load(folder: Path) -> EcgTextModel:
@@ -142,7 +143,8 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
 def _save_tokenizer(text: TextEncoder, folder: Path) -> str:
     """Save the tokenizer; where it is not at hand (an imported checkpoint, offline) say where to get it."""
     try:
-        text.tokenizer.save_pretrained(str(folder))
+        with atomic_files(folder) as aside:
+            text.tokenizer.save_pretrained(str(aside))
     except (DeriError, AttributeError):  # one from outside may have nothing to save
         return portable_name(text.config.encoder)
     return "included"

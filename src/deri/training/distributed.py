@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from deri.models.device import choose_device
+
 
 @dataclass(frozen=True)
 class Replica:
@@ -39,8 +41,9 @@ def join_replicas(device: str | None = None) -> Iterator[Replica]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    where = torch.device(chosen if chosen != "cuda" else f"cuda:{local}")
+    where = choose_device(device)
+    if where.type == "cuda" and where.index is None:
+        where = choose_device(f"cuda:{local}")
     if where.type == "cuda":
         torch.cuda.set_device(where)
     joined = world > 1 and not dist.is_initialized()
