@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -92,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _flush() -> None:
     """Write what was printed, so that a full disk behind ``> FILE`` is told here, not after Python's end."""
     try:
-        with writing("the standard output"):
+        with writing("the output"):
             sys.stdout.flush()
     except WriteError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries once more at its end
@@ -118,5 +119,7 @@ def _told(error: Exception) -> str | None:
         first = (str(error).splitlines() or [""])[0]
         return f"out of memory: lower the batch size, or close what else takes memory\n{first}".rstrip()
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        return str(WriteError("the output", error)) if error.errno == errno.ENOSPC else str(error)
     return None
