@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
