@@ -142,19 +142,22 @@ def test_paired_tests_are_on_the_cells_records(results: dict[str, Any], store: S
     }
     assert test["n"] == len(rows)
     a, b = np.mean(list(values.values()), axis=0)
-    assert test["macro"]["bootstrap"]["difference"] == pytest.approx(a - b)
+    assert test["macro"]["difference"] == pytest.approx(a - b)
+    assert test["macro"]["ci"][0] < a - b < test["macro"]["ci"][1]
+    assert 0 < test["macro"]["p"] <= 1
     assert len(defined) > 1
     for c in defined:
         name = classes[c]
-        assert test["classes"][name]["delong"]["a"] == pytest.approx(values[c][0])
-        assert test["classes"][name]["delong"]["b"] == pytest.approx(values[c][1])
+        assert test["classes"][name]["few_positives"] == (labels[:, c].sum() < 10)
+        assert test["classes"][name]["a"] == pytest.approx(values[c][0])
+        assert test["classes"][name]["b"] == pytest.approx(values[c][1])
 
 
 def test_nothing_is_computed_twice(folder: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((features, "embed_store"), (probing, "fit_probe"), (probing, "evaluate")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("computed again"))
     monkeypatch.setattr(classical, "extract_features", lambda *_: pytest.fail("computed again"))
-    monkeypatch.setattr(benchmark, "paired_bootstrap", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(benchmark, "paired_differences", lambda *_, **__: pytest.fail("computed again"))
     assert run(folder, folder / "out") == results
 
 

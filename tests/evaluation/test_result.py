@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from deri.evaluation.intervals import METHOD
 from deri.evaluation.metrics import METRICS
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.result import Result, evaluate
@@ -33,7 +34,8 @@ def test_undefined_classes_are_null_and_left_out_of_the_mean() -> None:
     scores = np.array([[0.9, 0.1, 0.2], [0.1, 0.2, 0.3], [0.8, 0.3, 0.4], [0.2, 0.1, 0.1]])
     result = scored(["a", "none", "all"], labels, scores, np.arange(4), thresholds=[0.5, 0.5, 0.0], draws=200)
     assert result.classes["a"].metrics["auroc"] == 1.0
-    assert result.classes["a"].ci == (1.0, 1.0)
+    low, high = result.classes["a"].ci or (1.0, 0.0)
+    assert (low < 0.6, high) == (True, 1.0)  # two of two: next to nothing is known
     assert (
         result.classes["none"].metrics["auroc"],
         result.classes["none"].metrics["f1"],
@@ -65,7 +67,8 @@ def test_classes_with_few_positives_are_marked_and_shown_apart() -> None:
     assert [c.few_positives for c in result.classes.values()] == [False, True, True]
     assert result.means["auroc"] == pytest.approx(roc_auc_score(labels[:, :2], scores[:, :2]))
     assert result.reliable_auroc == pytest.approx(roc_auc_score(labels[:, 0], scores[:, 0]))
-    assert result.reliable_ci == result.classes["many"].ci
+    np.testing.assert_allclose(result.reliable_ci, result.classes["many"].ci, atol=0.01)
+    assert result.to_json()["ci_method"] == METHOD
     lenient = scored(["many", "few", "none"], labels, scores, np.arange(100), draws=0, min_pos=9)
     assert not lenient.classes["few"].few_positives
     assert lenient.reliable_auroc == lenient.means["auroc"]
@@ -123,7 +126,19 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         ci = scored(["a"], y[:, None], s[:, None], np.arange(120), draws=300, seed=trial).macro_ci
         assert ci is not None
         covered += ci[0] <= 0.760 <= ci[1]
-    assert 50 <= covered <= 60
+    assert 53 <= covered <= 60
+
+
+def test_a_class_of_one_positive_has_no_interval_and_a_note() -> None:
+    labels = np.zeros((40, 2), int)
+    labels[:1, 0], labels[:8, 1] = 1, 1
+    scores = labels + np.random.default_rng(0).normal(size=labels.shape)
+    result = scored(["one", "eight"], labels, scores, np.arange(40))
+    assert result.classes["one"].metrics["auroc"] is not None
+    assert result.classes["one"].ci is None
+    assert result.classes["eight"].ci is not None
+    assert result.macro_ci is not None
+    assert "no interval (fewer than 2 patients with a positive or with a negative): one" in result.notes()
 
 
 def test_a_metric_of_another_package_is_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_markdown_rows(results: dict[str, Any]) -> None:
     assert ["B *", "0", "–", "–", "–"] in table  # of the table of classes: its positives, and no AUROC of any row
     assert "Super 50 instead of 2,158" in text
     assert "labels: no val records" in text
-    assert "100 draws" in text
+    assert "95 % intervals by patient" in text
 
 
 def test_parts_are_ordered_and_have_all_rows(results: dict[str, Any]) -> None:
@@ -120,20 +120,20 @@ def test_latex_is_escaped_and_rectangular(results: dict[str, Any]) -> None:
 
 
 def test_paired_tests_and_transfers_are_shown(results: dict[str, Any]) -> None:
-    test = {"a": 0.8, "b": 0.7, "difference": 0.1, "ci": [0.02, 0.18], "p": 0.0123, "z": None, "p_is_bound": False}
+    test = {"a": 0.8, "b": 0.7, "difference": 0.1, "ci": [0.02, 0.18], "p": 0.0123, "reason": None}
     results["comparisons"] = [
         {"task": "labels", "mode": "probe", "fraction": 1.0, "a": "x", "b": "y", "training_seed": 42,
-         "macro": {"bootstrap": test}},
+         "macro": test},
         {"task": "labels", "mode": "zero-shot", "fraction": None, "a": "x", "b": "y", "training_seed": None,
-         "macro": {"bootstrap": dict.fromkeys(test)}},
-        {"task": "labels", "mode": "probe", "fraction": 10.0, "a": "x", "b": "y", "training_seed": 42,
-         "macro": {"bootstrap": test | {"p": 0.002, "p_is_bound": True}}},
+         "macro": dict.fromkeys(test)},
+        {"task": "labels", "mode": "probe", "fraction": 1.0, "a": "z", "b": "y", "training_seed": 42,
+         "macro": test | {"p": 1e-9}},
     ]  # fmt: skip
     results["transfers"] = [cell("x", "s:t", 10.0, 0.75) | {"in_domain": {"macro_auroc": {"value": None, "ci": None}}}]
     table = rows(markdown(results))
     assert ["x against y", "labels", "probe 1 %", "+10.0", "+2.0 to +18.0", "0.012"] in table
+    assert ["z against y", "labels", "probe 1 %", "+10.0", "+2.0 to +18.0", "≤ 0.001"] in table
     assert ["x against y", "labels", "zero-shot", "–", "–", "–"] in table
-    assert ["x against y", "labels", "probe 10 %", "+10.0", "+2.0 to +18.0", "≤ 0.002"] in table
     assert ["s:t", "x", "10 %", "1 of 2", "75.0 (70.0–79.0)", "–"] in table
 
 

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _no_rejects() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(columns=["file", "record_id", "subject_id", "study_id", "source", "reason", "detail"])
+
+
 @dataclass
 class Dataset:
     """A data set as its tables describe it; no signal has been read.
@@ -32,9 +38,9 @@ class Dataset:
     root: Path
     examples: pd.DataFrame
     tasks: dict[str, list[str]]
-    rejects: pd.DataFrame
-    val_fraction: float
-    test_fraction: float
+    rejects: pd.DataFrame = field(default_factory=_no_rejects)
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
     notes: list[str] = field(default_factory=list)
 
 

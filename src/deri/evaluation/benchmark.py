@@ -21,9 +21,10 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation import tables
-from deri.evaluation.bootstrap import UNDEFINED, PairedTest, delong_test, paired_bootstrap
 from deri.evaluation.candidates import Candidate, candidates
+from deri.evaluation.contributions import auroc_contributions
 from deri.evaluation.features import Features, digest_of
+from deri.evaluation.intervals import METHOD, Difference, paired_differences, paired_macro_difference
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import Method, score_probes
 from deri.evaluation.published import ROWS
@@ -267,6 +268,7 @@ class _Benchmark:
         return {
             "version": VERSION,
             "deri_version": __version__,
+            "ci_method": METHOD,
             "candidate": candidate.identity,
             "store": task.store.fingerprint,
             "task": task.name,
@@ -339,28 +341,30 @@ class _Benchmark:
 def _compare(
     classes: list[str], labels: np.ndarray, a: Scored, b: Scored, subjects: np.ndarray, options: EvalOptions
 ) -> dict[str, Any]:
-    """Paired tests of the first runs over the classes in which both have an AUROC; the others are null."""
+    """Paired tests of the first runs over the classes in which both have an AUROC; the others are null.
 
-    def plain(test: PairedTest) -> dict[str, Any]:
-        return asdict(test) | {"ci": test.ci and list(test.ci)}
-
+    Without ``draws`` there are no intervals and no p; the differences are still worth stating.
+    """
     known = [
         c for c, name in enumerate(classes) if all(s.content["classes"][name]["auroc"] is not None for s in (a, b))
     ]
-    first, second = a.scores[0], b.scores[0]
-    # Without draws there is no bootstrap to test with; the differences are still worth stating.
-    drawn = paired_bootstrap(
-        [classes[c] for c in known], labels[:, known], first[:, known], second[:, known], subjects,
-        draws=options.draws, seed=options.seed,
-    )  # fmt: skip
+    first, second = (auroc_contributions(labels, s.scores[0], subjects) for s in (a, b))
+    tests = dict(enumerate(paired_differences(first, second)))
+
+    def plain(test: Difference) -> dict[str, Any]:
+        told = asdict(test)
+        told["difference"] = told.pop("value")
+        if not options.draws:
+            told |= {"ci": None, "p": None, "reason": "no intervals were asked for"}
+        return told | {"ci": told["ci"] and list(told["ci"])}
+
+    undefined = Difference(None, None, None, None, None, "no AUROC")
+    n_pos = labels.sum(axis=0)
     per_class = {
-        name: {
-            "delong": plain(delong_test(labels[:, c], first[:, c], second[:, c]) if c in known else UNDEFINED),
-            "bootstrap": plain(drawn.classes.get(name, UNDEFINED)),
-        }
+        name: {"few_positives": bool(n_pos[c] < options.min_pos)} | plain(tests[c] if c in known else undefined)
         for c, name in enumerate(classes)
     }
-    return {"macro": {"bootstrap": plain(drawn.macro)}, "classes": per_class}
+    return {"macro": plain(paired_macro_difference(first, second, known)), "classes": per_class}
 
 
 def _method(candidate: Candidate) -> Method | None:

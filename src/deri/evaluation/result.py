@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from deri._version import __version__
-from deri.evaluation.bootstrap import CI_METHOD, Interval, interval, macro_mean, patient_weights
 from deri.evaluation.calibration import Calibration, calibrate
-from deri.evaluation.metrics import METRICS, auroc, measure, require_finite
+from deri.evaluation.contributions import auroc_contributions
+from deri.evaluation.intervals import METHOD, MIN_PATIENTS, Interval, auroc_intervals, macro_interval
+from deri.evaluation.metrics import METRICS, measure, require_finite
 from deri.evaluation.options import EvalOptions
 from deri.models import EcgTextModel
 from deri.store import Store
@@ -45,6 +46,7 @@ class Result:
     macro_ci: Interval | None
     reliable_auroc: float | None
     reliable_ci: Interval | None
+    ci_method: str | None
     min_pos: int
     runs: tuple[float | None, ...]
     unlearned: tuple[str, ...]
@@ -62,12 +64,12 @@ class Result:
                 "min_pos": self.min_pos,
                 "n_classes": sum(not c.few_positives for c in scored),
             },
+            "ci_method": self.ci_method,
             **{
                 _MEAN_KEY.get(name, f"macro_{name}"): value
                 for name, value in self.means.items()
                 if name not in _MEAN_ELSEWHERE
             },
-            "ci_method": CI_METHOD if self.macro_ci else None,
             "n_classes": len(self.classes),
             "n_classes_scored": len(scored),
             "n_classes_averaged": {
@@ -103,6 +105,11 @@ class Result:
                 f"fewer than {self.min_pos} positives, so in macro_auroc but not in macro_auroc_reliable: "
                 f"{len(few)} classes: {some(few)}"
             )
+        untold = [name for name, c in self.classes.items() if c.metrics["auroc"] is not None and c.ci is None]
+        if self.ci_method and untold:
+            notes.append(
+                f"no interval (fewer than {MIN_PATIENTS} patients with a positive or with a negative): {some(untold)}"
+            )
         if self.unlearned:
             notes.append(
                 "no AUROC, left out of the mean (no positives or no negatives to train on in some fold): "
@@ -125,15 +132,14 @@ def evaluate(
 ) -> Result:
     """All figures of a task from the scores of one or several runs (seeds) on the same records: means over the runs.
 
-    Intervals are over draws of patients. In each draw the AUROC of every run is computed on the same drawn patients and
-    averaged over runs, so that the interval belongs to the mean that is reported; how far the runs differ is in
-    ``runs``. The interval of a macro average is over the same classes as the average itself.
+    Intervals are those of :mod:`deri.evaluation.intervals`: by patient, of the mean over these runs; how far the runs
+    differ is in ``runs``. The interval of a macro average is over the same classes as the average itself.
 
     Args:
         scores: (runs, n, classes), finite.
         labels: (n, classes) 0 or 1.
         subjects: (n,) patient of each record.
-        options: ``draws``, ``seed`` and ``min_pos`` are read.
+        options: ``draws`` (0: no intervals) and ``min_pos`` are read.
         classes: names.
         thresholds: per run and class, chosen elsewhere; None gives no F1 and no accuracy.
         decided: (runs, n, classes) what the thresholds apply to; the scores when not given.
@@ -145,11 +151,9 @@ def evaluate(
     """
     for c, name in enumerate(classes):
         require_finite(scores[..., c], f"of class {name} ")
-    weights = patient_weights(subjects, options.draws, options.seed) if options.draws and len(labels) else None
     cuts = thresholds or [[None] * len(classes)] * len(scores)
     decided_on = scores if decided is None else decided
     found: dict[str, ClassResult] = {}
-    drawn: dict[str, np.ndarray] = {}
     per_run: list[list[float | None]] = [[] for _ in scores]
     for c, name in enumerate(classes):
         y = labels[:, c]
@@ -168,23 +172,30 @@ def evaluate(
                 )
             per_run[run].append(values["auroc"][-1])
         metrics = {metric: _mean(several) for metric, several in values.items()}
-        if metrics["auroc"] is not None and weights is not None:
-            drawn[name] = np.mean([auroc(y, score[:, c], weights) for score in scores], axis=0)
         n_pos = int(y.sum())
         found[name] = ClassResult(
             n_pos,
             n_pos < options.min_pos,
             metrics,
-            interval(drawn[name]) if name in drawn else None,
+            None,
             cuts[0][c] if len(scores) == 1 and decided is None and name not in unlearned else None,
         )
     reliable = [name for name, c in found.items() if not c.few_positives]
+    macro_ci, reliable_ci = None, None
+    if options.draws and len(labels):
+        contributions = auroc_contributions(labels, scores, subjects)
+        of_classes = dict(zip(classes, auroc_intervals(contributions), strict=True))
+        scored = {name: c for c, name in enumerate(classes) if _scored(found[name])}
+        found |= {name: replace(found[name], ci=of_classes[name].ci) for name in scored}
+        macro_ci = macro_interval(contributions, list(scored.values())).ci
+        reliable_ci = macro_interval(contributions, [c for name, c in scored.items() if name in reliable]).ci
     return Result(
         classes=found,
         means={metric: _mean([c.metrics[metric] for c in found.values() if _scored(c)]) for metric in METRICS},
-        macro_ci=_macro_interval(list(drawn.values())),
+        macro_ci=macro_ci,
         reliable_auroc=_mean([found[name].metrics["auroc"] for name in reliable]),
-        reliable_ci=_macro_interval([drawn[name] for name in reliable if name in drawn]),
+        reliable_ci=reliable_ci,
+        ci_method=METHOD if options.draws else None,
         min_pos=options.min_pos,
         runs=tuple(_mean(values) for values in per_run),
         unlearned=tuple(name for name in classes if name in unlearned),
@@ -231,10 +242,6 @@ def some(names: Sequence[str], most: int = 6) -> str:
 
 def _scored(c: ClassResult) -> bool:
     return c.metrics["auroc"] is not None
-
-
-def _macro_interval(drawn: list[np.ndarray]) -> Interval | None:
-    return interval(macro_mean(np.stack(drawn))) if drawn else None
 
 
 def _list(ci: Interval | None) -> list[float] | None:

@@ -114,7 +114,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     folds = options.get("folds")
     where = f"on all records, each scored by a probe of {folds} folds by patient" if folds else "on test"
     found = [
-        f"Macro AUROC × 100 {where}, with 95 % intervals by bootstrap of patients ({options['draws']} draws); "
+        f"Macro AUROC × 100 {where}, with 95 % intervals by patient; "
         f"protocol {options['protocol']}{seeds}. Classes without positives or without negatives have no AUROC and are "
         f"left out of the mean. deri {results['deri_version']}.",
         "The random rows are the same network, untrained. The row without a network is gradient boosting on intervals, "
@@ -183,10 +183,10 @@ def _md_comparisons(results: dict[str, Any]) -> list[str]:
     lines = ["## Paired tests on the same test records", ""]
     lines += _md_row(["a against b", "task", "scored by", "a − b", "95 % interval", "p"], head=True)
     for one in results["comparisons"]:
-        test = one["macro"]["bootstrap"]
+        test = one["macro"]
         ci = DASH if test["ci"] is None else f"{100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f}"
         difference = DASH if test["difference"] is None else f"{100 * test['difference']:+.1f}"
-        p = DASH if test["p"] is None else f"{'≤ ' * test['p_is_bound']}{test['p']:.3f}"
+        p = DASH if test["p"] is None else "≤ 0.001" if test["p"] <= 0.001 else f"{test['p']:.3f}"
         lines += _md_row(
             [f"{one['a']} against {one['b']}", one["task"], _way(one["mode"], one["fraction"]), difference, ci, p]
         )
@@ -195,8 +195,8 @@ def _md_comparisons(results: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        "Difference of macro AUROC × 100; bootstrap of patients, both models on the same draws. DeLong's test of every "
-        f"class is in results.json. p is not corrected for the number of tests.{seed}",
+        "Difference of macro AUROC × 100, tested by patient. The test of every class is in results.json, marked where "
+        f"positives are few. p is not corrected for the number of tests.{seed}",
         "",
     ]
 
