@@ -194,6 +194,22 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_yaml_loader())
 
 
+def read_yaml(path: Path, what: str) -> Any:
+    """The plain values of the YAML file ``path``; ``what`` it is begins an error.
+
+    Raises:
+        DeriError: it cannot be read, or is not valid.
+    """
+    import yaml
+
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
+        raise DeriError(f"{what} {path} cannot be read: {getattr(error, 'strerror', error)}") from None
+    except yaml.YAMLError as error:
+        raise DeriError(f"{what} {path} is not valid YAML: {str(error).splitlines()[0]}") from None
+
+
 @cache
 def _yaml_loader() -> type:
     import yaml

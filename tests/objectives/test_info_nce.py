@@ -7,9 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deri.models import Output
-from deri.objectives import PairObjective, info_nce, pair_terms
+from deri.objectives import PairObjective, info_nce
 from deri.objectives.pairs import entailed
 from deri.recipes import Objective
+
+
+def pair_terms(
+    out: Output, config: Objective | None = None, *ids: torch.Tensor, **more: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    return PairObjective(config or Objective(duplicates="negative")).terms(out, *ids, **more)  # type: ignore[arg-type]
 
 
 def restated(a: np.ndarray, b: np.ndarray, temperature: float, groups: list[int] | None = None) -> float:

@@ -11,11 +11,12 @@ from sklearn.metrics import roc_auc_score
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.metrics import patient_weights
+from deri.evaluation.bootstrap import macro_mean, patient_weights
+from deri.evaluation.metrics import auroc
 from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare
-from deri.training.ablation import Target, _interval, _macro, compare_rows, load_ablation, run_ablation
+from deri.training.ablation import Target, _over_seeds, compare_rows, load_ablation, run_ablation
 
 
 class Said(Progress):
@@ -95,12 +96,12 @@ def test_draws_without_a_defined_class_do_not_count() -> None:
     labels[:2] = True
     subjects = np.array([f"p{i}" for i in range(20)])
     weights = patient_weights(subjects, 200, 0)
-    drawn = _macro(labels, labels.astype(float), [0], weights)
+    drawn = macro_mean(auroc(labels[:, 0], labels[:, 0].astype(float), weights)[None])
     defined = np.asarray(weights)[:, :2].sum(axis=1) > 0
     assert 0 < defined.sum() < 200
     np.testing.assert_array_equal(np.isnan(drawn), ~defined)
-    assert _interval(drawn) == [1.0, 1.0]
-    assert _interval(np.array([np.nan])) is None
+    assert _over_seeds(np.r_[1.0, drawn][None]) == {"value": 1.0, "ci": [1.0, 1.0]}
+    assert _over_seeds(np.array([[1.0, np.nan]]))["ci"] is None
 
 
 def test_every_row_and_seed_is_trained_once_and_an_interrupted_table_continues(

@@ -18,7 +18,7 @@ from deri.models import EcgTextModel, load_model
 from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare
-from deri.training.finetune import FinetuneConfig, backbone_blocks, finetune
+from deri.training.finetune import FinetuneConfig, finetune
 from support import tiny
 
 
@@ -94,7 +94,7 @@ def test_epoch_0_is_the_probe(store: Store, tmp_path: Path) -> None:
 def test_only_the_last_blocks_move(store: Store, tmp_path: Path, recipe: str, overrides: tuple[str, ...]) -> None:
     model = tiny_model(*overrides, recipe=recipe)
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-    blocks = backbone_blocks(model)
+    blocks = list(model.backbone.blocks)
     assert len(blocks) == (12 if overrides else 8)
     config = FinetuneConfig(epochs=1, batch_size=32, blocks=1, lr=1e-2)
     # So that the trained epoch is what is kept, whatever validation says.

@@ -14,9 +14,7 @@ from deri.errors import DeriError
 
 def benchmark(
     out: Annotated[Path, typer.Option(help="directory of the results; an interrupted benchmark continues there")],
-    model: Annotated[
-        list[str] | None, typer.Option(help="model directory, run, hub id or random:RECIPE; NAME=… names it")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help=f"{opt.MODEL}; NAME=… names it")] = None,
     data: Annotated[
         list[Path] | None, typer.Option(help="store made by deri prepare; repeat it, or list more behind it")
     ] = None,
@@ -38,7 +36,7 @@ def benchmark(
     figures: Annotated[bool, typer.Option("--figures/--no-figures")] = True,
     folds: Annotated[int, typer.Option(min=0, help="cross-validation by patient over all records; 0: splits")] = 0,
     draws: opt.Draws = 1000,
-    device: opt.Device = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Models × tasks × {zero-shot, probes}, beside random and classical rows: results.json, tables, figures."""
     if ablation is not None:
@@ -77,7 +75,7 @@ def benchmark(
     print(f"{len(results['cells'])} cells, {len(results['missing'])} missing → {out / 'table.md'}")
 
 
-def _ablation(file: Path, out: Path, device: str) -> None:
+def _ablation(file: Path, out: Path, device: str | None) -> None:
     from deri.training.ablation import ablation_table, run_ablation
 
     with progress("ablation: steps") as show:

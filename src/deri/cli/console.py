@@ -42,6 +42,12 @@ def lead_note(file: str, ecg: ECG) -> str | None:
     return f"{file}: {len(there)} of {len(ecg.leads)} leads ({which})"
 
 
+def say_lead_note(file: str, ecg: ECG) -> None:
+    """Say that a recording which a model is given has fewer than twelve leads."""
+    if note := lead_note(file, ecg):
+        say(f"{note}; the model was trained with 12: expect less")
+
+
 class _Lines(Progress):
     """Messages, and a plain line about the counts every ``every`` seconds."""
 
@@ -97,15 +103,12 @@ def task_summary(result: dict[str, Any], out: Path) -> str:
     return "\n".join([*lines, *(f"  {note}" for note in result["notes"])])
 
 
-def recordings(files: list[str], leads: list[list[str]]) -> Iterator[ECG]:
-    """Read one file after the other, say which lack leads, and note the leads that are there."""
+def recordings(files: list[str]) -> Iterator[ECG]:
+    """Read one file after the other, and say which lack leads."""
     from deri.ecg import read_ecg
 
     for file in files:
         ecg = read_ecg(file)
-        if note := lead_note(file, ecg):
-            say(f"{note}; the model was trained with 12: expect less")
-        gone = ecg.missing_leads
-        leads.append([lead for lead in ecg.leads if lead not in gone])
+        say_lead_note(file, ecg)
         yield ecg
         del ecg  # before the next one is read

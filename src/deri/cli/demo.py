@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from deri.cli import options as opt
 from deri.cli.console import progress
 
 
@@ -15,7 +16,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     train_records: Annotated[int, typer.Option(min=200)] = 5200,
     test_records: Annotated[int, typer.Option(min=200)] = 800,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=3")] = None,
+    overrides: opt.Overrides = None,
 ) -> None:
     """Simulate, prepare, pre-train, classify without labels, probe and write reports; with a page of results."""
     from deri.demo.steps import run_demo

@@ -13,7 +13,7 @@ from deri.cli.console import progress, task_summary
 from deri.errors import DeriError
 
 
-def _opened(model: str, data: Path, device: str) -> tuple[Any, Any]:
+def _opened(model: str, data: Path, device: str | None) -> tuple[Any, Any]:
     """The store and the model of a command."""
     from deri.models import load_model
     from deri.store import Store
@@ -31,7 +31,7 @@ def zeroshot(
     split: opt.Split = opt.SplitName.test,
     protocol: opt.Protocol = opt.ProtocolName.corrected,
     seed: opt.BootstrapSeed = 0,
-    device: opt.Device = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Classify without training: the cosine between a recording and each class's text."""
     from deri.evaluation.features import Features
@@ -53,7 +53,7 @@ def retrieval(
     data: opt.DataWithReports,
     out: opt.ResultFile,
     split: opt.Split = opt.SplitName.test,
-    device: opt.Device = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Find the report of a recording and the recording of a report: recall at 1, 5, 10 and the median rank."""
     from deri.evaluation.retrieval import retrieval_on_store
@@ -80,7 +80,7 @@ def probe(
     seed: opt.FirstSeed = 42,
     seeds: opt.Seeds = 1,
     folds: Annotated[int | None, typer.Option(min=3, help="cross-validate by patient over all records instead")] = None,
-    device: opt.Device = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Linear probe: train a linear layer on the embeddings of a frozen encoder."""
     from deri.evaluation.features import Features
@@ -119,7 +119,7 @@ def finetune(
     layer_decay: Annotated[float, typer.Option(help="learning rate of a layer relative to the one above")] = 0.75,
     patience: Annotated[int, typer.Option(min=1, help="epochs without a better validation AUROC before stopping")] = 5,
     seed: Annotated[int, typer.Option(min=0)] = 42,
-    device: opt.Device = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Train the encoder, or its last blocks, further on the labels of a task."""
     from deri.training.finetune import FinetuneConfig

@@ -11,15 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deri.cli.console import lead_note, say
+from deri.cli.console import say, say_lead_note
 from deri.errors import DeriError, ReadError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from deri.ecg import ECG
     from deri.models import EcgTextModel
+    from deri.models.base import WindowEmbeddings
     from deri.progress import Progress
 
 TABLES = (".csv", ".parquet", ".xlsx")
@@ -55,15 +55,12 @@ class Embedded:
 
     Attributes:
         about: of each recording ``file``, ``record_id``, ``leads``, and what is known of ``subject``, ``split``, tasks.
-        record: (w,) the recording of each window.
-        start: (w,) where the window begins, s; of a store's recording, whose windows are pooled already, NaN.
-        vectors: (w, d).
+        parts: of the windows, by positions in ``about``; a store's recording counts as one whose start is NaN.
+        failed: files that could not be used.
     """
 
     about: list[dict[str, Any]] = field(default_factory=list)
-    record: list[np.ndarray] = field(default_factory=list)
-    start: list[np.ndarray] = field(default_factory=list)
-    vectors: list[np.ndarray] = field(default_factory=list)
+    parts: list[WindowEmbeddings] = field(default_factory=list)
     failed: int = 0
 
     def table(self) -> pd.DataFrame:
@@ -148,8 +145,7 @@ def _embed_files(
             except ReadError as error:
                 pass_over(row["file"], error)
                 continue
-            if note := lead_note(row["file"], ecg):
-                say(f"{note}; the model was trained with 12: expect less")
+            say_lead_note(row["file"], ecg)
             read.append({**row, "leads": [lead for lead in ecg.leads if lead not in ecg.missing_leads]})
             yield ecg
             del ecg  # before the next one is read
@@ -158,26 +154,24 @@ def _embed_files(
 
     parts = list(model.window_embeddings(recordings(), windows=windows, unusable=unusable))
     kept = [i for i in range(len(read)) if i not in bad]
-    place = np.full(len(read), -1)
-    place[kept] = len(out.about) + np.arange(len(kept))
+    position = np.full(len(read), -1)
+    position[kept] = len(out.about) + np.arange(len(kept))
     out.about += [read[i] for i in kept]
-    for part in parts:
-        out.record.append(place[part.record])
-        out.start.append(part.start)
-        out.vectors.append(part.embedding)
+    out.parts += [part._replace(record=position[part.record]) for part in parts]
 
 
 def _embed_store(model: EcgTextModel, path: Path, out: Embedded, progress: Progress) -> None:
     import numpy as np
 
     from deri.evaluation.features import embed_store
+    from deri.models.base import WindowEmbeddings
     from deri.store import Store
 
     store = Store.open(path)
     rows = store.rows("all")
-    out.record.append(len(out.about) + np.arange(len(rows)))
-    out.start.append(np.full(len(rows), np.nan))
-    out.vectors.append(embed_store(model, store, rows, normalise=False, progress=progress))
+    vectors = embed_store(model, store, rows, normalise=False, progress=progress)
+    record, start = len(out.about) + np.arange(len(rows)), np.full(len(rows), np.nan)
+    out.parts.append(WindowEmbeddings(record, start, vectors))
     mask = store.lead_mask(rows)
     wanted = ["record_id", "subject_id", "split", *(task for task in store.tasks if task in store.index)]
     table = store.index.iloc[rows][wanted].rename(columns={"subject_id": "subject"})

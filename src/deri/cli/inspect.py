@@ -60,15 +60,12 @@ def info(
 
 
 def _directory(path: Path) -> dict[str, Any]:
-    from deri.models.directory import HEAD, MODEL, WRITER, describe, find, format_of
+    from deri.models.directory import HEAD, MODEL, WRITER, describe, format_of
 
-    found = format_of(path)
-    if found == "deri-run":
-        return _run(path)
-    if found == WRITER.format or format_of(path / WRITER.inside) == WRITER.format:
-        return _writer(find(WRITER, path))
-    if found in (MODEL.format, HEAD.format) or format_of(path / MODEL.inside) in (MODEL.format, HEAD.format):
-        return _model(find(MODEL, path))
+    table = {"deri-run": _run, WRITER.format: _writer, MODEL.format: _model, HEAD.format: _model}
+    for folder in (path, path / WRITER.inside, path / MODEL.inside):
+        if tell := table.get(format_of(folder) or ""):
+            return tell(folder)
     raise DeriError(f"{path} is {describe(path)}: not a store, run, model or report writer")
 
 

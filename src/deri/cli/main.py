@@ -43,21 +43,12 @@ def options(
         os.environ["DERI_DEBUG"] = "1"
 
 
-app.command("simulate")(data.simulate)
-app.command("download")(data.download)
-app.command("prepare")(data.prepare)
-app.command("merge")(data.merge)
-app.command("pretrain")(train.pretrain)
-app.command("zeroshot")(evaluate.zeroshot)
-app.command("probe")(evaluate.probe)
-app.command("retrieval")(evaluate.retrieval)
-app.command("finetune")(evaluate.finetune)
-app.command("benchmark")(benchmark.benchmark)
-app.command("embed")(models.embed)
-app.command("classify")(models.classify)
-app.command("convert")(models.convert)
-app.command("info")(inspect.info)
-app.command("demo")(demo.demo)
+for _command in (
+    *(data.simulate, data.download, data.prepare, data.merge, train.pretrain),
+    *(evaluate.zeroshot, evaluate.probe, evaluate.retrieval, evaluate.finetune, benchmark.benchmark),
+    *(models.embed, models.classify, models.convert, inspect.info, demo.demo),
+):
+    app.command()(_command)
 app.add_typer(report.app, name="report")
 for _command in (*app.registered_commands, *report.app.registered_commands):
     _command.cls = Command

@@ -17,7 +17,7 @@ from deri.files import atomic_path
 def classify(
     inputs: options.Inputs,
     labels: Annotated[list[str], typer.Option(help="a text to score; repeat it")],
-    model: Annotated[str | None, typer.Option(help="model directory, run, hub id or built-in name")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{options.MODEL} [default: deri-sim]")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     out: Annotated[Path | None, typer.Option(help="write a table instead: .csv, .parquet or .xlsx")] = None,
     windows: options.Windows = "all",
@@ -27,7 +27,7 @@ def classify(
     units: options.Units = None,
     gain: options.Gain = None,
     leads: options.LeadNames = None,
-    device: options.Device = "cpu",
+    device: options.Device = None,
 ) -> None:
     """Score recordings against texts: cosines in [-1, 1] that rank recordings; not probabilities, not a diagnosis.
 
@@ -37,7 +37,7 @@ def classify(
     import numpy as np
 
     from deri.models import load_model
-    from deri.models.base import WindowEmbeddings, pool_windows
+    from deri.models.base import pool_windows
     from deri.models.builtin import DEFAULT_MODEL
 
     wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
@@ -51,16 +51,14 @@ def classify(
     weights = loaded.encode_text(texts)
     with progress("classify") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
-    record = np.concatenate(found.record)
-    parts = [WindowEmbeddings(*part) for part in zip(found.record, found.start, found.vectors, strict=True)]
+    record, start, vectors = map(np.concatenate, zip(*found.parts, strict=True))
     table = found.table()
     if per_window:
-        vectors = np.concatenate(found.vectors)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         table = table.iloc[record].reset_index(drop=True)
-        table.insert(1, "start_s", np.concatenate(found.start))
+        table.insert(1, "start_s", start)
     else:
-        vectors = pool_windows(parts)
+        vectors = pool_windows(found.parts)
         table["windows"] = np.bincount(record)
     known = [*table.columns]
     columns = [f"score: {text}" if text in known else text for text in texts]
@@ -99,7 +97,7 @@ def embed(
     units: options.Units = None,
     gain: options.Gain = None,
     leads: options.LeadNames = None,
-    device: options.Device = "cpu",
+    device: options.Device = None,
 ) -> None:
     """Write embeddings, unit length: a row per recording with its file or store and what is known of it.
 
@@ -108,15 +106,14 @@ def embed(
     import pandas as pd
 
     from deri.models import load_model
-    from deri.models.base import WindowEmbeddings, pool_windows
+    from deri.models.base import pool_windows
 
     wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
     check_table_name(out)
     loaded = load_model(model, device=device)
     with progress("embed") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
-    parts = [WindowEmbeddings(*part) for part in zip(found.record, found.start, found.vectors, strict=True)]
-    vectors, table = pool_windows(parts), found.table()
+    vectors, table = pool_windows(found.parts), found.table()
     if out.suffix == ".parquet":
         table["embedding"] = list(vectors)
     else:

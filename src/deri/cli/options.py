@@ -37,7 +37,8 @@ class SamplingName(str, Enum):
     patient = "patient"
 
 
-Model = Annotated[str, typer.Option(help="model directory, run, hub id or random:RECIPE")]
+MODEL = "directory, run, hub id or built-in name; untrained: random:RECIPE"
+Model = Annotated[str, typer.Option(help=MODEL)]
 Data = Annotated[Path, typer.Option(help="store made by deri prepare")]
 DataWithReports = Annotated[Path, typer.Option(help="store made by deri prepare, with reports")]
 Task = Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")]
@@ -51,9 +52,8 @@ FirstSeed = Annotated[int, typer.Option(min=0, help="the first seed")]
 Seeds = Annotated[int, typer.Option(min=1, help="how many seeds; figures are means over them")]
 BootstrapSeed = Annotated[int, typer.Option(min=0, help="of the bootstrap")]
 Draws = Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")]
-Device = Annotated[str, typer.Option(help="cpu | cuda | cuda:N")]
-AnyDevice = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")]
-"""Of commands that choose a GPU where there is one."""
+Device = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N [default: the GPU where there is one]")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=10")]
 
 
 def fractions_of(text: str) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deri.cli import options as opt
 from deri.cli import report_evaluate
 from deri.cli.console import progress, recordings, say, window_option
 from deri.errors import DeriError
@@ -27,7 +28,7 @@ def report() -> None:
 
 @app.command("train")
 def train(
-    model: Annotated[str, typer.Option(help="ECG model: directory, run, hub id or random:RECIPE")],
+    model: opt.Model,
     data: Annotated[Path, typer.Option(help="store made by deri prepare")],
     out: Annotated[Path, typer.Option(help="run directory; the writer will be in its folder writer")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. epochs=20")] = None,
@@ -41,7 +42,7 @@ def train(
     lora: Annotated[int | None, typer.Option(min=1, help="prefix:MODEL: train adapters of this rank instead")] = None,
     tune_encoder: Annotated[bool, typer.Option("--tune-encoder", help="train the ECG encoder too")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
+    device: opt.Device = None,
 ) -> None:
     """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
     from deri.generation.config import load_config
@@ -64,7 +65,7 @@ def train(
     with progress("report train") as shown:
         train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=shown)
     with progress("report calibrate") as shown:
-        calibrate_directory(out / "writer", store, device=device or "cpu", progress=shown)
+        calibrate_directory(out / "writer", store, device=device, progress=shown)
     print(out / "writer")
 
 
@@ -89,7 +90,7 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="of --sample: draw among this share of the probability")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of --sample")] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Write the reports of a store's records or of ECG files: drafts for research, not a diagnosis."""
     from deri.generation.tables import check_name, generated_table, write_table
@@ -164,7 +165,7 @@ def _of_files(
     longer: list[str] = []
 
     def read() -> Iterator[ECG]:
-        for i, ecg in enumerate(recordings(names, [])):
+        for i, ecg in enumerate(recordings(names)):
             if window_count(ecg.n_samples, ecg.fs, seconds) > 1:
                 longer.append(names[i])
             yield ecg

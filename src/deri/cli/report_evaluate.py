@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deri.cli import options as opt
 from deri.errors import DeriError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="also clinical efficacy, in this model's text space")] = None,
     task: Annotated[str | None, typer.Option(help="--model: classes of this task [default: all known ones]")] = None,
     prompts: Annotated[Path | None, typer.Option(help="--model: class texts of this file instead")] = None,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Score generated reports: BLEU, ROUGE-L, METEOR, CIDEr-D, and findings by an independent labeller."""
     if model is None and (task or prompts):
@@ -74,7 +75,7 @@ def evaluate(
     print(f"{len(systems)} systems → {out}, {out.with_suffix('.md')}")
 
 
-def _text_space(model: str, task: str | None, prompts: Path | None, device: str) -> TextSpace:
+def _text_space(model: str, task: str | None, prompts: Path | None, device: str | None) -> TextSpace:
     from deri.generation.efficacy import TextSpace
     from deri.models import load_model
 
@@ -106,12 +107,12 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def baselines(
-    model: Annotated[str, typer.Option(help="ECG model: directory, run, hub id or random:RECIPE")],
+    model: opt.Model,
     data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
     out: Annotated[Path, typer.Option(help=".parquet or .jsonl")],
     split: Annotated[str, typer.Option(help="train | val | test | all")] = "test",
     kind: Annotated[Kind, typer.Option(help="frequent report, nearest neighbour's, template of findings")] = Kind.all,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Write the reports of baselines: what a writer has to beat."""
     import pandas as pd
@@ -154,7 +155,7 @@ def classify(
     prompts: Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")] = None,
     draws: Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Score generated reports as a multi-label classifier of a task."""
     from deri.cli.console import task_summary
@@ -181,7 +182,7 @@ def calibrate(
     writer: Annotated[str, typer.Option(help="writer directory, or run of deri report train")],
     data: Annotated[Path, typer.Option(help="store made by deri prepare, with reports")],
     split: Annotated[str, typer.Option(help="whose reports are held against the scores")] = "val",
-    device: Annotated[str, typer.Option(help="cpu | cuda | cuda:N")] = "cpu",
+    device: opt.Device = None,
 ) -> None:
     """Let the writer say which of its findings the ECG model doubts: confidence.json beside its weights."""
     from deri.cli.console import progress

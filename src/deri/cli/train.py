@@ -8,16 +8,17 @@ from typing import Annotated
 
 import typer
 
+from deri.cli import options as opt
 from deri.cli.console import progress
 
 
 def pretrain(
-    data: Annotated[Path, typer.Option(help="store made by deri prepare")],
+    data: opt.DataWithReports,
     out: Annotated[Path, typer.Option(help="run directory")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=10")] = None,
+    overrides: opt.Overrides = None,
     recipe: Annotated[str | None, typer.Option(help="a shipped recipe or a .yaml file [default: deri]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N")] = None,
+    device: opt.Device = None,
 ) -> None:
     """Pre-train on the ECG–report pairs of a store; several processes: torchrun -m deri pretrain …"""
     from deri.recipes import load_recipe

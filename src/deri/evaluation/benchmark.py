@@ -64,7 +64,7 @@ def run_benchmark(
     mapping: str | Path | None = None,
     saliency: int = 0,
     figures: bool = True,
-    device: str = "cpu",
+    device: str | None = "cpu",
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Benchmark models on the tasks of stores into ``out``; returns (and writes) ``results.json``.

@@ -70,7 +70,7 @@ def classical_candidate() -> Candidate:
     return Candidate("gradient boosting on intervals", "classical", digest, identity, None, about)
 
 
-def candidates(models: Sequence[str], device: str) -> Iterator[Candidate]:
+def candidates(models: Sequence[str], device: str | None) -> Iterator[Candidate]:
     """The rows one after the other, so that one trained model and one random are in memory at a time.
 
     Args:

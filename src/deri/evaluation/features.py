@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from deri._version import __version__
@@ -17,6 +19,7 @@ from deri.errors import DeriError
 from deri.evaluation import classical
 from deri.files import atomic_path
 from deri.models import EcgTextModel
+from deri.models.device import to_device
 from deri.progress import SILENT, Progress
 from deri.store import Store
 
@@ -150,20 +153,11 @@ def embed_store(
     Raises:
         DeriError: an embedding is not finite.
     """
-    out = np.zeros((len(rows), model.config.dim), np.float32)
-    every, owners = store.windows_of(rows)
-    valid = store.index["valid_samples"].to_numpy(np.int64)
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(every), batch_size):
-            part = every[start : start + batch_size]
-            ecg, valid_here = model.preprocess(store.signals(part), store.fs, valid[part], store.lead_mask(part))
-            embedding = model.ecg_embedding(
-                ecg.to(model.device), None if valid_here is None else valid_here.to(model.device)
-            ).float()
-            np.add.at(out, owners[start : start + len(part)], embedding.cpu().numpy())
-            progress.update(start + len(part), len(every))
-    out /= np.bincount(owners, minlength=len(rows))[:, None].astype(np.float32)
+    out, count = np.zeros((len(rows), model.config.dim), np.float32), np.zeros((len(rows), 1), np.float32)
+    for owners, embedding in embed_windows(model, store, rows, batch_size=batch_size, progress=progress):
+        np.add.at(out, owners, embedding.cpu().numpy())
+        np.add.at(count, owners, 1)
+    out /= count
     bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
     if len(bad):
         record = store.index["record_id"].iloc[int(rows[bad[0]])]
@@ -172,6 +166,20 @@ def embed_store(
             f"the first is {record}: the weights are broken, use another model or an earlier checkpoint"
         )
     return F.normalize(torch.from_numpy(out), dim=-1).numpy() if normalise else out
+
+
+@torch.inference_mode()
+def embed_windows(
+    model: EcgTextModel, store: Store, rows: np.ndarray, *, batch_size: int = 128, progress: Progress = SILENT
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield, for windows of the recordings of ``rows``, the position of each recording there, and embeddings (b, d)."""
+    every, owners = store.windows_of(rows)
+    model.eval()
+    for start in range(0, len(every), batch_size):
+        part = every[start : start + batch_size]
+        ecg, valid = to_device(model.preprocess.of_store(store, part), model.device)
+        yield owners[start : start + len(part)], model.ecg_embedding(ecg, valid).float()
+        progress.update(start + len(part), len(every))
 
 
 def unit(x: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from deri.generation.decoders import build_decoder
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
-from deri.models.device import choose_device
+from deri.models.device import choose_device, to_device
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
@@ -142,7 +142,6 @@ class WriterTask(Task[_Batch]):
         self.targets = Targets.encode(store, self.tokenizer, self.both, config.max_tokens)
         per_step = config.batch_size * config.accumulate  # batches are all whole but the last one
         self.steps_per_epoch = -(-len(self.rows) // per_step)
-        self._valid = store.index["valid_samples"].to_numpy(np.int64)
         out.mkdir(parents=True, exist_ok=True)
         self.cache: MemoryCache | None = None
         if self.tuned:
@@ -235,13 +234,7 @@ class WriterTask(Task[_Batch]):
 
     def prepare(self, part: _Batch, step: int = 0) -> _Batch:
         """On the device; nothing is drawn."""
-        if self.device.type == "cpu":
-            return part
-        moved: dict[str, Any] = {
-            name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in vars(part).items()
-        }
-        return _Batch(**moved)
+        return to_device(part, self.device)
 
     def forward(self, part: _Batch) -> Tensor:
         """Summed cross-entropy of the tokens."""
@@ -312,8 +305,7 @@ class WriterTask(Task[_Batch]):
         if self.cache is not None:
             batch.memory, batch.mask = self.cache.get(rows)
         else:
-            signals, mask = self.store.signals(rows), self.store.lead_mask(rows)
-            batch.ecg, batch.valid = self.model.preprocess(signals, self.store.fs, self._valid[rows], mask)
+            batch.ecg, batch.valid = self.model.preprocess.of_store(self.store, rows)
         return batch
 
 

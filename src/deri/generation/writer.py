@@ -23,6 +23,7 @@ from deri.generation.review import Confidence, ReviewedReport, calibrate
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
 from deri.models.base import window_batches
+from deri.models.device import choose_device
 from deri.models.directory import (
     WRITER,
     find,
@@ -280,7 +281,7 @@ class ReportWriter:
         save(WRITER, folder, weights_of(self.decoder), content, card=card or self._card())
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> ReportWriter:
+    def from_pretrained(cls, name: str | Path, *, device: str | None = "cpu") -> ReportWriter:
         """Load a writer directory, the run that holds one, or a hub id; in eval mode.
 
         Raises:
@@ -308,7 +309,7 @@ class ReportWriter:
         known = ("format", "version", "deri_version", "writer", "memory_shape", "decoder")
         about = {key: value for key, value in content.items() if key not in known}
         decoder.eval()
-        writer = cls(config, encoder, decoder, tokenizer, about).to(device)
+        writer = cls(config, encoder, decoder, tokenizer, about).to(choose_device(device))
         writer.directory = directory
         return writer
 
@@ -334,7 +335,7 @@ For research only. It is not a medical device, and nothing it writes is a diagno
 
 
 def calibrate_directory(
-    directory: str | Path, store: Store, *, split: str = "val", device: str = "cpu", progress: Progress = SILENT
+    directory: str | Path, store: Store, *, split: str = "val", device: str | None = "cpu", progress: Progress = SILENT
 ) -> Confidence:
     """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
     directory = find(WRITER, directory)

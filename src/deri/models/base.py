@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from deri.errors import DeriError, ReadError
 from deri.models.backbones import BACKBONES
+from deri.models.device import to_device
 from deri.models.output import Output, TextFeatures
 from deri.models.preprocess import Preprocess
 from deri.models.text import TextEncoder
@@ -296,8 +297,7 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
     ) -> tuple[Tensor, Tensor | None]:
         """Model input and its valid samples on the model's device; see :class:`Preprocess`."""
-        ecg, valid = self.preprocess(signals, fs, valid_samples, lead_mask)
-        return ecg.to(self.device), None if valid is None else valid.to(self.device)
+        return to_device(self.preprocess(signals, fs, valid_samples, lead_mask), self.device)
 
     @torch.inference_mode()
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 64) -> np.ndarray:
@@ -306,8 +306,8 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         texts = [texts] if isinstance(texts, str) else list(texts)
         parts = []
         for i in range(0, len(texts), batch_size):
-            ids, mask = self.text_encoder.tokenize(texts[i : i + batch_size])
-            features = self.text_encoder(ids.to(self.device), mask.to(self.device))
+            tokens = to_device(self.text_encoder.tokenize(texts[i : i + batch_size]), self.device)
+            features = self.text_encoder(*tokens)
             parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
         return _finite(np.concatenate(parts), "texts") if parts else np.zeros((0, self.config.dim), np.float32)
 
@@ -336,7 +336,7 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         save_model(self, save_directory, card=card)
 
     @classmethod
-    def from_pretrained(cls, name: Any, *, device: str = "cpu") -> Self:  # type: ignore[override]
+    def from_pretrained(cls, name: Any, *, device: str | None = "cpu") -> Self:  # type: ignore[override]
         """Load a model directory, a run, a hub id, ``random:RECIPE`` or a built-in name, in eval mode."""
         from deri.models.build import load_model
 

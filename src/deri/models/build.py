@@ -65,8 +65,11 @@ def check_names(config: schema.Model) -> None:
             )
 
 
-def load_model(name: str | Path, *, device: str = "cpu") -> EcgTextModel:
-    """Load a model directory, a run, a hub id, a built-in name or ``random:RECIPE[@SEED]``, in eval mode."""
+def load_model(name: str | Path, *, device: str | None = "cpu") -> EcgTextModel:
+    """Load a model directory, a run, a hub id, a built-in name or ``random:RECIPE[@SEED]``, in eval mode.
+
+    ``device`` None: the GPU where there is one.
+    """
     name, where = str(name), choose_device(device)
     if name.startswith("random:"):
         recipe, _, seed = name[len("random:") :].partition("@")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from deri.ecg.leads import LEADS, MIMIC_LEADS
 from deri.ecg.normalise import normalise
 from deri.ecg.standardise import low_pass, resample
 from deri.recipes import schema
+
+if TYPE_CHECKING:
+    from deri.store import Store
 
 
 class Preprocess:
@@ -62,6 +66,12 @@ class Preprocess:
         scaled = normalise(signals, config.normalise, lead_mask, valid_samples)
         ecg = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32))
         return ecg, None if valid_samples is None else torch.from_numpy(valid_samples)
+
+    def of_store(self, store: Store, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Model input of ``rows`` (B,) of a store and, where one of them is padded, their valid samples."""
+        valid = store.index["valid_samples"].to_numpy()[rows].astype(np.int64)
+        full = bool((valid >= store.samples).all())
+        return self(store.signals(rows), store.fs, None if full else valid, store.lead_mask(rows))
 
 
 def decimate(signals: np.ndarray, factor: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Objectives: named losses over a model's output."""
 
 from deri.objectives.info_nce import info_nce
-from deri.objectives.pairs import PairObjective, pair_terms
+from deri.objectives.pairs import PairObjective
 from deri.objectives.terms import TERMS, PairBatch
 
-__all__ = ["TERMS", "PairBatch", "PairObjective", "info_nce", "pair_terms"]
+__all__ = ["TERMS", "PairBatch", "PairObjective", "info_nce"]

@@ -34,7 +34,7 @@ class PairObjective:
     ) -> tuple[Terms, Terms]:
         """``(losses, logged)``: weighted terms to be summed, and all terms unweighted and detached.
 
-        Arguments as for :func:`pair_terms`.
+        Arguments as for :meth:`terms`.
         """
         terms = self.terms(output, report_ids, findings=findings, local=local)
         losses = {name: self.weights[name] * term for name, term in terms.items() if self.weights[name] > 0}
@@ -43,7 +43,15 @@ class PairObjective:
     def terms(
         self, output: Output, report_ids: Tensor | None = None, *, findings: Tensor | None = None, local: bool = False
     ) -> Terms:
-        """The unweighted terms that this model's output allows; arguments as for :func:`pair_terms`."""
+        """The unweighted terms that this model's output allows, by name; scalars over the batch of all processes.
+
+        Args:
+            output: of a forward pass over the local batch.
+            report_ids: (B,) integers, equal for equal reports; needed to leave duplicates out.
+            findings: (B, 2) int64, bits of the findings that the text of a pair names and of all that its report
+                names; with them, a text that names nothing beyond another pair's report counts as shared by both.
+            local: this process computes alone; else the batches of all processes are gathered.
+        """
         collect: Callable[[Tensor], Tensor] = (lambda x: x) if local else gather
         same = None
         if self.config.duplicates != "negative":
@@ -55,28 +63,6 @@ class PairObjective:
         batch = PairBatch(collect, same, report_ids, findings)
         values = {name: term(output, batch, self.config) for name, term in self._terms.items()}
         return {name: value for name, value in values.items() if value is not None}
-
-
-def pair_terms(
-    output: Output,
-    config: schema.Objective | None = None,
-    report_ids: Tensor | None = None,
-    *,
-    findings: Tensor | None = None,
-    local: bool = False,
-) -> Terms:
-    """The unweighted terms that this model's output allows, by name; scalars over the batch of all processes.
-
-    Args:
-        output: of a forward pass over the local batch.
-        config: temperature and the rule for duplicates; by default these are negatives.
-        report_ids: (B,) integers, equal for equal reports; needed to leave duplicates out.
-        findings: (B, 2) int64, bits of the findings that the text of a pair names and of all that its report names;
-            with them, a text that names nothing beyond another pair's report counts as shared by both.
-        local: this process computes alone; else the batches of all processes are gathered.
-    """
-    objective = PairObjective(config or schema.Objective(duplicates="negative"))
-    return objective.terms(output, report_ids, findings=findings, local=local)
 
 
 def entailed(findings: Tensor) -> Tensor:

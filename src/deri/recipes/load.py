@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from deri.errors import DeriError
+from deri.files import parse_yaml, read_yaml
 from deri.recipes.schema import Recipe
+
+_FOLDER = Path(__file__).parent
 
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, sorted."""
-    folder = resources.files("deri.recipes")
-    return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def load_recipe(name_or_path: str = "deri", overrides: Iterable[str] = ()) -> Recipe:
@@ -48,10 +49,9 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not separator or not all(parts):
             raise DeriError(f"override {override!r} is not of the form KEY=VALUE, e.g. train.epochs=10")
         try:
-            parsed = yaml.safe_load(value) if value.strip() else ""
+            parsed = _numbers(parse_yaml(value)) if value.strip() else ""
         except yaml.YAMLError:
             raise DeriError(f"override {override!r}: the value is not valid YAML; quote it if it is a text") from None
-        parsed = _number(parsed)
         node: Any = {parts[-1]: parsed}
         for part in reversed(parts[:-1]):
             node = {part: node}
@@ -79,20 +79,16 @@ def _read(name_or_path: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise DeriError(f"recipe file {path} does not exist; shipped recipes: {', '.join(recipe_names())}")
-        text = path.read_text(encoding="utf-8")
     elif name_or_path in recipe_names():
-        text = (resources.files("deri.recipes") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        path = _FOLDER / f"{name_or_path}.yaml"
     else:
         raise DeriError(
             f"unknown recipe {name_or_path!r}: give one of {', '.join(recipe_names())}, or a .yaml file of your own"
         )
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DeriError(f"recipe {name_or_path} is not valid YAML: {str(error).splitlines()[0]}") from None
+    content = read_yaml(path, "recipe")
     if not isinstance(content, dict):
         raise DeriError(f"recipe {name_or_path} must be a mapping with the keys {', '.join(Recipe.model_fields)}")
-    content = {key: _numbers(value) for key, value in content.items()}
+    content = _numbers(content)
     base = content.pop("base", None)
     return _merge(_read(str(base)), content) if base else content
 
@@ -106,17 +102,13 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    return {k: _numbers(v) for k, v in value.items()} if isinstance(value, dict) else _number(value)
-
-
-def _number(value: Any) -> Any:
     # YAML 1.1 reads 1e-3 (no dot) as a text; nobody who writes it means one.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import patient_weights
+from deri.evaluation.bootstrap import interval, macro_mean, mean_over_drawn_runs, patient_weights
 from deri.evaluation.features import embed_store
 from deri.evaluation.metrics import auroc
 from deri.evaluation.zero_shot import class_weights, zero_shot
-from deri.files import atomic_path, write_json, write_text
+from deri.files import atomic_path, read_yaml, write_json, write_text
 from deri.models import load_model
 from deri.progress import SILENT, Progress
 from deri.recipes import Recipe, load_recipe
@@ -96,13 +95,7 @@ def load_ablation(path: Path) -> Ablation:
         DeriError: no such file, not YAML, unknown keys, or rows that differ in epochs or batch size.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DeriError(f"--ablation {path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise DeriError(f"--ablation {path} is not valid YAML: {str(error).splitlines()[0]}") from None
-    try:
-        plan = Ablation.model_validate(content)
+        plan = Ablation.model_validate(read_yaml(path, "--ablation"))
     except ValidationError as error:
         raise DeriError(f"--ablation {path}: {explain(error, Ablation)}") from None
     costs = {row: (r.train.epochs, r.train.batch_size) for row in plan.rows if (r := plan.recipe(row, 0))}
@@ -177,32 +170,23 @@ def compare_rows(
     names, labels = store.labels(target.task, rows)
     chosen = _chosen(target, names, labels)
     weights = patient_weights(store.index["subject_id"].to_numpy()[rows], draws, 0)
-    everyone = np.ones((1, len(rows)), np.float32)
-    macro = {
-        row: np.stack([_macro(labels, array, chosen, np.concatenate([everyone, weights])) for array in arrays])
+    weights = np.concatenate([np.ones((1, len(rows)), np.float32), weights])  # the first one: everybody once
+    each = {
+        row: np.stack([[auroc(labels[:, c], array[:, c], weights) for c in chosen] for array in arrays])
         for row, arrays in scores.items()
-    }  # row → (seeds, 1 + draws)
-    n_seeds = len(next(iter(macro.values())))
-    picks = np.random.default_rng(1).integers(0, n_seeds, (draws, n_seeds))
-    table = {}
-    for row, values in macro.items():
-        drawn = _drawn(values, picks)
-        difference = None
-        if row != base:
-            gap = _drawn(values - macro[base], picks)
-            difference = {
-                "value": float((values - macro[base])[:, 0].mean()),
-                "ci": _interval(gap),
-                "seeds": [float(x) for x in (values - macro[base])[:, 0]],
-            }
-        table[row] = {
-            "macro_auroc": {"value": float(values[:, 0].mean()), "ci": _interval(drawn)},
-            "seeds": [float(x) for x in values[:, 0]],
-            "difference": difference,
-            "classes": {
-                names[c]: float(np.mean([auroc(labels[:, c], array[:, c])[0] for array in scores[row]])) for c in chosen
-            },
+    }  # row → (seeds, classes, 1 + draws)
+    macro = {row: np.stack([macro_mean(seed) for seed in values]) for row, values in each.items()}
+    table = {
+        row: {
+            "macro_auroc": _over_seeds(values),
+            "seeds": values[:, 0].tolist(),
+            "difference": None
+            if row == base
+            else _over_seeds(values - macro[base]) | {"seeds": (values - macro[base])[:, 0].tolist()},
+            "classes": {names[c]: float(each[row][:, i, 0].mean()) for i, c in enumerate(chosen)},
         }
+        for row, values in macro.items()
+    }
     return {
         "store": store.provenance,
         "task": target.task,
@@ -250,26 +234,10 @@ def _chosen(target: Target, names: list[str], labels: np.ndarray) -> list[int]:
     return chosen
 
 
-def _macro(labels: np.ndarray, scores: np.ndarray, chosen: list[int], weights: np.ndarray) -> np.ndarray:
-    """Macro AUROC under each weighting: (k,); a class that is undefined in a draw is left out of its mean.
-
-    NaN for a draw in which no class is defined.
-    """
-    each = np.stack([auroc(labels[:, c], scores[:, c], weights) for c in chosen])
-    known = np.isfinite(each)
-    counts = known.sum(axis=0)
-    return np.where(counts > 0, np.where(known, each, 0).sum(axis=0) / np.maximum(counts, 1), np.nan)
-
-
-def _drawn(values: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    """Means over drawn seeds under drawn patients: values (seeds, 1 + draws), picks (draws, seeds) → (draws,)."""
-    draws = np.arange(len(picks))
-    return values[picks, 1 + draws[:, None]].mean(axis=1) if len(picks) else np.empty(0)
-
-
-def _interval(drawn: np.ndarray) -> list[float] | None:
-    drawn = drawn[np.isfinite(drawn)]  # a draw without any defined class says nothing
-    return [float(x) for x in np.percentile(drawn, (2.5, 97.5))] if len(drawn) else None
+def _over_seeds(values: np.ndarray) -> dict[str, Any]:
+    """Mean and interval of a figure (seeds, 1 + draws), whose first column is of all patients."""
+    ci = interval(mean_over_drawn_runs(values[:, 1:], 1))
+    return {"value": float(values[:, 0].mean()), "ci": ci and list(ci)}
 
 
 def _scores(model: str, file: Path, store: Store, target: Target, device: str | None) -> np.ndarray:
@@ -279,7 +247,7 @@ def _scores(model: str, file: Path, store: Store, target: Target, device: str | 
         kept: np.ndarray = np.load(file, allow_pickle=False)
         if kept.shape == (len(rows), len(store.tasks[target.task])):
             return kept
-    loaded = load_model(model, device=device or "cpu")
+    loaded = load_model(model, device=device)
     weights = class_weights(loaded, prompts_for(target.task, store.tasks[target.task]))
     scores = zero_shot(embed_store(loaded, store, rows), weights)
     with atomic_path(file) as temporary, open(temporary, "wb") as handle:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,20 +36,6 @@ class Batch:
     attention_mask: Tensor | None = None
     findings: Tensor | None = None
     view_noise: tuple[Tensor, Tensor] | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on ``device``."""
-        if device.type == "cpu":
-            return self
-
-        def move(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
-
-        moved: dict[str, Any] = {
-            field.name: move(value) for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        text = self.text and TextFeatures(move(self.text.pooled), move(self.text.tokens), move(self.text.mask))
-        return replace(self, **moved, text=text)
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,6 @@ class PairReader:
         self.cache = cache
         self.single = single
         self._report_ids = store.index["report_id"].to_numpy(np.int64)
-        self._valid = store.index["valid_samples"].to_numpy(np.int64)
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of ``split`` that have a report, int64; of a long recording every stored window is a row."""
@@ -92,16 +77,9 @@ class PairReader:
 
     def batch(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Batch:
         """Read ``rows`` (B,) into memory; ``draws`` (B, 2) in [0, 1) choose who shows one statement, and which."""
-        valid = self._valid[rows]
-        full = bool((valid >= self.store.meta["samples"]).all())
-        ecg, valid_here = self.model.preprocess(
-            self.store.signals(rows),
-            float(self.store.meta["fs"]),
-            None if full else valid,
-            self.store.lead_mask(rows),
-        )
         ids = self._report_ids[rows]
-        batch = Batch(ecg, torch.from_numpy(ids), valid_here)
+        ecg, valid = self.model.preprocess.of_store(self.store, rows)
+        batch = Batch(ecg, torch.from_numpy(ids), valid)
         shown = np.full(len(ids), -1, np.int64)
         if self.single is not None:
             statements = self.single.statements

@@ -42,8 +42,8 @@ def join_replicas(device: str | None = None) -> Iterator[Replica]:
     rank = int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     where = choose_device(device)
-    if where.type == "cuda" and where.index is None:
-        where = choose_device(f"cuda:{local}")
+    if where == torch.device("cuda"):
+        where = torch.device("cuda", local)
     if where.type == "cuda":
         torch.cuda.set_device(where)
     joined = world > 1 and not dist.is_initialized()

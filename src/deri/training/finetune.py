@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from deri.errors import DeriError
 from deri.evaluation.classifier import save_head
-from deri.evaluation.features import Features
+from deri.evaluation.features import Features, embed_windows
 from deri.evaluation.metrics import aurocs, best_thresholds
 from deri.evaluation.options import MIN_POS, EvalOptions
 from deri.evaluation.probe import fit_corrected
@@ -28,6 +28,7 @@ from deri.evaluation.task import TaskData, load_task
 from deri.files import atomic_path, write_json
 from deri.models import EcgTextModel
 from deri.models.build import model_card
+from deri.models.device import to_device
 from deri.models.directory import HEAD
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
@@ -151,7 +152,6 @@ class FinetuneTask(Task[_Batch]):
     ) -> None:
         self.model, self.store, self.config, self.progress = model, store, config, progress
         self.layers = _layers(model, config.blocks)
-        self._valid = store.index["valid_samples"].to_numpy(np.int64)
         self._settle_batchnorm(store.task_rows(task, "train"))
         data = load_task(Features(model, store), task)
         self.classes = data.classes
@@ -185,16 +185,17 @@ class FinetuneTask(Task[_Batch]):
     def read(self, step: int) -> list[_Batch]:
         """One batch of windows."""
         chosen = self._chosen(step)
-        ecg, valid = self._read(self.rows[chosen])
-        return [_Batch(ecg, valid, torch.from_numpy(self.labels[chosen]))]
+        input = self.model.preprocess.of_store(self.store, self.rows[chosen])
+        return [_Batch(*input, torch.from_numpy(self.labels[chosen]).float())]
 
     def prepare(self, part: _Batch, step: int) -> _Batch:
         """Nothing is drawn."""
-        return _Batch(*self._here(part.ecg, part.valid), part.labels.to(self.model.device, torch.float32))
+        return to_device(part, self.model.device)
 
     def forward(self, part: _Batch) -> Tensor:
         """Logits (B, classes)."""
-        return self._logits(part.ecg, part.valid)
+        logits: Tensor = self.head(self.model.ecg_embedding(part.ecg, part.valid).float())
+        return logits
 
     def losses(self, output: Tensor, part: _Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Binary cross-entropy."""
@@ -241,22 +242,20 @@ class FinetuneTask(Task[_Batch]):
             for name, value in self.weights().items():
                 value.copy_(self._best[name])
 
+    @torch.inference_mode()
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) float64 of the recordings of ``rows``, everything in eval mode.
 
         Those of a recording with several windows come from the mean of their logits, which is the head on the mean of
         their embeddings.
         """
-        self.model.eval()
-        every, owners = self.store.windows_of(rows)
         logits = torch.zeros(len(rows), len(self.classes), dtype=torch.float64)
-        with torch.inference_mode():
-            for start in range(0, len(every), 128):
-                ecg, valid = self._here(*self._read(every[start : start + 128]))
-                owner = torch.from_numpy(owners[start : start + 128])
-                logits.index_add_(0, owner, self._logits(ecg, valid).double().cpu())
-        counts = np.bincount(owners, minlength=len(rows))[:, None]
-        return (logits / torch.from_numpy(counts)).sigmoid().numpy()
+        counts = torch.zeros(len(rows), 1, dtype=torch.float64)
+        for owners, embedding in embed_windows(self.model, self.store, rows):
+            owner = torch.from_numpy(owners)
+            logits.index_add_(0, owner, self.head(embedding).double().cpu())
+            counts.index_add_(0, owner, torch.ones(len(owner), 1, dtype=torch.float64))
+        return (logits / counts).sigmoid().numpy()
 
     def _settle_batchnorm(self, rows: np.ndarray, batches: int = 20) -> None:
         """Measure the statistics of batch norms that have never seen a batch, as those of a random encoder.
@@ -277,7 +276,9 @@ class FinetuneTask(Task[_Batch]):
             m.momentum = None  # the plain mean over batches
         with torch.no_grad():
             for part in parts:
-                self.model.ecg_embedding(*self._here(*self._read(part)))
+                self.model.ecg_embedding(
+                    *to_device(self.model.preprocess.of_store(self.store, part), self.model.device)
+                )
         for m, value in zip(fresh, momentum, strict=True):
             m.momentum = value
 
@@ -294,18 +295,6 @@ class FinetuneTask(Task[_Batch]):
 
         return lru_cache(2)(batches)  # the next epoch is read ahead
 
-    def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        signals, mask = self.store.signals(rows), self.store.lead_mask(rows)
-        return self.model.preprocess(signals, self.store.fs, self._valid[rows], mask)
-
-    def _here(self, ecg: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        device = self.model.device
-        return ecg.to(device), None if valid is None else valid.to(device)
-
-    def _logits(self, ecg: Tensor, valid: Tensor | None) -> Tensor:
-        logits: Tensor = self.head(self.model.ecg_embedding(ecg, valid).float())
-        return logits
-
     def _unfreeze(self) -> Named:
         """What is trained, from the head to the input; all else is frozen."""
         self.model.requires_grad_(False)
@@ -318,11 +307,6 @@ class FinetuneTask(Task[_Batch]):
                 trained.append((names[parameter], parameter))
                 self._depths[names[parameter]] = depth
         return trained
-
-
-def backbone_blocks(model: EcgTextModel) -> list[nn.Module]:
-    """The blocks of the backbone, from input to output."""
-    return list(model.backbone.blocks)
 
 
 @dataclass(frozen=True)
@@ -338,7 +322,7 @@ class _Layer:
 
 def _layers(model: EcgTextModel, blocks: int | None) -> list[_Layer]:
     """What is trained, from input to output: the stem, a layer for every block, and all behind the backbone."""
-    backbone, all_blocks = model.backbone, backbone_blocks(model)
+    backbone, all_blocks = model.backbone, list(model.backbone.blocks)
     if blocks is not None and not 0 <= blocks <= len(all_blocks):
         raise DeriError(f"--blocks {blocks}: the backbone has {len(all_blocks)} blocks; give 0 to that, or all")
     first, last = backbone.ends()

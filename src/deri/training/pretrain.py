@@ -22,6 +22,7 @@ from deri.evaluation.retrieval import recall_at_k
 from deri.files import write_json, write_text, writing
 from deri.models import EcgTextModel, build_model, build_text_encoder
 from deri.models.build import check_names, model_card
+from deri.models.device import to_device
 from deri.models.output import Output
 from deri.models.text import TextEncoder
 from deri.objectives import PairObjective
@@ -118,7 +119,7 @@ class PairTask(Task[Batch]):
     def prepare(self, part: Batch, step: int) -> Batch:
         """Augmented, with the draws of the masked views."""
         train = self.recipe.train
-        batch = part.to(self.replica.device)
+        batch = to_device(part, self.replica.device)
         if train.augment.active:
             generator = torch.Generator().manual_seed(derived_seed(train.seed, step, -2))
             batch = augment(batch, train.augment, self.recipe.model.signal.fs, generator, self.replica)
@@ -175,7 +176,7 @@ class PairTask(Task[Batch]):
         embedded: list[tuple[np.ndarray, np.ndarray]] = []
         findings: list[Tensor] = []
         for start in range(0, len(rows), _VALIDATION_BATCH):
-            batch = self.reader.batch(rows[start : start + _VALIDATION_BATCH]).to(device)
+            batch = to_device(self.reader.batch(rows[start : start + _VALIDATION_BATCH]), device)
             embedded.append(_embed(self.model, batch))
             batch = with_view_noise(batch, self.model, generator, alone)
             outputs.append(replace(self.forward(batch), ecg_tokens=None, ecg_mask=None))
