@@ -50,8 +50,8 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(report.app, name="report")
-for _command in (*app.registered_commands, *report.app.registered_commands):
-    _command.cls = Command
+for _registered in (*app.registered_commands, *report.app.registered_commands):
+    _registered.cls = Command
 
 
 def main(arguments: list[str] | None = None) -> None:
