@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ from safetensors import safe_open
 
 from deri.cli.main import main
 from deri.evaluation import classical
+from deri.training.pretrain import PairTask
 from support import tiny, writers
 from support.released import released_merl
 
@@ -243,5 +248,184 @@ def test_every_command_survives_every_write_that_fails(
         check_told(text)
         check_whole(out)
         assert run(*command) == 0, (first, capsys.readouterr().err)
+        check_whole(out)
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "kib"),
+    [(n, 0) for n in ("simulate", "prepare", "merge", "zeroshot", "embed", "convert", "report classify")]
+    + [(n, 24) for n in ("simulate", "prepare", "merge", "convert")],
+)
+def test_a_full_disk(name: str, kib: int, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real one, on which Arrow and safetensors fail as well."""
+    with tmpfs(tmp_path / "disk") as disk:
+        command = start(CASES[name], given, disk / "out")
+        filler = disk / "filler"
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        filler.write_bytes(bytes(free - kib * 1024))
+        assert run(*command) == 2
+        check_told(capsys.readouterr().err)
+        check_whole(disk / "out")
+        filler.unlink()
+        assert run(*command) == 0, capsys.readouterr().err
+        check_whole(disk / "out")
+
+
+@contextmanager
+def tmpfs(folder: Path, size: str = "64m") -> Iterator[Path]:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_read_only_places_are_told_before_the_work(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tmpfs(tmp_path / "disk", "1m") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        monkeypatch.setattr("deri.models.load_model", lambda *a, **b: pytest.fail("the work began"))
+        for command in (CASES[name].arguments(given, disk) for name in ("zeroshot", "embed", "finetune", "merge")):
+            assert run(*command) == 2
+            text = capsys.readouterr().err
+            check_told(text)
+            assert "Read-only file system" in text
+
+
+def test_features_of_a_read_only_store_go_to_the_cache_folder(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DERI_CACHE", str(tmp_path / "cache"))
+    with tmpfs(tmp_path / "disk") as disk:
+        shutil.copytree(given / "store", disk / "store")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for out in ("first", "second"):
+            bert = f"model.text.encoder={given / 'bert'}"
+            command = ["pretrain", "--data", disk / "store", "--out", tmp_path / out, bert, *SMALL, "train.epochs=1"]
+            assert run(*command, "--device", "cpu") == 0, capsys.readouterr().err
+            kept = [path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("tokens.npy")]
+            assert len(kept) == 1
+        assert not (disk / "store" / "text_features").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["simulate", "ptb-xl", "--records", 2, "--out", "FILE/below"], "a file is where a folder should be"),
+        (["simulate", "ptb-xl", "--records", 2, "--out", "FILE"], "FILE"),
+        (["zeroshot", "--model", "m", "--data", "s", "--task", "t", "--out", "."], "is a folder: name a file"),
+        (["zeroshot", "--model", "m", "--data", "s", "--task", "t", "--out", "o", "--device", "cuda:7"], "cuda:7"),
+        (["pretrain", "--data", "A", "--data", "B", "--out", "C"], "deri merge"),
+        (["zeroshot", "--model", "m", "--model", "n", "--data", "s", "--task", "t", "--out", "o"], "m and n"),
+    ],
+)
+def test_what_can_be_known_is_told_before_the_work(
+    arguments: list[object], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("mine")
+    assert run(*arguments) == 2
+    text = capsys.readouterr().err
+    assert named in text
+    assert len(text.splitlines()) <= 2
+    assert (tmp_path / "FILE").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")],
+)
+def test_memory_that_does_not_suffice_names_the_batch(
+    error: Exception, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = start(CASES["pretrain"], given, tmp_path / "out")
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(PairTask, "forward", fail)
+    assert run(*command) == 2
+    text = capsys.readouterr().err.splitlines()[-1]
+    assert text.startswith("deri: out of memory on cpu with batches of 8 records: lower train.batch_size")
+    monkeypatch.undo()
+    monkeypatch.setattr("deri.models.base.EcgTextModel.encode_text", fail)
+    assert run(*CASES["classify"].arguments(given, tmp_path)) == 2
+    assert "lower the batch size" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_told() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "deri", "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("deri: cannot write the output: No space left")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_a_checkpoint_and_says_how_to_go_on(
+    number: signal.Signals,
+    given: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = [*start(CASES["pretrain"], given, tmp_path / "out"), "train.checkpoint_steps=1000"]
+    original = PairTask.read
+
+    def read(self: PairTask, step: int) -> Any:
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return original(self, step)
+
+    monkeypatch.setattr(PairTask, "read", read)
+    before = signal.getsignal(number)
+    assert run(*command, "train.prefetch=0") == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == "deri: interrupted; go on with --resume"
+    assert signal.getsignal(number) is before
+    with safe_open(tmp_path / "out/run/checkpoints/last.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["progress"])["step"] == 3
+    monkeypatch.undo()
+    assert run(*command) == 0
+    assert "at step 3" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["prepare", "prepare workers", "pretrain", "report train"])
+def test_signals_at_random_moments(name: str, number: signal.Signals, given: Path, tmp_path: Path) -> None:
+    case = CASES[name.split(" workers")[0]]
+    draw = random.Random(f"{name}{number}")
+    for i in range(4):
+        out = tmp_path / str(i)
+        command = [str(a) for a in start(case, given, out)]
+        if name.startswith("prepare"):
+            command = [*command[:3], "--out", *command[-1:], "--workers", "2" if "workers" in name else "1"]
+        code = "import sys, deri.cli.main as m; print('ready', flush=True); m.main(sys.argv[1:])"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *command],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2 + draw.random() * 12)
+        process.send_signal(number)
+        text = process.communicate(timeout=120)[1]
+        assert "Traceback" not in text, text
+        assert process.returncode in (0, 128 + number), text  # 0: it was done before
+        if process.returncode:
+            assert text.splitlines()[-1].startswith("deri: interrupted; "), text
+        check_whole(out)
+        assert run(*command) == 0
         check_whole(out)
         shutil.rmtree(out)

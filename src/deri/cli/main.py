@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
             _flush()
     except (Interrupted, BrokenPipeError) as error:
         number = getattr(error, "signal", signal.SIGINT)
-        print(f"deri: interrupted; to go on, {getattr(error, 'way_on', '') or AGAIN}", file=sys.stderr)
+        print(f"deri: interrupted; {getattr(error, 'way_on', '') or AGAIN}", file=sys.stderr)
         sys.exit(128 + number)
     except (DeriError, OSError, MemoryError, RuntimeError) as error:
         text = _told(error)
