@@ -28,3 +28,23 @@ class ReadError(DeriError):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM on the command line. No :class:`KeyboardInterrupt`, which typer swallows without a word.
+
+    Attributes:
+        signal: its number.
+        way_on: how to go on afterwards; filled in by :func:`deri.files.writing`.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+        self.way_on = ""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on a CPU or GPU, had no memory left; torch is not imported for it."""
+    name, text = type(error).__name__, str(error)
+    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or "DefaultCPUAllocator" in text

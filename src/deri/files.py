@@ -2,41 +2,162 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deri.errors import DeriError
+from deri.errors import DeriError, Interrupted
+
+AGAIN = "run the same command again"
+"""How to go on after most accidents."""
+
+_CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable or name another place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder should be: name another place"),
+    errno.EISDIR: "it is a folder: name a file",
+}
+
+
+class WriteError(DeriError):
+    """Files that cannot be written.
+
+    Args:
+        path: what was to be written.
+        error: the system's.
+        way_on: what to do after the cure.
+    """
+
+    def __init__(self, path: str | Path, error: OSError, way_on: str = "") -> None:
+        super().__init__(path, error, way_on)
+        self.path, self.error, self.way_on = Path(path), error, way_on
+
+    def __str__(self) -> str:
+        cause, of = self.error.strerror or str(self.error), self.error.filename
+        if of is not None and self.path not in (Path(os.fsdecode(of)), *Path(os.fsdecode(of)).parents):
+            cause += f" ({os.fsdecode(of)})"
+        cure = _CURES.get(self.error.errno or 0, "check the place")
+        return f"cannot write {self.path}: {cause}; {cure}, then {self.way_on or AGAIN}"
+
+
+@contextmanager
+def writing(path: str | Path, way_on: str = "") -> Iterator[None]:
+    """Turn what the system refuses in the block into a :class:`WriteError`.
+
+    Of nested blocks the innermost ``path`` is named, and its ``way_on`` or else the next outer one, also where the
+    block is interrupted.
+    """
+    try:
+        yield
+    except WriteError as error:
+        raise WriteError(error.path, error.error, error.way_on or way_on) from error
+    except Interrupted as error:
+        error.way_on = error.way_on or way_on
+        raise
+    except DeriError:
+        raise
+    except Exception as error:
+        cause = _system_error(error)
+        if cause is None:
+            raise
+        raise WriteError(path, cause, way_on) from error
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """The system's error: itself, or told in words by a library in Rust (safetensors, tokenizers)."""
+    if isinstance(error, OSError):
+        if error.errno is None and "requested and" in str(error):  # np.save to a disk without room
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return error
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure."""
+    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
+
+    The block may write a file or make a folder; a folder takes the place of an empty one only.
+
+    Raises:
+        WriteError: the system refuses.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two writers apart; remove_leftovers finds that of a killed one.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        if temporary.is_file():
-            with open(temporary, "rb+") as handle:
-                os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if temporary.is_file():
+                with open(temporary, "rb+") as handle:
+                    os.fsync(handle.fileno())
+            elif temporary.is_dir() and path.is_dir():  # not everywhere does a folder replace an empty one
+                path.rmdir()
+            os.replace(temporary, path)
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder; what resists stays."""
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder, for libraries that name their files themselves; move its files to ``folder`` after."""
+    folder = Path(folder)
+    temporary = folder / f".files.{os.getpid()}.tmp"
+    try:
+        with writing(folder):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in sorted(temporary.iterdir()):
+                os.replace(file, folder / file.name)
+    finally:
+        _remove(temporary)
+
+
+def check_place(path: Path) -> None:
+    """DeriError, before the work, where nothing can be written at ``path``: below a file, or in a read-only folder."""
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there != path and not there.is_dir():
+        raise WriteError(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there)))
+    if not os.access(there, os.W_OK):
+        number = errno.EACCES
+        with suppress(OSError, AttributeError):  # no statvfs on Windows
+            if os.statvfs(there).f_flag & os.ST_RDONLY:
+                number = errno.EROFS
+        raise WriteError(path, OSError(number, os.strerror(number), str(there)))
+
+
+def cache_folder() -> Path:
+    """Where what can be computed again is kept: ``$DERI_CACHE``, or ``deri`` in the user's cache folder."""
+    if given := os.environ.get("DERI_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deri"
 
 
 def remove_leftovers(folder: str | Path) -> None:
     """Remove what writers left under ``folder`` when they were killed: temporary files of processes that are gone."""
     for path in Path(folder).rglob(".*.tmp"):
         process = path.name.split(".")[-2]
-        if process.isdecimal() and path.is_file() and not _runs(int(process)):
-            path.unlink(missing_ok=True)
+        if process.isdecimal() and not _runs(int(process)):
+            _remove(path)
 
 
 def _runs(process: int) -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
-from typing import Annotated
+import threading
+from typing import Annotated, Any
 
 import typer
 
 from deri._version import __version__
 from deri.cli import benchmark, data, demo, evaluate, inspect, models, report, train
-from deri.errors import DeriError
+from deri.cli.command import Command
+from deri.errors import DeriError, Interrupted, out_of_memory
+from deri.files import AGAIN, WriteError, writing
 
 app = typer.Typer(
     name="deri",
@@ -45,21 +50,67 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(report.app, name="report")
+for _registered in (*app.registered_commands, *report.app.registered_commands):
+    _registered.cls = Command
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; errors that a user can cure become one or two lines and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # Accepted anywhere: people add it to the end of the line that failed.
-    debug = "--debug" in arguments
+    debug = "--debug" in arguments or bool(os.environ.get("DERI_DEBUG"))
     arguments = [a for a in arguments if a != "--debug"]
+    before = _handle_signals(_interrupt)
     try:
-        app(args=arguments, prog_name="deri")
-    except DeriError as error:
-        if debug or os.environ.get("DERI_DEBUG"):
+        try:
+            app(args=arguments, prog_name="deri")
+        finally:
+            _flush()
+    except (Interrupted, BrokenPipeError) as error:
+        number = getattr(error, "signal", signal.SIGINT)
+        print(f"deri: interrupted; {getattr(error, 'way_on', '') or AGAIN}", file=sys.stderr)
+        sys.exit(128 + number)
+    except (DeriError, OSError, MemoryError, RuntimeError) as error:
+        text = _told(error)
+        if debug or text is None:
             raise
-        print(f"deri: {error}", file=sys.stderr)
+        print(f"deri: {text}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, BrokenPipeError):
-        print("deri: interrupted", file=sys.stderr)
-        sys.exit(130)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _flush() -> None:
+    """Write what was printed, so that a full disk behind ``> FILE`` is told here, not after Python's end."""
+    try:
+        with writing("the output"):
+            sys.stdout.flush()
+    except WriteError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries once more at its end
+        raise
+
+
+def _interrupt(number: int, _: Any) -> None:
+    raise Interrupted(number)
+
+
+def _handle_signals(handler: Any) -> dict[int, Any]:
+    """Let ``handler`` receive Ctrl-C and SIGTERM; returns the handlers of before, none outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _told(error: Exception) -> str | None:
+    """One or two lines about what a user can cure; None for a defect of this library."""
+    if isinstance(error, DeriError):
+        return str(error)
+    if out_of_memory(error):
+        first = (str(error).splitlines() or [""])[0]
+        return f"out of memory: lower the batch size, or close what else takes memory\n{first}".rstrip()
+    if isinstance(error, OSError):
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        return str(WriteError("the output", error)) if error.errno == errno.ENOSPC else str(error)
+    return None

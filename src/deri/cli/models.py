@@ -11,11 +11,12 @@ from deri.cli import options
 from deri.cli.console import progress, say, window_option
 from deri.cli.inputs import Reading, check_table_name, embed_inputs, write_table
 from deri.errors import DeriError
+from deri.files import atomic_path
 
 
 def classify(
     inputs: options.Inputs,
-    labels: Annotated[list[str], typer.Option(help="a text to score; repeat it")],
+    labels: Annotated[list[str], typer.Option(help="a text, or a code such as AFIB; repeat it")],
     model: Annotated[str | None, typer.Option(help=f"{options.MODEL} [default: deri-sim]")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     out: Annotated[Path | None, typer.Option(help="write a table instead: .csv, .parquet or .xlsx")] = None,
@@ -47,7 +48,9 @@ def classify(
         model = DEFAULT_MODEL
         say(f"{model}: trained on simulated recordings alone; for research, not a diagnosis")
     loaded = load_model(model, device=device)
-    weights = loaded.encode_text(texts)
+    weights, notes = loaded.encode_labels(texts)
+    for note in notes:
+        say(note)
     with progress("classify") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
     record, start, vectors = map(np.concatenate, zip(*found.parts, strict=True))
@@ -133,5 +136,6 @@ def convert(
     if out.exists() and any(out.iterdir()):
         raise DeriError(f"--out {out} exists and is not empty; name a new directory")
     model = import_checkpoint(checkpoint, text_encoder)
-    model.save_pretrained(out)
+    with atomic_path(out) as folder:
+        model.save_pretrained(folder)
     print(f"{model.family} {model.config.backbone} → {out}")

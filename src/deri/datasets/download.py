@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit
 
 from deri.datasets.base import DATASETS, Source
 from deri.errors import DeriError
+from deri.files import writing
 from deri.progress import SILENT, Progress
 
 SUMS = "SHA256SUMS.txt"
@@ -75,7 +76,7 @@ def download(source: Source, out: str | Path, *, connections: int = 4, progress:
     out = Path(out)
     if connections < 1:
         raise DeriError(f"--connections {connections}: at least 1 is needed")
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         sums = _read_sums(source)
         verified = _read_verified(out / VERIFIED)
@@ -88,8 +89,6 @@ def download(source: Source, out: str | Path, *, connections: int = 4, progress:
                 log.write(f"{sums[path]} {_size(out / path)} {path}\n")
                 log.flush()
                 progress.update(done, len(sums))
-    except OSError as error:
-        raise DeriError(f"cannot write to {out}: {error}. Make room and run the same command again") from error
     return DownloadSummary(out, len(wanted), len(kept), len(sums))
 
 

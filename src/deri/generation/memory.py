@@ -15,12 +15,13 @@ from torch import Tensor
 
 from deri.errors import DeriError
 from deri.evaluation.features import encoder_digest
-from deri.files import write_json
+from deri.files import AGAIN, write_json, writing
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel
 from deri.models.layers import extend_mask
 from deri.progress import SILENT, Progress
 from deri.store import Store
+from deri.store.npy import NpyAppender
 
 VERSION = 2
 Memory = tuple[Tensor, Tensor | None]
@@ -110,31 +111,25 @@ class MemoryCache:
         if (path / "meta.json").is_file():
             return cls(path)
         work = folder / f".{path.name}.work"
-        try:
+        with writing(path, f"{AGAIN}, or name another place with cache=DIR"):
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            tokens = np.lib.format.open_memmap(work / "tokens.npy", "w+", np.float16, (len(rows), m, d))
             mask = np.ones((len(rows), m), bool)
-            for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH]
-                values, counted = read_memory(model, store, part, kind)
-                tokens[start : start + len(part)] = _float16(values, store, part)
-                if counted is not None:
-                    mask[start : start + len(part)] = counted.cpu().numpy()
-                progress.update(start + len(part), len(rows))
-            tokens.flush()
+            # No memory map: a write to one ends the process where the disk is full.
+            with NpyAppender(work / "tokens.npy", (m, d), np.dtype(np.float16)) as tokens:
+                for start in range(0, len(rows), _BATCH):
+                    part = rows[start : start + _BATCH]
+                    values, counted = read_memory(model, store, part, kind)
+                    tokens.append(_float16(values, store, part))
+                    if counted is not None:
+                        mask[start : start + len(part)] = counted.cpu().numpy()
+                    progress.update(start + len(part), len(rows))
             np.save(work / "mask.npy", mask)
             np.save(work / "rows.npy", np.asarray(rows, np.int64))
             write_json(work / "meta.json", identity)
             if path.exists():  # without its meta.json
                 shutil.rmtree(path)
             work.rename(path)
-        except OSError as error:
-            size = len(rows) * m * d * 2 / 1e9
-            raise DeriError(
-                f"cannot write the memory cache {path} ({size:.1f} GB): {error}; make room, or name another place "
-                "with cache=DIR"
-            ) from error
         return cls(path)
 
     def get(self, rows: np.ndarray) -> Memory:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deri.errors import DeriError
+from deri.files import atomic_files
 from deri.models.hub import load_pretrained
 from deri.models.text import source_of
 
@@ -112,9 +113,11 @@ class ReportTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files and ``words.json`` where it has words."""
-        self.hf.save_pretrained(str(folder))
-        if self.words is not None:
-            (folder / "words.json").write_text(json.dumps(sorted(self.words), ensure_ascii=False), encoding="utf-8")
+        with atomic_files(folder) as aside:
+            self.hf.save_pretrained(str(aside))
+            if self.words is not None:
+                words = json.dumps(sorted(self.words), ensure_ascii=False)
+                (aside / "words.json").write_text(words, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ReportTokenizer:

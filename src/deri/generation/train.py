@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.features import encoder_digest
-from deri.files import write_json
+from deri.files import write_json, writing
 from deri.generation.config import WriterConfig, name_of
 from deri.generation.data import Targets, epoch_batches, store_identity, training_rows
 from deri.generation.decoders import build_decoder
@@ -71,7 +71,21 @@ def train_writer(
     config = config or WriterConfig()
     out = Path(out)
     claim_directory(out, resume=resume)
-    chosen = choose_device(device)
+    with writing(out, "go on with --resume"):
+        _train(model, store, out, config, model_name, resume, choose_device(device), progress)
+    return out
+
+
+def _train(
+    model: EcgTextModel,
+    store: Store,
+    out: Path,
+    config: WriterConfig,
+    model_name: str,
+    resume: bool,
+    chosen: torch.device,
+    progress: Progress,
+) -> None:
     task = WriterTask(model.to(chosen), store, out, config, model_name, progress)
     engine = Engine(
         task,
@@ -79,10 +93,7 @@ def train_writer(
         adamw(task.trained, config.learning_rate, config.weight_decay, scale=task.scale),
         Replica(0, 1, chosen),
         checkpoint=Checkpoint(
-            out / "checkpoints" / "last.safetensors",
-            task.run_id,
-            "other options, another store or encoder",
-            _STATE_VERSION,
+            out / "checkpoints" / "last.safetensors", task.identity, frozenset({"epochs"}), _STATE_VERSION
         ),
         progress=progress,
     )
@@ -94,7 +105,6 @@ def train_writer(
         engine.fit()
     finally:
         engine.log.close()
-    return out
 
 
 @dataclass
@@ -115,6 +125,7 @@ class WriterTask(Task[_Batch]):
 
     logs_epochs = True
     advice = "lower lr or use precision=fp32"
+    batch_option = "batch_size"
 
     def __init__(
         self, model: EcgTextModel, store: Store, out: Path, config: WriterConfig, model_name: str, progress: Progress
@@ -146,7 +157,7 @@ class WriterTask(Task[_Batch]):
         modules = nn.ModuleDict({"decoder": decoder.to(self.device), "encoder": model})
         self.decoder = decoder
         self.trained: Named = [(n, p) for n, p in modules.named_parameters() if p.requires_grad]
-        self.run_id = _run_id(config, store, digest)
+        self.identity = _identity(config, store, digest)
         self.about: dict[str, Any] = {
             "encoder": {
                 "source": name_of(model_name),
@@ -193,7 +204,7 @@ class WriterTask(Task[_Batch]):
                 "data": str(self.store.path),
                 "store": self.store.fingerprint,
                 "model": self.model_name,
-                "run_id": self.run_id,
+                "run_id": run_identity(self.identity),
                 "records": records,
                 "config": config.model_dump(),
             },
@@ -314,8 +325,8 @@ def stored_config(out: Path) -> dict[str, Any]:
         raise DeriError(f"{path} is not of a report writer's run: name another --out") from None
 
 
-def _run_id(config: WriterConfig, store: Store, digest: str) -> str:
-    """Identity of what is computed; how often it is logged or saved does not belong to it."""
+def _identity(config: WriterConfig, store: Store, digest: str) -> dict[str, Any]:
+    """What decides what is computed; how often it is logged or saved does not belong to it."""
     left_out = {"log_steps", "checkpoint_steps", "prefetch", "cache"}
     left_out |= {"beams", "length_penalty", "no_repeat_ngram", "repetition_penalty"}
-    return run_identity(config.model_dump(exclude=left_out), store.fingerprint, digest)
+    return {**config.model_dump(exclude=left_out), "store": store.fingerprint, "encoder_digest": digest}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,7 @@ from deri.models.output import Output, TextFeatures
 from deri.models.preprocess import Preprocess
 from deri.models.text import TextEncoder
 from deri.recipes import schema
+from deri.reports.words import label_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -281,7 +283,7 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """
         self.eval()
         embedding = self.ecg_embedding(*self.prepare(signals, fs, valid_samples, lead_mask)).float()
-        return (F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy()
+        return _finite((F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy(), "recordings")
 
     def prepare(
         self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
@@ -299,7 +301,18 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
             tokens = to_device(self.text_encoder.tokenize(texts[i : i + batch_size]), self.device)
             features = self.text_encoder(*tokens)
             parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, self.config.dim), np.float32)
+        return _finite(np.concatenate(parts), "texts") if parts else np.zeros((0, self.config.dim), np.float32)
+
+    def encode_labels(self, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Embed labels, (n, d) float32, L2-normalised, and say what is not as it seems.
+
+        A label may be a text, a code such as ``AFIB``, or a finding in German; see
+        :func:`deri.reports.words.label_texts`.
+        """
+        found = label_texts(labels)
+        vectors = self.encode_text([text for label in found for text in label.texts])
+        parts = np.split(vectors, np.cumsum([len(label.texts) for label in found])[:-1])
+        return np.stack([_direction(part) for part in parts]), [label.note for label in found if label.note]
 
     def classify(self, ecgs: ECG | Iterable[ECG], labels: Sequence[str], *, windows: int | None = None) -> pd.DataFrame:
         """Cosine of each recording with each label text: a table of recordings × labels, values in [-1, 1].
@@ -309,9 +322,10 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """
         import pandas as pd
 
-        if not labels:
-            raise DeriError("classify: no labels given; name at least one, e.g. 'atrial fibrillation'")
-        scores = self.encode_ecg(ecgs, windows=windows) @ self.encode_text(list(labels)).T
+        weights, notes = self.encode_labels(labels)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        scores = self.encode_ecg(ecgs, windows=windows) @ weights.T
         return pd.DataFrame(scores, columns=list(labels))
 
     # --- files (models/build.py has the format) ----------------------------------------------------------------
@@ -334,3 +348,20 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         if not isinstance(model, cls):
             raise DeriError(f"{name} holds a {model.family} model, not {cls.__name__}; load it with that class")
         return model
+
+
+def _direction(vectors: np.ndarray) -> np.ndarray:
+    """The unit vector of the mean; one alone stays as it is, to the bit."""
+    mean: np.ndarray = vectors[0] if len(vectors) == 1 else vectors.mean(axis=0)
+    return mean if len(vectors) == 1 else mean / np.linalg.norm(mean)
+
+
+def _finite(embeddings: np.ndarray, what: str) -> np.ndarray:
+    """The embeddings; DeriError where a number is none: scores of them would look like an answer."""
+    bad = int((~np.isfinite(embeddings).all(axis=-1)).sum())
+    if bad:
+        raise DeriError(
+            f"the model's embedding is not finite for {bad} of {len(embeddings)} {what}: the weights are broken, use "
+            "another model or an earlier checkpoint"
+        )
+    return embeddings

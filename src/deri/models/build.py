@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from deri._version import __version__
 from deri.ecg.leads import LEADS
 from deri.errors import DeriError
-from deri.files import write_json
+from deri.files import atomic_files, write_json
 from deri.models import directory as files
 from deri.models.backbones import BACKBONES
 from deri.models.base import EcgTextModel
@@ -146,7 +146,8 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
 def _save_tokenizer(text: TextEncoder, folder: Path) -> str:
     """Save the tokenizer; where it is not at hand (an imported checkpoint, offline) say where to get it."""
     try:
-        text.tokenizer.save_pretrained(str(folder))
+        with atomic_files(folder) as aside:
+            text.tokenizer.save_pretrained(str(aside))
     except (DeriError, AttributeError):  # one from outside may have nothing to save
         return portable_name(text.config.encoder)
     return "included"

@@ -91,6 +91,7 @@ class _Span:
 class _Rules:
     findings: dict[str, Finding]
     phrases: dict[str, re.Pattern[str]]
+    english: dict[str, re.Pattern[str]]
     keeps: dict[str, frozenset[str]]
     cues: tuple[tuple[Certainty, bool, re.Pattern[str]], ...]
     mask: re.Pattern[str]
@@ -119,11 +120,12 @@ def _rules() -> _Rules:
         for known, text in parts.items():
             part = part.replace("{" + known + "}", text)
         parts[name] = part
-    findings, phrases, keeps = {}, {}, {}
+    findings, phrases, english, keeps = {}, {}, {}, {}
     for code, entry in data["findings"].items():
         findings[code] = Finding(code, entry["name"], tuple(entry.get("scp", ())))
         keeps[code] = frozenset(entry.get("keeps", ()))
         phrases[code] = _compile([p for language in _LANGUAGES for p in entry.get(language, ())], parts)
+        english[code] = _compile(entry.get("en", ()), parts)
     cues: list[tuple[Certainty, bool, re.Pattern[str]]] = []
     # Uncertain first: of two cues with the same words the more careful one counts.
     for certainty in ("uncertain", "absent"):
@@ -134,6 +136,7 @@ def _rules() -> _Rules:
     return _Rules(
         findings=findings,
         phrases=phrases,
+        english=english,
         keeps=keeps,
         cues=tuple(cues),
         mask=_compile(data["mask"], parts),
@@ -260,6 +263,11 @@ def find_mentions(text: str) -> list[Mention]:
     if not isinstance(text, str):
         raise TypeError(f"a report is {type(text).__name__}, expected str")
     return list(_mentions(text))
+
+
+def is_english(mention: Mention) -> bool:
+    """Whether a mention is worded in English, as far as the table tells languages apart."""
+    return _rules().english[mention.finding].fullmatch(mention.text) is not None
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from deri.errors import DeriError
+from deri.files import atomic_path
 from deri.progress import SILENT, Progress
 from deri.simulate.layouts import cpsc2018, csn, mimic, ptbxl
 
@@ -72,28 +71,14 @@ def simulate(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DeriError(f"{out} exists and is not an empty folder: name a new one for --out, or remove it.")
-    # The process id keeps two runs apart, as in deri.files.
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     started = time.perf_counter()
     findings: Counter[str] = Counter()
     done, patients = 0, 0
-    try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+    with atomic_path(out) as partial:
+        partial.mkdir()
         for study in module.write(partial, records, seed, label_noise):
             done += 1
             patients += study.study_index == 0
             findings.update(study.tracing.findings)
             progress.update(done, records)
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    except OSError as error:
-        raise DeriError(
-            f"Cannot write {out}: {error.strerror or error}. Check the folder, its rights and the free space."
-        ) from error
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial, ignore_errors=True)
     return SimulationSummary(layout, out, done, patients, dict(findings), time.perf_counter() - started)

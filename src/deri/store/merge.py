@@ -13,7 +13,7 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.files import atomic_path
+from deri.files import atomic_path, writing
 from deri.store.duplicates import Duplicates, digest_keys
 from deri.store.layout import SIGNALS_DIR, VERSION, shard_name
 from deri.store.locks import file_lock
@@ -65,7 +65,7 @@ def merge_stores(
     _check_fit(opened)
     merge = _Merge(opened, resplit=resplit, seed=seed, drop=duplicates == "drop")
     aside = out.with_name(f".{out.name}.merge")
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(aside.with_suffix(".lock"), wait=False) as held:
             if not held:
@@ -75,8 +75,6 @@ def merge_stores(
             summary = merge.write(aside)
             os.rename(aside, out)
         aside.with_suffix(".lock").unlink(missing_ok=True)
-    except OSError as error:
-        raise DeriError(f"cannot write to --out {out}: {error}. Make room, or choose another folder") from error
     return summary
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.files import write_json
+from deri.files import AGAIN, WriteError, cache_folder, check_place, write_json, writing
 from deri.progress import SILENT, Progress
 from deri.store.layout import REPORTS_FILE
 from deri.store.locks import file_lock
@@ -82,7 +82,7 @@ class TextFeatures:
         Several processes may call this at once: one computes, the others wait for it. A killed build continues.
 
         Args:
-            store: the store, whose folder must be writable the first time.
+            store: the store; where its folder is read-only, the features lie in :func:`deri.files.cache_folder`.
             encoder: see :class:`TextEncoder`.
             texts: instead of the reports; an id is then a position in this list.
             kind: names the list of ``texts``, as part of the folder's name.
@@ -110,18 +110,20 @@ class TextFeatures:
         }
         if kind:
             identity["texts_sha256"] = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-        path = store.path / FEATURES_DIR / (features_key(encoder.fingerprint, dtype) + (f"-{kind}" if kind else ""))
+        name = features_key(encoder.fingerprint, dtype) + (f"-{kind}" if kind else "")
+        path = store.path / FEATURES_DIR / name
         if _complete(path, identity):
             return cls(path)
         try:
-            path.parent.mkdir(exist_ok=True)
+            check_place(path)
+        except WriteError:
+            path = cache_folder() / FEATURES_DIR / store.fingerprint / name
+            progress.message(f"{store.path} is read-only: text features are kept in {path}")
+        with writing(path, f"{AGAIN}: what is done is kept"):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(path.with_suffix(".lock"), wait=True):
                 if not _complete(path, identity):
                     _Builder(path, identity, texts, encoder, progress).run()
-        except OSError as error:
-            raise DeriError(
-                f"cannot write text features to {path}: {error}. Make room or the folder writable; what is done is kept"
-            ) from error
         return cls(path)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -72,8 +72,9 @@ def _start(done: Any, stop: Any) -> None:
     """Prepare a worker process."""
     global _done, _stop
     _done, _stop = done, stop
-    # Ctrl-C reaches the whole process group; the parent decides.
+    # Ctrl-C, and often SIGTERM, reach the whole process group; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

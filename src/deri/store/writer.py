@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deri.errors import DeriError
+from deri.files import AGAIN, WriteError, writing
 from deri.progress import SILENT, Progress
 from deri.store.chunk import DIGEST_KEY, ROW_COLUMNS, ChunkJob, chunk_done, convert_chunk
 from deri.store.duplicates import Duplicates, digest_keys
@@ -113,11 +114,21 @@ def prepare(
         dataset, split=split, seed=seed, repair=repair, min_leads=min_leads, windows=windows, duplicates=duplicates
     )
     work = _Preparation(dataset, splits, out, plan)
+    with writing(out, f"{AGAIN}: finished chunks are kept"):
+        return _prepare(
+            work, out, workers, shard, {"repair": repair, "min_leads": min_leads, "windows": windows}, progress
+        )
+
+
+def _prepare(
+    work: _Preparation, out: Path, workers: int, shard: tuple[int, int], reading: dict[str, Any], progress: Progress
+) -> Summary:
+    dataset = work.dataset
     try:
         if (out / META_FILE).exists():
             return work.finished()
-        claim(out, plan)
-        work.convert(workers, shard, {"repair": repair, "min_leads": min_leads, "windows": windows}, progress)
+        claim(out, work.plan)
+        work.convert(workers, shard, reading, progress)
         chunks = range(chunk_count(len(dataset.examples)))
         done = [k for k in chunks if chunk_done(out, k)]
         if (out / META_FILE).exists():
@@ -125,17 +136,11 @@ def prepare(
         if len(done) < len(chunks):
             return work.count(done).summary(dataset.name, complete=False, chunks_done=len(done), chunks=len(chunks))
         return work.finish() or work.finished()
-    except FileNotFoundError:
+    except (FileNotFoundError, WriteError):
         # Another shard finished the store and removed the work files while they were looked at here.
         if (out / META_FILE).exists():
             return work.finished()
         raise
-    except PermissionError as error:
-        raise DeriError(f"cannot write to --out {out}: {error}. Choose a folder that you may write to") from error
-    except OSError as error:
-        raise DeriError(
-            f"cannot write to --out {out}: {error}. Make room and run the same command again: finished chunks are kept"
-        ) from error
 
 
 def _check_options(workers: int, shard: tuple[int, int], split: str, repair: str) -> None:

@@ -11,7 +11,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deri.errors import DeriError, some
+from deri.errors import DeriError, out_of_memory, some
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
 from deri.training.batches import prefetch
 from deri.training.distributed import Replica, average_gradients
+from deri.training.interrupt import DeferredSignals
 from deri.training.log import RunLog
 from deri.training.precision import autocast, choose_precision
 from deri.training.schedule import learning_rate
@@ -94,6 +95,7 @@ class Task(ABC, Generic[B]):
         steps_per_epoch: steps in an epoch.
         logs_epochs: whether the last step of an epoch is logged, besides every ``log_steps``-th and the last one.
         advice: what to do where the loss is not finite.
+        batch_option: what to lower where memory does not suffice.
     """
 
     store: Store
@@ -101,6 +103,7 @@ class Task(ABC, Generic[B]):
     steps_per_epoch: int
     logs_epochs: bool = False
     advice: str = "lower the learning rate"
+    batch_option: str = "the batch size"
 
     @abstractmethod
     def seed(self, step: int) -> int | None:
@@ -206,26 +209,32 @@ class Engine(Generic[B]):
             self._fit()
 
     def _fit(self) -> None:
-        state, config = self.state, self.config
+        state = self.state
         steps = range(state.step, self.total)
-        batches = prefetch(self.task.read, steps, config.prefetch)
+        batches = prefetch(self.task.read, steps, self.config.prefetch)
         self.task.train_mode(True)
         self.tally, self.epoch = Tally(), Tally(weighted=state.epoch_loss, weight=state.epoch_weight)
         self._unchecked = []
+        # Several processes would stop at different steps, and wait for one another: they keep their last checkpoint.
+        with DeferredSignals(self.replica.world == 1) as signals:
+            self._steps(steps, batches, signals)
+        self.task.train_mode(False)
+
+    def _steps(self, steps: range, batches: Iterator[Sequence[B]], signals: DeferredSignals) -> None:
+        state, config = self.state, self.config
         for step, parts in zip(steps, batches, strict=True):
-            lr = self._step(step, parts)
+            lr = self._step_in_memory(step, parts)
             state.step = step + 1
             epoch, end = step // self.task.steps_per_epoch, state.step % self.task.steps_per_epoch == 0
             if state.step % config.log_steps == 0 or state.step == self.total or (end and self.task.logs_epochs):
                 self._log_steps(epoch, lr)
             if end and self.replica.main:
                 self.end_epoch(epoch)
-            if end or state.step % config.checkpoint_steps == 0:
+            if end or state.step % config.checkpoint_steps == 0 or signals.pending:
                 self._save()
             self.progress.update(state.step, self.total)
-            if end and self._stops(epoch):
+            if signals.pending or (end and self._stops(epoch)):
                 break
-        self.task.train_mode(False)
 
     def end_epoch(self, epoch: int) -> None:
         """Validate, and tell the task whether the weights are the best so far."""
@@ -249,6 +258,18 @@ class Engine(Generic[B]):
         self.task.epoch_done(EpochResult(epoch, state.step, train_loss, self.line, validation, best))
         self.task.train_mode(True)
         self.tally, self.epoch = Tally(), Tally()
+
+    def _step_in_memory(self, step: int, parts: Sequence[B]) -> float:
+        try:
+            return self._step(step, parts)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            largest = max(len(rows) for rows in self.task.step_rows(step))
+            raise DeriError(
+                f"out of memory on {self.replica.device} with batches of {largest} records: lower "
+                f"{self.task.batch_option}; {self._way_on()}"
+            ) from error
 
     def _step(self, step: int, parts: Sequence[B]) -> float:
         """One optimisation step; returns its learning rate."""

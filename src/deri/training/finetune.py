@@ -24,7 +24,7 @@ from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import fit_corrected
 from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.evaluation.task import TaskData, load_task
-from deri.files import write_json
+from deri.files import atomic_path, write_json
 from deri.models import EcgTextModel
 from deri.models.build import model_card
 from deri.models.device import to_device
@@ -122,10 +122,11 @@ def finetune(
         ],
     }
     card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD.weights}`.\n"
-    model.save_pretrained(out / "model", card=card)
-    save_head(run.head, out / "model", task, run.classes, thresholds)
-    write_json(out / "history.json", run.history)
-    write_json(out / "result.json", result)
+    with atomic_path(out) as folder:
+        model.save_pretrained(folder / "model", card=card)
+        save_head(run.head, folder / "model", task, run.classes, thresholds)
+        write_json(folder / "history.json", run.history)
+        write_json(folder / "result.json", result)
     return result
 
 
@@ -143,6 +144,7 @@ class FinetuneTask(Task[_Batch]):
 
     logs_epochs = True
     advice = "lower --lr"
+    batch_option = "--batch-size"
 
     def __init__(
         self, model: EcgTextModel, store: Store, task: str, config: FinetuneConfig, progress: Progress = SILENT

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deri._version import __version__
+from deri.errors import DeriError
 from deri.evaluation.retrieval import recall_at_k
-from deri.files import write_json, write_text
+from deri.files import write_json, write_text, writing
 from deri.models import EcgTextModel, build_model, build_text_encoder
 from deri.models.build import check_names, model_card
 from deri.models.device import to_device
@@ -35,7 +37,7 @@ from deri.training.distributed import Draws, Replica, broadcast_weights, join_re
 from deri.training.engine import Engine, EpochResult, Tally, Task, Validation, derived_seed
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
-from deri.training.state import Checkpoint, claim_directory, run_identity
+from deri.training.state import Checkpoint, claim_directory
 
 CANDIDATES = 256
 """Pairs that the validation loss contrasts with one another."""
@@ -55,7 +57,9 @@ def pretrain(
 
     The run holds ``recipe.yaml``, ``run.json``, ``metrics.jsonl``, ``checkpoints/last.safetensors`` (to resume) and
     ``model/`` (the weights with the lowest held-out loss, ready for use). Started by ``torchrun`` it uses all
-    processes. With ``resume`` it continues from the last checkpoint, on a CPU with the same bits as an undisturbed run.
+    processes. With ``resume`` it continues from the last checkpoint, on a CPU with the same bits as an undisturbed run;
+    with another ``train.epochs`` the steps to come follow the schedule of that length. Ctrl-C and SIGTERM keep a
+    checkpoint after the step.
 
     Args:
         data: a store made by ``deri prepare``.
@@ -67,6 +71,7 @@ def pretrain(
     """
     out = Path(out)
     with (
+        writing(out, "go on with --resume"),
         join_replicas(device) as replica,
         _engine(Path(data), out, recipe, resume, replica, progress if replica.main else SILENT) as engine,
     ):
@@ -79,6 +84,7 @@ class PairTask(Task[Batch]):
     """Contrastive pre-training on ECG–report pairs."""
 
     advice = "lower train.lr or use train.precision=fp32"
+    batch_option = "train.batch_size"
 
     def __init__(
         self, model: EcgTextModel, reader: PairReader, plan: BatchPlan, recipe: Recipe, replica: Replica, out: Path
@@ -227,6 +233,7 @@ def _engine(
     check_names(recipe.model)
     claim_directory(out, resume=resume)
     store = Store.open(data)
+    _require_contrast(store)
     text_encoder = build_text_encoder(recipe.model.text).to(replica.device)
     cache = _cached(store, text_encoder, recipe, replica) if recipe.model.text.cacheable else None
     model = build_model(recipe.model, seed=train.seed, text_encoder=text_encoder).to(replica.device)
@@ -236,22 +243,22 @@ def _engine(
     reader = PairReader(store, model, cache, _single_statements(store, text_encoder, recipe, replica))
     plan = BatchPlan.make(reader.rows("train"), train, replica.rank, replica.world)
     task = PairTask(model, reader, plan, recipe, replica, out)
-    run_id = _run_id(recipe, store, replica)
+    kept = Checkpoint(
+        out / "checkpoints" / "last.safetensors", _identity(recipe, store, replica), frozenset({"train.epochs"})
+    )
     engine = Engine(
         task,
         _with_warmup(train, plan.steps_per_epoch * train.epochs, progress),
         adamw(task.trained, train.lr, train.weight_decay),
         replica,
-        checkpoint=Checkpoint(
-            out / "checkpoints" / "last.safetensors", run_id, "another recipe, store or number of processes"
-        ),
+        checkpoint=kept,
         progress=progress,
     )
     if resume and engine.resume():
         progress.message(f"resuming {out} at step {engine.state.step}")
-    elif main:
+    if main:
         write_text(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False))
-        about = {"data": str(data), "store": store.fingerprint, "processes": replica.world, "run_id": run_id}
+        about = {"data": str(data), "store": store.fingerprint, "processes": replica.world, "run_id": kept.run_id}
         write_json(out / "run.json", {"format": "deri-run", "version": 1, "deri_version": __version__, **about})
     broadcast_weights(model, replica.world)
     replica.barrier()
@@ -259,6 +266,8 @@ def _engine(
         f"{recipe.name}: {len(plan.rows)} training pairs, batches of {plan.batch_size} × {replica.world}, "
         f"{plan.steps_per_epoch} steps an epoch, {engine.precision} on {replica.device}"
     )
+    if train.batch_size * replica.world > len(plan.rows):
+        progress.message(f"warning: train.batch_size={train.batch_size} is more than the store has: all in one batch")
     if len(task.val_rows) < 2:
         progress.message("warning: no held-out pairs (split val): the last weights are kept, not the best")
     if not main:
@@ -269,6 +278,16 @@ def _engine(
         yield engine
     finally:
         engine.log.close()
+
+
+def _require_contrast(store: Store) -> None:
+    """DeriError where all training pairs have the same text: one text is nothing to tell apart."""
+    ids = store.report_ids[store.rows("train")]
+    if len(known := np.unique(ids[ids >= 0])) == 1:
+        raise DeriError(
+            f"the training records of {store.path} all have one report, {store.reports[known[0]][:60]!r}: there is "
+            "nothing to contrast; prepare the store with the reports of the recordings"
+        )
 
 
 def _with_warmup(train: schema.Train, total: int, progress: Progress) -> schema.Train:
@@ -302,9 +321,9 @@ def _single_statements(store: Store, encoder: TextEncoder, recipe: Recipe, repli
     return SingleStatements(statements, features, share)
 
 
-def _run_id(recipe: Recipe, store: Store, replica: Replica) -> str:
-    """Identity of what is computed; how often it is logged or saved does not belong to it."""
+def _identity(recipe: Recipe, store: Store, replica: Replica) -> dict[str, Any]:
+    """What decides what is computed; how often it is logged or saved does not belong to it."""
     content = recipe.model_dump()
     for key in ("log_steps", "checkpoint_steps", "prefetch"):
         del content["train"][key]
-    return run_identity(content, store.fingerprint, replica.world)
+    return {**content, "store": store.fingerprint, "processes": replica.world}

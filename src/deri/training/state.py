@@ -45,15 +45,20 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        run_id: identity of what is computed, see :func:`run_identity`.
-        other: what another identity means, for the message.
+        identity: what decides what is computed, as JSON values; another one is refused by the names of its keys.
+        free: keys of the identity that may change, with dots between levels.
         version: of the meaning of the weights.
     """
 
     path: Path
-    run_id: str
-    other: str
+    identity: Mapping[str, Any]
+    free: frozenset[str] = frozenset()
     version: int = 1
+
+    @property
+    def run_id(self) -> str:
+        """The identity in 16 hex digits."""
+        return run_identity(self.identity)
 
     def save(self, weights: Mapping[str, Tensor], trained: Named, optimizer: torch.optim.AdamW, state: State) -> None:
         """Write ``weights`` as ``model/NAME`` and moments as ``optimizer/NAME/KEY``, atomically."""
@@ -62,7 +67,11 @@ class Checkpoint:
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        metadata = {"version": str(self.version), "run": self.run_id, "progress": json.dumps(asdict(state))}
+        metadata = {
+            "version": str(self.version),
+            "run": json.dumps(self.identity),
+            "progress": json.dumps(asdict(state)),
+        }
         with atomic_path(self.path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
 
@@ -75,8 +84,7 @@ class Checkpoint:
         metadata, tensors = self._read()
         if metadata.get("version") != str(self.version):
             raise DeriError(f"{self.path} was written by another version of deri; start a new run")
-        if metadata.get("run") != self.run_id:
-            raise DeriError(f"{self.path} belongs to {self.other}; start a new run in another --out")
+        self._check_identity(metadata.get("run", "{}"))
         if odd := sorted({n[len("model/") :] for n in tensors if n.startswith("model/")} ^ set(weights)):
             raise DeriError(f"{self.path} does not fit this model: {', '.join(odd[:5])} on one side only")
         with torch.no_grad():
@@ -94,6 +102,19 @@ class Checkpoint:
         known = {field.name for field in fields(State)}
         return State(**{key: value for key, value in json.loads(metadata["progress"]).items() if key in known})
 
+    def _check_identity(self, stored: str) -> None:
+        """DeriError that names what differs from the run that wrote the file."""
+        try:
+            before = _flat(json.loads(stored))
+        except ValueError:  # 16 hex digits, before identities were kept
+            raise DeriError(f"{self.path} was written by another version of deri; start a new run") from None
+        now = _flat(self.identity)
+        keys = [key for key in {**before, **now} if key not in self.free and before.get(key) != now.get(key)]
+        if keys:
+            first = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in keys[:5])
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            raise DeriError(f"{self.path} is of another run: {first}{more}; set it back, or name another --out")
+
     def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
         try:
             with safe_open(self.path, framework="pt") as file:
@@ -103,7 +124,14 @@ class Checkpoint:
             raise DeriError(f"{self.path} cannot be read ({error}); delete it to start the run again") from None
 
 
-def run_identity(*content: Any) -> str:
+def _flat(content: Any, name: str = "") -> dict[str, Any]:
+    """``{"train": {"lr": 1}}`` → ``{"train.lr": 1}``."""
+    if not isinstance(content, Mapping):
+        return {name: content}
+    return {k: v for key, value in content.items() for k, v in _flat(value, f"{name}.{key}".lstrip(".")).items()}
+
+
+def run_identity(content: Any) -> str:
     """Identity of what a run computes, from JSON values."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

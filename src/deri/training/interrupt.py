@@ -1,0 +1,47 @@
+"""Signals that wait for the end of a step, so that a checkpoint can be kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class DeferredSignals:
+    """Ctrl-C and SIGTERM in the block set ``pending``, and act after it; a second one acts at once.
+
+    Outside the main thread, and with ``active`` False, signals do what they did before.
+    """
+
+    def __init__(self, active: bool = True) -> None:
+        self.pending: int | None = None
+        self._active = active and threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> DeferredSignals:
+        if self._active:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.pending is None:
+            self.pending = number
+        else:
+            self._restore()
+            os.kill(os.getpid(), number)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+        if self.pending is not None and kind is None:
+            os.kill(os.getpid(), self.pending)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deri.errors import DeriError
+from deri.reports import load_prompts
+from deri.reports.words import label_texts
+from support import tiny
+
+AFIB = tuple(load_prompts("labels")["AFIB"])
+
+
+@pytest.mark.parametrize(
+    ("label", "texts", "note"),
+    [
+        ("AFIB", AFIB, None),
+        ("atrial fibrillation", ("atrial fibrillation",), None),
+        ("Possible atrial fibrillation.", ("Possible atrial fibrillation.",), None),
+        ("Vorhofflimmern", AFIB, "is scored as atrial fibrillation"),
+        ("absolute Arrhythmie bei Vorhofflimmern", AFIB, "is scored as atrial fibrillation"),
+        ("no atrial fibrillation", ("no atrial fibrillation",), "denies atrial fibrillation"),
+        ("kein Vorhofflimmern", ("kein Vorhofflimmern",), "denies atrial fibrillation"),
+        ("pizza", ("pizza",), "names no finding"),
+        ("file", ("file",), "names no finding"),
+    ],
+)
+def test_what_is_made_of_a_label(label: str, texts: tuple[str, ...], note: str | None) -> None:
+    (found,) = label_texts([label])
+    assert found.texts == texts
+    assert found.note is None if note is None else note in str(found.note)
+
+
+def test_two_german_findings_are_one_text() -> None:
+    (found,) = label_texts(["Sinusrhythmus, Linksschenkelblock"])
+    assert found.texts == ("sinus rhythm. normal sinus rhythm. left bundle branch block.",)
+
+
+@pytest.mark.parametrize(("labels", "message"), [([], "no labels"), (["  "], "is empty"), (["AF"], "ambiguous")])
+def test_labels_without_a_meaning_are_refused(labels: list[str], message: str) -> None:
+    with pytest.raises(DeriError, match=message):
+        label_texts(labels)
+
+
+def test_a_model_scores_a_code_by_the_mean_of_its_prompts_and_warns() -> None:
+    model = tiny.model(pooling="mean")
+    vectors, notes = model.encode_labels(["AFIB", "sinus rhythm", "pizza"])
+    mean = model.encode_text(AFIB).mean(axis=0)
+    np.testing.assert_allclose(vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
+    np.testing.assert_allclose(vectors[1], model.encode_text("sinus rhythm")[0], atol=1e-6)
+    assert len(notes) == 1
+    with pytest.warns(UserWarning, match="pizza"):
+        assert list(model.classify([], ["pizza"]).columns) == ["pizza"]
