@@ -79,7 +79,8 @@ def test_identical_reports_are_perfect() -> None:
         assert entry["ci"] == pytest.approx([best, best], rel=1e-3), name
     assert result["corpus_bleu"] == pytest.approx(100)
     assert result["findings"]["macro"]["f1"] == 1
-    assert result["findings"]["macro"]["ci"] == [1, 1]
+    # Twenty right texts with two findings say as much as 40 hits of 40 do: Wilson's interval of that begins at 0.91.
+    assert result["findings"]["macro"]["ci"] == [pytest.approx(0.91, abs=0.02), 1]
 
 
 def test_intervals_agree_with_resampled_rows() -> None:
@@ -139,7 +140,7 @@ def test_the_difference_of_two_systems_is_drawn_in_pairs() -> None:
     assert found["finding_f1"]["ci"] == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.025)
     same = paired_difference(references, first, first, subjects, draws=50)
     assert same["bleu_4"] == {"value": 0.0, "ci": [0.0, 0.0]}
-    assert same["finding_f1"]["ci"] == [0.0, 0.0]
+    assert same["finding_f1"]["ci"] is None  # what does not vary has no interval
     assert paired_difference(references, first, second, subjects, draws=0)["finding_f1"]["ci"] is None
     # Options mean what they mean in evaluate_reports.
     hedged = ["sinus rhythm. possible lvh."] * 200
@@ -153,19 +154,16 @@ def test_the_difference_of_two_systems_is_drawn_in_pairs() -> None:
     assert paired_difference(["A B C D"], ["A B C D"], ["a b c d"], draws=0)["bleu_4"]["value"] == 0
 
 
-def test_the_difference_compares_the_same_findings_in_every_draw() -> None:
-    # Only the first system asserts LVH where no reference does. In a draw without the one reference that has it, its F1
-    # is 0 for the first system and does not exist for the second: that must not be held against the first.
+def test_the_difference_compares_the_same_findings() -> None:
+    # Only the first system asserts LVH where no reference does; one reference has it.
     references = ["sinus rhythm. lvh.", *["sinus rhythm."] * 39]
     first = ["sinus rhythm. lvh.", *["sinus rhythm. lvh."] * 20, *["sinus rhythm."] * 19]
     second = list(references)
     found = paired_difference(references, first, second, draws=500)["finding_f1"]
     f1 = 2 / 22  # of LVH by the first system
     assert found["value"] == pytest.approx((f1 - 1) / 2)
-    # Draws with the reference differ in LVH alone, all others in nothing.
     low, high = found["ci"]
-    assert high == 0
-    assert -0.5 < low < found["value"]
+    assert -1 < low < found["value"] < high < 0  # twenty false assertions of 40 tell
 
 
 def test_missing_packages_leave_metrics_out(monkeypatch: pytest.MonkeyPatch) -> None:

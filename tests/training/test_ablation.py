@@ -11,12 +11,10 @@ from sklearn.metrics import roc_auc_score
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import macro_mean, patient_weights
-from deri.evaluation.metrics import auroc
 from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare
-from deri.training.ablation import Target, _over_seeds, compare_rows, load_ablation, run_ablation
+from deri.training.ablation import Target, compare_rows, load_ablation, run_ablation
 
 
 class Said(Progress):
@@ -90,18 +88,17 @@ def test_macro_and_paired_difference_equal_sklearn(labelled_store: Path) -> None
     assert result["rows"]["a"]["difference"] is None
 
 
-def test_draws_without_a_defined_class_do_not_count() -> None:
-    """One class, two positives, perfect scores: every draw that has both kinds gives 1, the others nothing."""
-    labels = np.zeros((20, 1), bool)
-    labels[:2] = True
-    subjects = np.array([f"p{i}" for i in range(20)])
-    weights = patient_weights(subjects, 200, 0)
-    drawn = macro_mean(auroc(labels[:, 0], labels[:, 0].astype(float), weights)[None])
-    defined = np.asarray(weights)[:, :2].sum(axis=1) > 0
-    assert 0 < defined.sum() < 200
-    np.testing.assert_array_equal(np.isnan(drawn), ~defined)
-    assert _over_seeds(np.r_[1.0, drawn][None]) == {"value": 1.0, "ci": [1.0, 1.0]}
-    assert _over_seeds(np.array([[1.0, np.nan]]))["ci"] is None
+def test_few_positives_that_rank_first_leave_an_interval(labelled_store: Path) -> None:
+    """A perfect AUROC of a class with few positives is uncertain; with one seed the interval is for that seed."""
+    store = Store.open(labelled_store)
+    names, labels = store.labels("labels", store.task_rows("labels", "all"))
+    counts = labels.sum(axis=0)
+    rare = names[int(np.argmin(np.where(counts >= 2, counts, 10**6)))]
+    target = Target(store=labelled_store, task="labels", split="all", min_pos=1, classes=(rare,))
+    row = compare_rows(store, target, {"a": [labels.astype(float)]}, "a", 200)["rows"]["a"]["macro_auroc"]
+    assert row["value"] == 1.0
+    assert 0.3 < row["ci"][0] < 1.0 == row["ci"][1]
+    assert compare_rows(store, target, {"a": [labels.astype(float)]}, "a", 0)["rows"]["a"]["macro_auroc"]["ci"] is None
 
 
 def test_every_row_and_seed_is_trained_once_and_an_interrupted_table_continues(
@@ -121,7 +118,7 @@ def test_every_row_and_seed_is_trained_once_and_an_interrupted_table_continues(
     assert (out / "ablation.md").read_text() == table
     assert weights == {p.parent.name: p.stat().st_mtime_ns for p in out.glob("runs/*/model/../model/model.safetensors")}
     changed = plan(labelled_store, common=[*TINY, "train.lr=1e-4"])
-    with pytest.raises(DeriError, match="another recipe"):
+    with pytest.raises(DeriError, match="train.lr was 0.002 and is 0.0001"):
         run_ablation(written(tmp_path, changed), out, device="cpu", progress=said)
 
 

@@ -320,9 +320,10 @@ def _with_covariance(sides: np.ndarray, covariance: np.ndarray) -> np.ndarray:
 
 
 def _satterthwaite(parts: np.ndarray, df: np.ndarray) -> np.ndarray:
-    """Degrees of freedom of the sum over the first axis of independent variances."""
+    """Degrees of freedom of the sum over the first axis of independent variances; the fewest where all are zero."""
     squares = (parts**2 / df).sum(axis=0)
-    return np.divide(parts.sum(axis=0) ** 2, squares, out=np.ones_like(squares), where=squares > 0)
+    fewest = np.array(np.broadcast_to(df, parts.shape).min(axis=0), np.float64)
+    return np.divide(parts.sum(axis=0) ** 2, squares, out=fewest, where=squares > 0)
 
 
 def _with_runs(variance: float, df: float, runs: np.ndarray) -> tuple[float, float]:

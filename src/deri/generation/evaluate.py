@@ -11,7 +11,9 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.bootstrap import Bootstrap
-from deri.generation.agreement import ci_of, drawn_f1, mean_of_known, precision_recall_f1
+from deri.evaluation.contributions import f1_contributions
+from deri.evaluation.intervals import METHOD, Interval, macro_interval, mean_interval, paired_macro_difference
+from deri.generation.agreement import ci_of, drawn_f1, precision_recall_f1
 from deri.generation.efficacy import TextSpace, model_efficacy
 from deri.generation.findings import finding_matrix
 from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
@@ -80,9 +82,9 @@ def evaluate_reports(
         "drawn_by": "row" if subjects is None else "subject",
         "cleaned": wanted.clean,
         "bootstrap": {"draws": wanted.draws, "seed": wanted.seed},
+        "ci_method": METHOD if wanted.draws else None,
         "metrics": {
-            name: {"value": float(values.mean()), "ci": ci_of(bootstrap.means(values))}
-            for name, values in scores.items()
+            name: {"value": float(values.mean()), "ci": _mean_ci(values, bootstrap)} for name, values in scores.items()
         },
         "corpus_bleu": bleu,
         "left_out": left_out | others,
@@ -129,11 +131,10 @@ def paired_difference(
         f1 = [precision_recall_f1(truth, own)[2][chosen].mean() for own in called]
         value = float(f1[0] - f1[1])
         if bootstrap.draws:
-            # A finding that a draw leaves undefined for one system counts for neither: both are compared on the same.
-            drawn = np.subtract(*(drawn_f1(bootstrap, truth, own)[:, chosen] for own in called))
-            ci = ci_of(mean_of_known(drawn))
+            a, b = (f1_contributions(truth, own, bootstrap.groups) for own in called)
+            ci = _list(paired_macro_difference(a, b, np.flatnonzero(chosen).tolist()).ci)
     return {
-        "bleu_4": {"value": float(bleu.mean()), "ci": ci_of(bootstrap.means(bleu))},
+        "bleu_4": {"value": float(bleu.mean()), "ci": _mean_ci(bleu, bootstrap)},
         "finding_f1": {"value": value, "ci": ci, "findings": int(chosen.sum())},
     }
 
@@ -168,17 +169,27 @@ def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_c
             "n": int(n[i]),
             "generated": int(calls[i]),
             **{name: float(values[i]) if n[i] else None for name, values in figures.items()},
-            "ci": ci_of(drawn[:, i]) if n[i] else None,
+            "ci": ci_of(drawn[:, i]) if n[i] > 1 else None,
         }
         for i, (code, finding) in enumerate(known_findings().items())
         if n[i] or calls[i]
     }
-    chosen = np.flatnonzero(n >= max(1, min_count))
+    chosen = np.flatnonzero(n >= max(1, min_count)).tolist()
     macro = {name: float(values[chosen].mean()) if len(chosen) else None for name, values in figures.items()}
-    ci = ci_of(mean_of_known(drawn[:, chosen]))
+    ci = (
+        _list(macro_interval(f1_contributions(truth, called, bootstrap.groups), chosen).ci) if bootstrap.draws else None
+    )
     pooled = precision_recall_f1(truth.reshape(-1, 1), called.reshape(-1, 1))
     return {
         "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
         "micro": {name: float(value[0]) if n.any() else None for name, value in zip(figures, pooled, strict=True)},
         "per_finding": table,
     }
+
+
+def _mean_ci(values: np.ndarray, bootstrap: Bootstrap) -> list[float] | None:
+    return _list(mean_interval(values, bootstrap.groups).ci) if bootstrap.draws else None
+
+
+def _list(ci: Interval | None) -> list[float] | None:
+    return None if ci is None else list(ci)

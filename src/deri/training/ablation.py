@@ -1,7 +1,7 @@
 """Ablation: recipes that differ in a few switches, trained on the same pairs for the same steps with several seeds.
 
-A difference between two rows is paired by seed and by patient; its interval comes from a bootstrap that draws patients
-and seeds together, so that it covers both what other test patients and what another start of training would change.
+A difference between two rows is paired by seed and by patient; its interval covers both what other test patients and
+what another start of training would change.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import interval, macro_mean, mean_over_drawn_runs, patient_weights
+from deri.evaluation.contributions import auroc_contributions
 from deri.evaluation.features import embed_store
-from deri.evaluation.metrics import auroc
+from deri.evaluation.intervals import METHOD, macro_interval, paired_macro_difference
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.files import atomic_path, read_yaml, write_json, write_text
 from deri.models import load_model
@@ -161,34 +161,37 @@ def compare_rows(
         target: what was scored.
         scores: row → one (n, classes) array per seed, in the order of ``task_rows``.
         base: row to compare with.
-        draws: of the bootstrap over patients and seeds; 0 for no intervals.
+        draws: 0 for no intervals.
     """
     rows = store.task_rows(target.task, target.split)
     names, labels = store.labels(target.task, rows)
     chosen = _chosen(target, names, labels)
-    weights = patient_weights(store.index["subject_id"].to_numpy()[rows], draws, 0)
-    weights = np.concatenate([np.ones((1, len(rows)), np.float32), weights])  # the first one: everybody once
-    each = {
-        row: np.stack([[auroc(labels[:, c], array[:, c], weights) for c in chosen] for array in arrays])
+    subjects = store.index["subject_id"].to_numpy()[rows]
+    of = {
+        row: auroc_contributions(labels[:, chosen], np.stack(arrays)[:, :, chosen], subjects)
         for row, arrays in scores.items()
-    }  # row → (seeds, classes, 1 + draws)
-    macro = {row: np.stack([macro_mean(seed) for seed in values]) for row, values in each.items()}
-    table = {
-        row: {
-            "macro_auroc": _over_seeds(values),
-            "seeds": values[:, 0].tolist(),
-            "difference": None
-            if row == base
-            else _over_seeds(values - macro[base]) | {"seeds": (values - macro[base])[:, 0].tolist()},
-            "classes": {names[c]: float(each[row][:, i, 0].mean()) for i, c in enumerate(chosen)},
-        }
-        for row, values in macro.items()
     }
+    table: dict[str, Any] = {}
+    for row, own in of.items():
+        several = len(own.values) > 1  # one seed does not show how seeds differ: the interval is then for that seed
+        macro, seeds = macro_interval(own, draw_runs=several), own.values.mean(axis=1)
+        difference = None
+        if row != base:
+            gap = paired_macro_difference(own, of[base], draw_runs=several)
+            by_seed = (seeds - of[base].values.mean(axis=1)).tolist()
+            difference = {"value": gap.value, "ci": _list(gap.ci, draws), "p": gap.p, "seeds": by_seed}
+        table[row] = {
+            "macro_auroc": {"value": macro.value, "ci": _list(macro.ci, draws)},
+            "seeds": seeds.tolist(),
+            "difference": difference,
+            "classes": {names[c]: float(own.mean[i]) for i, c in enumerate(chosen)},
+        }
     return {
         "store": store.provenance,
         "task": target.task,
         "split": target.split,
         "n": len(rows),
+        "ci_method": f"{METHOD}, over seeds too" if draws else None,
         "classes": {names[c]: int(labels[:, c].sum()) for c in chosen},
         "rows": table,
     }
@@ -231,10 +234,8 @@ def _chosen(target: Target, names: list[str], labels: np.ndarray) -> list[int]:
     return chosen
 
 
-def _over_seeds(values: np.ndarray) -> dict[str, Any]:
-    """Mean and interval of a figure (seeds, 1 + draws), whose first column is of all patients."""
-    ci = interval(mean_over_drawn_runs(values[:, 1:], 1))
-    return {"value": float(values[:, 0].mean()), "ci": ci and list(ci)}
+def _list(ci: tuple[float, float] | None, draws: int) -> list[float] | None:
+    return list(ci) if ci and draws else None
 
 
 def _scores(model: str, file: Path, store: Store, target: Target, device: str | None) -> np.ndarray:
