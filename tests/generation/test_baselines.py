@@ -15,7 +15,7 @@ from deri.errors import DeriError
 from deri.evaluation.features import embed_store
 from deri.evaluation.metrics import f1_score
 from deri.generation import evaluate_reports
-from deri.generation.baselines import KINDS, baseline_reports, most_frequent, templates, write_findings
+from deri.generation.baselines import KINDS, baseline_reports, templates, write_findings
 from deri.generation.findings import finding_matrix, finding_prompts
 from deri.generation.tables import read_pairs, read_systems, write_table
 from deri.models import EcgTextModel, load_model
@@ -51,7 +51,7 @@ def test_the_most_frequent_report(store: Store, model: EcgTextModel) -> None:
     text = baseline_reports(model, store, rows, ["frequent"])["frequent"]
     assert len(text) == len(rows)
     assert Counter(train)[text[0]] == Counter(train).most_common(1)[0][1]
-    assert set(text) == {most_frequent(store)}
+    assert len(set(text)) == 1
 
 
 def test_the_nearest_training_record_gives_its_report(store: Store, model: EcgTextModel) -> None:

@@ -1,4 +1,4 @@
-"""Report generation: how good generated reports are."""
+"""Report writers: training, decoding, and how good generated reports are."""
 
 from __future__ import annotations
 

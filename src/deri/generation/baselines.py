@@ -13,10 +13,10 @@ from importlib import resources
 
 import numpy as np
 import torch
-import yaml
 
 from deri.errors import DeriError
 from deri.evaluation.features import Features, unit
+from deri.files import parse_yaml
 from deri.generation.data import rows_with_report
 from deri.generation.findings import score_findings
 from deri.models import EcgTextModel
@@ -59,14 +59,10 @@ def baseline_reports(
 
 
 def frequent_reports(features: Features, rows: np.ndarray, progress: Progress = SILENT) -> list[str]:
-    """For every row the report that most training records have; see :func:`most_frequent`."""
-    return [most_frequent(features.store)] * len(rows)
-
-
-def most_frequent(store: Store) -> str:
-    """The report that most training records have; of equally frequent ones the first of ``store.reports``."""
+    """For every row the report that most training records have; of equally frequent ones the first of the store."""
+    store = features.store
     counts = np.bincount(store.report_ids[_with_reports(store, "train")], minlength=len(store.reports))
-    return store.reports[int(counts.argmax())]
+    return [store.reports[int(counts.argmax())]] * len(rows)
 
 
 def nearest_reports(features: Features, rows: np.ndarray, progress: Progress = SILENT) -> list[str]:
@@ -112,7 +108,7 @@ def write_findings(codes: Sequence[str]) -> str:
 def templates() -> dict[str, str]:
     """The sentence of each finding."""
     text = resources.files("deri.generation").joinpath("templates.yaml").read_text(encoding="utf-8")
-    return {str(code): sentence for code, sentence in yaml.safe_load(text)["sentences"].items()}
+    return {str(code): sentence for code, sentence in parse_yaml(text)["sentences"].items()}
 
 
 def _with_reports(store: Store, split: str) -> np.ndarray:

@@ -199,21 +199,13 @@ class Confidence:
         return cls(weights, findings, about)
 
 
-def calibrate(
-    model: EcgTextModel,
-    store: Store,
-    *,
-    split: str = "val",
-    features: Features | None = None,
-    progress: Progress = SILENT,
-) -> Confidence:
+def calibrate(model: EcgTextModel, store: Store, *, split: str = "val", progress: Progress = SILENT) -> Confidence:
     """Calibrate the findings' scores on the records of ``split`` that have a report.
 
     Args:
         model: the ECG model that scores, e.g. a writer's encoder.
         store: holds the records.
         split: the writer's validation split.
-        features: embeddings by the same encoder, kept between calls.
         progress: is told how many recordings are embedded.
 
     Raises:
@@ -222,7 +214,7 @@ def calibrate(
     rows = store.rows(split)
     if not (store.report_ids[rows] >= 0).any():
         raise DeriError(f"split {split} of {store.path} has no record with a report: nothing to calibrate on")
-    found = score_findings(features or Features(model, store), split, progress)
+    found = score_findings(Features(model, store), split, progress)
     known = {
         code: _calibration(found.scores[:, c].astype(np.float64), found.labels[:, c], found.thresholds[c])
         for c, code in enumerate(finding_prompts())

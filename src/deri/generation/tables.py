@@ -72,11 +72,11 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise DeriError(f"{path} is missing: expected a CSV or parquet file with the columns reference and generated")
-    kind = _KINDS.get(path.suffix.lower(), "CSV")
+    read = _READERS.get(path.suffix.lower(), _read_csv)
     try:
-        table = _READERS[kind](path)
+        table = read(path)
     except (ValueError, TypeError, OSError) as error:  # pandas' and pyarrow's own are ValueErrors
-        what = "CSV or parquet" if kind != "JSONL" else kind
+        what = "JSONL" if read is _read_lines else "CSV or parquet"
         raise DeriError(f"{path} cannot be read as {what}: {' '.join(str(error).split())}") from error
     missing = [column for column in ("reference", "generated") if column not in table.columns]
     if missing:
@@ -93,7 +93,7 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
             row = columns[column].index("") + 1
             cure = "; fill the column in, or drop it to draw by row" if column == "subject" else "; fill the column in"
             raise DeriError(f"{path}: row {row} has no {column}{cure}")
-    flags = {"flags": list(table["flags"])} if "flags" in table.columns and kind != "CSV" else {}
+    flags = {"flags": list(table["flags"])} if "flags" in table.columns and read is not _read_csv else {}
     return pd.DataFrame(columns | flags)
 
 
@@ -107,11 +107,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
 
 
-_KINDS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "JSONL", ".ndjson": "JSONL"}
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    "parquet": pd.read_parquet,
-    "JSONL": _read_lines,
-    "CSV": _read_csv,
+    **dict.fromkeys((".parquet", ".pq"), pd.read_parquet),
+    **dict.fromkeys((".jsonl", ".ndjson"), _read_lines),
 }
 
 
