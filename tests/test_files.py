@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deri.files import atomic_path, remove_leftovers, write_json, write_text
+from deri.errors import DeriError
+from deri.files import atomic_path, read_yaml, remove_leftovers, write_json, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -48,3 +49,21 @@ def test_leftovers_of_killed_writers_are_removed_and_those_of_living_ones_are_no
     remove_leftovers(tmp_path)
     assert not list(killed.parent.iterdir())
     assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"a: [1", "is not valid YAML: "),
+        (b"a: 1\na: 2\n", "is not valid YAML: key twice: a"),
+        (b"a: \xff", "cannot be read: "),
+    ],
+)
+def test_a_wrong_yaml_file_is_an_error_of_one_line(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DeriError, match=f"^--plan {path} {message}") as error:
+        read_yaml(path, "--plan")
+    assert "\n" not in str(error.value)

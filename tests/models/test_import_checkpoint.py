@@ -44,6 +44,12 @@ def test_unknown_missing_and_misshapen_tensors_are_named() -> None:
         deri.import_checkpoint({**weights, "downconv.bias": torch.zeros(3)}, text)
 
 
+def test_without_a_text_encoder_one_must_be_named() -> None:
+    weights = {name: value for name, value in released_merl("resnet18").items() if not name.startswith("lm_model.")}
+    with pytest.raises(DeriError, match=r"holds no text encoder \(lm_model\.\*\); name one"):
+        deri.import_checkpoint(weights)
+
+
 def test_another_backbone_than_asked_for() -> None:
     with pytest.raises(DeriError, match="has backbone resnet18, not resnet50"):
         deri.import_checkpoint(released_merl("resnet18"), tiny.text_encoder(), backbone="resnet50")
