@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.metrics import patient_weights
+from deri.evaluation.bootstrap import patient_weights
 from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store, prepare

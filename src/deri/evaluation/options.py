@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,20 @@ MIN_POS = 10
 """Fewer positives than this, and a class is marked: its AUROC moves by several points with a single record."""
 
 DEFAULT_SEED = 42
+
+
+Way = tuple[str, float | None]
+"""How a task is scored: ``zero-shot`` and None, or ``probe`` and percent of the training records."""
+
+
+def ways_to_score(fractions: Iterable[float]) -> list[Way]:
+    """Zero-shot, and a probe on each of ``fractions``."""
+    return [("zero-shot", None), *(("probe", fraction) for fraction in fractions)]
+
+
+def way_name(mode: str, fraction: float | None) -> str:
+    """``zero-shot``, or ``probe 10 %``."""
+    return mode if fraction is None else f"{mode} {fraction:g} %"
 
 
 @dataclass(frozen=True)
