@@ -40,10 +40,10 @@ class EvalOptions:
         split: which records zero-shot scores; probes are scored on ``test``, with folds on all records.
         fractions: percent of the training records that probes are trained on, in (0, 100].
         sampling: of a fraction: by record, or by whole patients.
-        seed: the first seed, of sampling, of the published training, of folds and of the bootstrap.
+        seed: the first seed, of sampling, of the published training and of folds.
         seeds: how many; figures are means over them.
         folds: 0 for the splits of the store, else cross-validation by patient with so many folds, 3 or more.
-        draws: bootstrap samples; 0 for no intervals.
+        draws: 0 for no intervals; they are computed, so that any other number gives the same.
         min_pos: classes with fewer positives are marked and left out of the ``reliable`` mean.
 
     Raises:
