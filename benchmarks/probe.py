@@ -104,7 +104,7 @@ def main() -> None:
                 "features": DIM,
                 "cells": len(cells),
                 "seconds": round(seconds, 1),
-                "seconds_of_1000_bootstrap_draws": round(seconds_ci, 1),
+                "seconds_of_intervals": round(seconds_ci, 1),
                 "seconds_by_cell": cells,
                 "converged": converged,
                 "samples_per_s": round(rate, 1),

@@ -7,7 +7,7 @@ used as they are and, beside that, without those that the source's own text cont
 branch block" contains the name of the complete block, and must not count as one. Rows: the model; the same network
 with random weights (three seeds, mean of their AUROCs); and, with --supervised, a network fine-tuned with labels on
 the same simulation by ``deri finetune``, which bounds from above what the simulation can teach this backbone.
-Intervals: bootstrap by patient.
+Intervals: by patient (deri.evaluation.intervals).
 """
 
 from __future__ import annotations

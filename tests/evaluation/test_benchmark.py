@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from deri.evaluation import benchmark, classical, features, figures, result, zer
 from deri.evaluation import probe as probing
 from deri.evaluation.benchmark import run_benchmark
 from deri.evaluation.features import Features, encoder_digest
+from deri.evaluation.intervals import METHOD
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import probe_task
 from deri.evaluation.zero_shot import zero_shot_task
@@ -52,7 +52,7 @@ def model(folder: Path) -> EcgTextModel:
 @pytest.fixture(autouse=True, scope="module")
 def few_trees() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classical, "Boosting", partial(classical.Boosting, max_iter=4))
+        patch.setitem(classical.BOOSTING, "max_iter", 4)
         yield
 
 
@@ -183,6 +183,11 @@ def test_an_interrupted_benchmark_continues(folder: Path, tmp_path: Path, monkey
 
 def test_what_decides_the_numbers_decides_the_cell(folder: Path, results: dict[str, Any]) -> None:
     before = {cell["file"] for cell in results["cells"]}
+    for cell in results["cells"]:
+        key = json.loads((folder / "out" / cell["file"]).read_text(encoding="utf-8"))["key"]
+        assert key["ci_method"] == METHOD
+        whole = {"weights", "config", "text_encoder", "recipe"} if cell["kind"] != "classical" else {"scikit-learn"}
+        assert whole <= set(key["candidate"])
     other = run(
         folder, folder / "out", EvalOptions(fractions=(20.0,), seeds=2, draws=40, seed=7), tasks=["ptbxl-super"]
     )

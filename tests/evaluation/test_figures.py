@@ -91,7 +91,7 @@ def test_files_are_png_and_svg_and_equal_each_time(results: dict[str, Any], tmp_
     maps = [
         {
             "model": name, "task": "ptbxl-super", "method": "t-SNE", "points": np.arange(8.0).reshape(4, 2),
-            "classes": ["A", "B"], "place": np.array([0, 1, 0, 1]),
+            "classes": ["A", "B"], "class_index": np.array([0, 1, 0, 1]),
         }
         for name in ("r", "m")
     ]  # fmt: skip
@@ -147,7 +147,7 @@ def test_a_map_separates_what_is_apart_and_is_kept(tmp_path: Path, monkeypatch: 
     assert found is not None
     distance = np.linalg.norm(found["points"][:, None] - found["points"][None], axis=2)
     np.fill_diagonal(distance, np.inf)
-    assert (found["place"][distance.argmin(axis=1)] == found["place"]).all()
+    assert (found["class_index"][distance.argmin(axis=1)] == found["class_index"]).all()
     made = []
 
     class Umap:

@@ -17,10 +17,8 @@ from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
 from deri.evaluation import intervals
-from deri.evaluation.bootstrap import delong
 from deri.evaluation.contributions import auroc_contributions, f1_contributions
 from deri.evaluation.intervals import (
-    auroc_interval,
     auroc_intervals,
     macro_interval,
     mean_interval,
@@ -44,6 +42,20 @@ def by_pairs(positive, score):
     high, low = score[positive == 1][:, None], score[positive == 0][None]
     wins = (high > low) + (high == low) / 2
     return wins.mean(axis=1), wins.mean(axis=0)
+
+
+def delong(positive, scores):
+    """AUROCs of models (m, n) and their covariance, by ranks (Sun & Xu 2014)."""
+    positive = positive.astype(bool)
+    ranks = stats.rankdata(scores, axis=1)
+    above = (ranks[:, positive] - stats.rankdata(scores[:, positive], axis=1)) / (~positive).sum()
+    below = 1 - (ranks[:, ~positive] - stats.rankdata(scores[:, ~positive], axis=1)) / positive.sum()
+    covariance = np.atleast_2d(np.cov(above)) / positive.sum() + np.atleast_2d(np.cov(below)) / (~positive).sum()
+    return above.mean(axis=1), covariance
+
+
+def auroc_interval(positive, score, subjects):
+    return auroc_intervals(auroc_contributions(positive[:, None], score[:, None], subjects))[0]
 
 
 @pytest.mark.parametrize("ties", [False, True])

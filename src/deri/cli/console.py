@@ -93,9 +93,10 @@ def progress(label: str, every: float = 10.0) -> Iterator[Progress]:
 
 def task_summary(result: dict[str, Any], out: Path) -> str:
     """What people read of the result of a task: the macro AUROC with its interval, and the notes."""
+    from deri.evaluation.tables import with_interval
+
     macro = result["macro_auroc"]
-    ci = f" (95 % CI {macro['ci'][0]:.3f}–{macro['ci'][1]:.3f})" if macro["ci"] else ""
-    value = "null" if macro["value"] is None else f"{macro['value']:.3f}{ci}"
+    value = "null" if macro["value"] is None else with_interval(macro["value"], macro["ci"], before="95 % CI ")
     lines = [
         f"{result['task']} {result['split']}: macro AUROC {value} over {result['n_classes_scored']} of "
         f"{result['n_classes']} classes, {result['n']} records of {result['n_patients']} patients → {out}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from deri.demo.reports import NAMES, DemoReports
 from deri.ecg import plot_ecg
+from deri.evaluation.tables import with_interval
 from deri.files import write_text
 from deri.html import inline_svg, render
 from deri.training.log import read_metrics
@@ -128,19 +129,15 @@ def _task_row(task: str, result: dict[str, Any], random: dict[str, Any]) -> tupl
 
 def _macro(result: dict[str, Any]) -> str:
     macro = result["macro_auroc"]
-    return "none" if macro["value"] is None else _score(macro["value"], macro["ci"])
-
-
-def _score(value: float, ci: list[float] | None) -> str:
-    return f"{value:.3f}" + (f" ({ci[0]:.3f}–{ci[1]:.3f})" if ci else "")
+    return "none" if macro["value"] is None else with_interval(macro["value"], macro["ci"])
 
 
 def _system_row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
     metrics, findings = result["metrics"], result["findings"]
     bleu, rouge = (
-        _score(metrics[m]["value"], metrics[m]["ci"]) if m in metrics else "–" for m in ("bleu_4", "rouge_l")
+        with_interval(metrics[m]["value"], metrics[m]["ci"]) if m in metrics else "–" for m in ("bleu_4", "rouge_l")
     )
-    f1 = _score(findings["macro"]["f1"], findings["macro"]["ci"])
+    f1 = with_interval(findings["macro"]["f1"], findings["macro"]["ci"])
     return NAMES[name], bleu, rouge, f1, f"{findings['micro']['f1']:.3f}"
 
 
@@ -152,7 +149,7 @@ def _margin(reports: DemoReports) -> str:
     parts = []
     for label, key in (("BLEU-4", "bleu_4"), ("finding F1", "finding_f1")):
         value, ci = found[key]["value"], found[key]["ci"]
-        parts.append(f"{label} {value:+.3f}" + (f" (95 % CI {ci[0]:+.3f} to {ci[1]:+.3f})" if ci else ""))
+        parts.append(f"{label} {with_interval(value, ci, style='+.3f', to=' to ', before='95 % CI ')}")
     return f"Report writer less {NAMES[best]}, paired by patient: {', '.join(parts)}."
 
 

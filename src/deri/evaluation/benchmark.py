@@ -25,8 +25,8 @@ from deri.evaluation.candidates import Candidate, candidates
 from deri.evaluation.contributions import auroc_contributions
 from deri.evaluation.features import Features, digest_of
 from deri.evaluation.intervals import METHOD, Difference, paired_differences, paired_macro_difference
-from deri.evaluation.options import EvalOptions
-from deri.evaluation.probe import Method, score_probes
+from deri.evaluation.options import EvalOptions, way_name, ways_to_score
+from deri.evaluation.probe import score_probes
 from deri.evaluation.published import ROWS
 from deri.evaluation.result import provenance, scored_records
 from deri.evaluation.task import Task, choose_tasks, lacking_records, load_task
@@ -45,7 +45,7 @@ FRACTIONS = (1.0, 10.0, 100.0)
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredTask:
     """A candidate scored on a task in one way: the figures, and the scores (runs, n, classes) that they come from."""
 
     content: dict[str, Any]
@@ -121,7 +121,7 @@ class _Benchmark:
     transfers: list[Transfer]
     progress: Progress
     candidates: list[dict[str, Any]] = field(default_factory=list)
-    scored: dict[tuple[str, str, str, float | None], Scored] = field(default_factory=dict)
+    scored: dict[tuple[str, str, str, float | None], ScoredTask] = field(default_factory=dict)
     missing: list[dict[str, Any]] = field(default_factory=list)
     transferred: list[dict[str, Any]] = field(default_factory=list)
     maps: list[dict[str, Any]] = field(default_factory=list)
@@ -193,7 +193,7 @@ class _Benchmark:
 
     def _add(self, candidate: Candidate, task: Task, mode: str, fraction: float | None) -> None:
         """Score a task in one way, or say why that cannot be."""
-        what = f"{candidate.name} · {task.label} · {_way(mode, fraction)}"
+        what = f"{candidate.name} · {task.label} · {way_name(mode, fraction)}"
         needed = ("test",) if mode == "zero-shot" else ("train", "val", "test")
         reason = lacking_records(task, needed, folds=self.options.folds)
         if mode == "zero-shot" and not reason:
@@ -214,7 +214,7 @@ class _Benchmark:
             f"{content['n_classes']} classes{_kept(scored)}"
         )
 
-    def _zero_shot(self, candidate: Candidate, task: Task) -> Scored:
+    def _zero_shot(self, candidate: Candidate, task: Task) -> ScoredTask:
         def compute() -> tuple[dict[str, Any], np.ndarray]:
             features = self._of(candidate, task.store)
             content, scores = score_zero_shot(features, task.name, self.options, model_name=candidate.name)
@@ -224,15 +224,13 @@ class _Benchmark:
         key = self._key(candidate, "zero-shot", task) | {"prompts": prompts_for(task.name, task.classes)}
         return self._kept(candidate, task.store, task.label, f"{task.name}-zero-shot", key, compute, mode="zero-shot")
 
-    def _probe(self, candidate: Candidate, task: Task, fraction: float) -> Scored:
+    def _probe(self, candidate: Candidate, task: Task, fraction: float) -> ScoredTask:
         options = self.options
 
         def compute() -> tuple[dict[str, Any], np.ndarray]:
             data = load_task(self._of(candidate, task.store), task.name, whole=options.folds > 0)
-            content, scores = score_probes(data, fraction, options, _method(candidate))
-            head = scored_records(
-                task.label, candidate.name, options.split, data.test.subjects, options.protocol, options.seed
-            )
+            content, scores = score_probes(data, fraction, options, candidate.method)
+            head = scored_records(task.label, candidate.name, data.test.subjects, options)
             about = head | {"n_val": len(data.val.labels), "sampling": options.sampling}
             return about | content | provenance(candidate.model, task.store), scores
 
@@ -241,17 +239,15 @@ class _Benchmark:
             candidate, task.store, task.label, f"{task.name}-probe{fraction:g}", key, compute, mode="probe"
         )
 
-    def _transfer(self, candidate: Candidate, transfer: Transfer, fraction: float) -> Scored:
+    def _transfer(self, candidate: Candidate, transfer: Transfer, fraction: float) -> ScoredTask:
         train, test = transfer.train, transfer.test
 
         def compute() -> tuple[dict[str, Any], np.ndarray]:
             features = [self._of(candidate, task.store) for task in (train, test)]
             content, scores, subjects = score_transfer(
-                transfer, features[0], features[1], fraction, self.options, _method(candidate)
+                transfer, features[0], features[1], fraction, self.options, candidate.method
             )
-            head = scored_records(
-                transfer.label, candidate.name, "test", subjects, self.options.protocol, self.options.seed
-            )
+            head = scored_records(transfer.label, candidate.name, subjects, self.options)
             return head | content | provenance(candidate.model, train.store), scores
 
         key = self._key(candidate, "transfer", train, fraction) | {
@@ -287,7 +283,7 @@ class _Benchmark:
         compute: Callable[[], tuple[dict[str, Any], np.ndarray]],
         *,
         mode: str,
-    ) -> Scored:
+    ) -> ScoredTask:
         """The result with this key from its files, else computed and written; the JSON comes last and stands for both.
 
         A kept one may have been computed under other names; its numbers are the same.
@@ -305,7 +301,7 @@ class _Benchmark:
         else:
             content, scores = json.loads(file.read_text(encoding="utf-8")), np.load(arrays)["scores"]
         content["store"] = content["store"] | {"path": str(store.path)}
-        return Scored(content | {"model": candidate.name, "task": label}, scores, new)
+        return ScoredTask(content | {"model": candidate.name, "task": label}, scores, new)
 
     def _comparisons(self, task: Task) -> list[dict[str, Any]]:
         """Paired tests on the same test records: every two models, and every model against the other rows."""
@@ -314,9 +310,8 @@ class _Benchmark:
         rows = task.store.task_rows(task.name, self.options.split)
         labels = task.store.labels(task.name, rows)[1]
         subjects = task.store.index["subject_id"].to_numpy().astype(str)[rows]
-        ways: list[tuple[str, float | None]] = [("zero-shot", None), *(("probe", f) for f in self.options.fractions)]
         found = []
-        for (mode, fraction), (a, b) in itertools.product(ways, pairs):
+        for (mode, fraction), (a, b) in itertools.product(ways_to_score(self.options.fractions), pairs):
             first, second = (self.scored.get((name, task.label, mode, fraction)) for name in (a, b))
             if first is None or second is None:
                 continue
@@ -339,7 +334,7 @@ class _Benchmark:
 
 
 def _compare(
-    classes: list[str], labels: np.ndarray, a: Scored, b: Scored, subjects: np.ndarray, options: EvalOptions
+    classes: list[str], labels: np.ndarray, a: ScoredTask, b: ScoredTask, subjects: np.ndarray, options: EvalOptions
 ) -> dict[str, Any]:
     """Paired tests of the first runs over the classes in which both have an AUROC; the others are null.
 
@@ -367,15 +362,7 @@ def _compare(
     return {"macro": plain(paired_macro_difference(first, second, known)), "classes": per_class}
 
 
-def _method(candidate: Candidate) -> Method | None:
-    return "boosting" if candidate.kind == "classical" else None
-
-
-def _way(mode: str, fraction: float | None) -> str:
-    return mode if fraction is None else f"{mode} {fraction:g} %"
-
-
-def _kept(scored: Scored) -> str:
+def _kept(scored: ScoredTask) -> str:
     return "" if scored.new else " (kept)"
 
 

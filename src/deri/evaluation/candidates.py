@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
 from deri.errors import DeriError
 from deri.evaluation import classical
 from deri.evaluation.features import encoder_digest
+from deri.evaluation.probe import Method
 from deri.models import EcgTextModel, build_model, load_model
 
 Kind = Literal["model", "random", "classical"]
@@ -31,22 +32,26 @@ class Candidate:
     about: dict[str, Any]
 
     @property
+    def method(self) -> Method | None:
+        """How its probes are trained; None for that of the protocol."""
+        return "boosting" if self.kind == "classical" else None
+
+    @property
     def recipe(self) -> str | None:
         """Of the model."""
         return None if self.model is None else self.model.recipe_name
 
 
-def model_candidate(model: EcgTextModel, name: str) -> Candidate:
-    """The row of a model."""
-    return _of_model(model, name, "model", _architecture(model))
-
-
-def _of_model(model: EcgTextModel, name: str, kind: Kind, about: dict[str, Any]) -> Candidate:
+def model_candidate(model: EcgTextModel, name: str | None = None, kind: Kind = "model", **more: Any) -> Candidate:
+    """The row of a model, named by its architecture where it has no name; ``more`` is what else the results say."""
+    config = model.config
+    about = {"family": config.family, "backbone": config.backbone, "dim": config.dim} | more
+    name = name or f"{kind} {config.family} {config.backbone}, width {config.dim}"
     digest = encoder_digest(model)
     # Models of equal weights read and compare recordings differently where their configuration differs.
     identity = {
         "weights": digest,
-        "config": model.config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
         "text_encoder": model.text_encoder.fingerprint,
         "recipe": model.recipe_name,
     }
@@ -57,14 +62,12 @@ def random_candidate(model: EcgTextModel, *, seed: int = 0) -> Candidate:
     """The row of the same network with random weights; the text encoder, which is not under test, is the model's."""
     random = build_model(model.config, seed=seed, text_encoder=model.text_encoder).to(model.device).eval()
     random.recipe_name = model.recipe_name
-    about = _architecture(random)
-    name = f"random {about['family']} {about['backbone']}, width {about['dim']}"
-    return _of_model(random, name, "random", about | {"seed": seed})
+    return model_candidate(random, kind="random", seed=seed)
 
 
 def classical_candidate() -> Candidate:
     """The row of gradient boosting on intervals and amplitudes."""
-    about = {"features": len(classical.FEATURE_NAMES), "boosting": asdict(classical.Boosting())}
+    about = {"features": len(classical.FEATURE_NAMES), "boosting": dict(classical.BOOSTING)}
     digest = f"classical-{classical.VERSION}"
     identity = {"digest": digest, "scikit-learn": version("scikit-learn")} | about
     return Candidate("gradient boosting on intervals", "classical", digest, identity, None, about)
@@ -109,8 +112,3 @@ def _names(models: Sequence[str]) -> dict[str, str]:
     if not names:
         raise DeriError("--model: name at least one model")
     return names
-
-
-def _architecture(model: EcgTextModel) -> dict[str, Any]:
-    config = model.config
-    return {"family": config.family, "backbone": config.backbone, "dim": config.dim}

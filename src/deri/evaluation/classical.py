@@ -7,7 +7,6 @@ of what is left when the median beat is taken out. What cannot be measured is Na
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -266,35 +265,23 @@ def _spectra(x: np.ndarray, residual: np.ndarray, fs: float) -> dict[str, float]
     return values
 
 
-@dataclass(frozen=True)
-class Boosting:
-    """Settings of the gradient boosting; fixed, so that nothing is chosen on any data.
-
-    A leaf has at least 2 % of the training records, at most 20 of them: few records need small leaves to be told apart.
-    """
-
-    max_iter: int = 100
-    learning_rate: float = 0.1
-    max_leaf_nodes: int = 15
-    l2_regularization: float = 1.0
-
-    def for_records(self, n: int) -> dict[str, Any]:
-        """Arguments of scikit-learn's classifier for ``n`` training records."""
-        return asdict(self) | {"min_samples_leaf": max(1, min(20, n // 50)), "early_stopping": False}
+BOOSTING = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nodes": 15, "l2_regularization": 1.0}
+"""Settings of the gradient boosting; fixed, so that nothing is chosen on any data."""
 
 
 def fit_boosting(
-    train: Split, val: Split, test: Split, *, seed: int = 0, settings: Boosting | None = None
+    train: Split, val: Split, test: Split, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """One gradient boosting per class on ``train``; its probabilities on ``val`` and ``test``, and its settings.
 
+    A leaf has at least 2 % of the training records, at most 20 of them: few records need small leaves to be told apart.
     A class whose training records are all of one kind has a constant probability, (n_pos + ½) / (n + 1).
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    chosen = (settings or Boosting()).for_records(len(train.labels))
-    out = [np.empty((len(part.features), train.labels.shape[1])) for part in (val, test)]
     n = len(train.labels)
+    chosen = BOOSTING | {"min_samples_leaf": max(1, min(20, n // 50)), "early_stopping": False}
+    out = [np.empty((len(part.features), train.labels.shape[1])) for part in (val, test)]
     for c in range(train.labels.shape[1]):
         y = train.labels[:, c]
         n_pos = int(y.sum())

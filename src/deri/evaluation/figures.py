@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart; m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deri.evaluation.features import Features, digest_of
+from deri.evaluation.options import Way, way_name, ways_to_score
 from deri.evaluation.published import TITLES, published_rows
 from deri.evaluation.task import Task
 from deri.files import atomic_path
@@ -24,7 +26,13 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222", "#8c564b", "#b8b000")
 _MARKERS = "osD^vP*X<"
-_GREY, _BROWN, _SOFT = "#9a9a9a", "#a6844a", "#6b6b78"
+_SOFT = "#6b6b78"
+_STYLES = {
+    "model": (COLOURS, _MARKERS),
+    "random": (("#9a9a9a", "#c4c4c4", "#707070"), "x"),
+    "classical": (("#a6844a",), "d"),
+}
+"""Colours and markers by the kind of a row."""
 LARGEST = 9
 """Classes shown in a map of embeddings."""
 _MOST_POINTS = 1500
@@ -69,17 +77,12 @@ def save(figure: Figure, stem: Path, *, tight: bool = True) -> Iterator[Path]:
 def _styles(results: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Colour and marker by row: models in colours, the random and classical rows in grey and brown."""
     styles = {}
-    models = 0
-    randoms = 0
+    seen: Counter[str] = Counter()
     for about in results["models"]:
-        if about["kind"] == "model":
-            styles[about["name"]] = (COLOURS[models % len(COLOURS)], _MARKERS[models % len(_MARKERS)])
-            models += 1
-        elif about["kind"] == "random":
-            styles[about["name"]] = (("#9a9a9a", "#c4c4c4", "#707070")[randoms % 3], "x")
-            randoms += 1
-        else:
-            styles[about["name"]] = (_BROWN, "d")
+        colours, markers = _STYLES[about["kind"]]
+        k = seen[about["kind"]]
+        styles[about["name"]] = (colours[k % len(colours)], markers[k % len(markers)])
+        seen[about["kind"]] += 1
     return styles
 
 
@@ -93,47 +96,41 @@ def _new(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[
     return figure, axes
 
 
+def _panels(n: int, size: tuple[float, float], margin: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """``n`` panels of a size in up to three columns, with a margin around all of them (inches)."""
+    columns = min(3, n)
+    rows = -(-n // columns)
+    figure, panels = _new(size[0] * columns + margin[0], size[1] * rows + margin[1], rows, columns)
+    for axes in panels[n:]:
+        axes.set_visible(False)
+    return figure, panels[:n]
+
+
 def bars(results: dict[str, Any], task: str) -> Figure:
     """Macro AUROC of a task: one group per way of scoring, a bar per row with its interval, published rows as marks."""
     cells = {(c["model"], c["mode"], c["fraction"]): c for c in results["cells"] if c["task"] == task}
-    ways: list[tuple[str, float | None]] = [
-        ("zero-shot", None),
-        *(("probe", fraction) for fraction in sorted(results["options"]["fractions"])),
-    ]
-    ways = [way for way in ways if any(key[1:] == way for key in cells)]
+    there = {key[1:] for key in cells}
+    ways = [way for way in ways_to_score(sorted(results["options"]["fractions"])) if way in there]
     styles = _styles(results)
-    names = [about["name"] for about in results["models"]]
-    figure, (axes,) = _new(2.2 + 0.36 * len(ways) * (len(names) + 1), 3.8)
-    width = 0.8 / len(names)
+    figure, (axes,) = _new(2.2 + 0.36 * len(ways) * (len(styles) + 1), 3.8)
+    width = 0.8 / len(styles)
     low = 0.5
-    for i, name in enumerate(names):
+    for i, (name, (colour, _)) in enumerate(styles.items()):
+        label: str | None = name  # of the first bar alone
         for k, way in enumerate(ways):
-            cell = cells.get((name, *way))
-            value = cell and cell["macro_auroc"]["value"]
-            if cell is None or value is None:
+            value, ci = _macro_auroc(cells.get((name, *way)))
+            if value is None:
                 continue
-            x = k + (i - (len(names) - 1) / 2) * width
-            axes.bar(x, value, 0.92 * width, color=styles[name][0], label=name if way == _first(cells, name) else None)
-            ci = cell["macro_auroc"]["ci"]
+            x = k + (i - (len(styles) - 1) / 2) * width
+            axes.bar(x, value, 0.92 * width, color=colour, label=label)
+            label = None
             if ci:
                 axes.vlines(x, ci[0], ci[1], colors="black", linewidth=1)
                 axes.hlines(ci, x - 0.2 * width, x + 0.2 * width, colors="black", linewidth=1)
             low = min(low, value, *(ci or [value]))
-    named = False
-    for k, (mode, fraction) in enumerate(ways):
-        published = sorted(
-            (row.values[task], row.model) for row in published_rows(mode, fraction) if task in row.values
-        )
-        for i, (percent, model) in enumerate(published):
-            value = percent / 100
-            colour = "black" if i == len(published) - 1 else _SOFT
-            axes.hlines(value, k - 0.44, k + 0.44, colors=colour, linewidth=1, linestyles="dashed")
-            above = i == len(published) - 1  # of two, the names stand above the higher and below the lower
-            place = (k - 0.44, value + (0.006 if above else -0.006))
-            axes.annotate(f"{model} †", place, fontsize=6.5, color=colour, va="bottom" if above else "top")
-            named = True
+    named = [_mark_published(axes, k, task, way) for k, way in enumerate(ways)]
     axes.axhline(0.5, color=_SOFT, linewidth=0.6, zorder=0)
-    axes.set_xticks(range(len(ways)), [mode if f is None else f"{mode} {f:g} %" for mode, f in ways])
+    axes.set_xticks(range(len(ways)), [way_name(*way) for way in ways])
     axes.set_ylim(np.floor(10 * low) / 10 if low < 0.5 else 0.4, 1.0)
     axes.set_xlim(-0.55, len(ways) - 0.45)
     axes.set_ylabel("macro AUROC, 95 % CI")
@@ -144,47 +141,51 @@ def bars(results: dict[str, Any], task: str) -> Figure:
         fontsize=9,
         loc="left",
     )
-    figure.legend(loc="outside lower left", fontsize=7.5, frameon=False, ncols=min(3, len(names)))
-    if named:
+    figure.legend(loc="outside lower left", fontsize=7.5, frameon=False, ncols=min(3, len(styles)))
+    if any(named):
         figure.supxlabel("† published, on the real data set in full", fontsize=7, color=_SOFT, x=0.99, ha="right")
     return figure
 
 
-def _first(cells: dict[tuple[str, str, float | None], Any], name: str) -> tuple[str, float | None]:
-    """The first way in which a row has a figure: where its name goes into the legend."""
-    return next(key[1:] for key, c in cells.items() if key[0] == name and c["macro_auroc"]["value"] is not None)
+def _macro_auroc(cell: dict[str, Any] | None) -> tuple[float | None, list[float] | None]:
+    return (None, None) if cell is None else (cell["macro_auroc"]["value"], cell["macro_auroc"]["ci"])
+
+
+def _mark_published(axes: Axes, k: int, task: str, way: Way) -> bool:
+    """Mark the published figures of a task in group ``k``; whether there are any."""
+    published = sorted((row.values[task] / 100, row.model) for row in published_rows(*way) if task in row.values)
+    for i, (value, model) in enumerate(published):
+        above = i == len(published) - 1  # of two, the names stand above the higher and below the lower
+        colour = "black" if above else _SOFT
+        axes.hlines(value, k - 0.44, k + 0.44, colors=colour, linewidth=1, linestyles="dashed")
+        at = (k - 0.44, value + (0.006 if above else -0.006))
+        axes.annotate(f"{model} †", at, fontsize=6.5, color=colour, va="bottom" if above else "top")
+    return bool(published)
 
 
 def learning_curves(results: dict[str, Any]) -> Figure:
     """Macro AUROC over the fraction of labels: one panel per task, bands are intervals, zero-shot a dotted line."""
+    scored = [c for c in results["cells"] if _macro_auroc(c)[0] is not None]
     tasks = [t for t in results["tasks"] if any(c["task"] == t and c["mode"] == "probe" for c in results["cells"])]
-    columns = min(3, len(tasks))
-    rows = -(-len(tasks) // columns)
-    figure, panels = _new(3.1 * columns + 0.6, 2.7 * rows + 0.9, rows, columns)
-    styles = _styles(results)
-    for axes, task in zip(panels, tasks, strict=False):
-        for name, (colour, marker) in styles.items():
-            own = [c for c in results["cells"] if c["model"] == name and c["task"] == task]
-            points = sorted(
-                (c["fraction"], c["macro_auroc"]["value"], c["macro_auroc"]["ci"])
-                for c in own
-                if c["mode"] == "probe" and c["macro_auroc"]["value"] is not None
-            )
+    figure, panels = _panels(len(tasks), (3.1, 2.7), (0.6, 0.9))
+    ticks = sorted(results["options"]["fractions"])
+    for axes, task in zip(panels, tasks, strict=True):
+        for name, (colour, marker) in _styles(results).items():
+            own = [c for c in scored if c["model"] == name and c["task"] == task]
+            points = sorted((c["fraction"], *_macro_auroc(c)) for c in own if c["mode"] == "probe")
             if points:
-                x, y = [p[0] for p in points], [p[1] for p in points]
+                x, y, ci = zip(*points, strict=True)
                 axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.3, label=name)
-                if all(p[2] for p in points):
-                    axes.fill_between(x, [p[2][0] for p in points], [p[2][1] for p in points], color=colour, alpha=0.13)
+                if all(ci):
+                    low, high = zip(*ci, strict=True)
+                    axes.fill_between(x, low, high, color=colour, alpha=0.13)
             for c in own:
-                if c["mode"] == "zero-shot" and c["macro_auroc"]["value"] is not None and c["kind"] == "model":
+                if c["mode"] == "zero-shot" and c["kind"] == "model":
                     axes.axhline(c["macro_auroc"]["value"], color=colour, linestyle=":", linewidth=1)
         axes.set_xscale("log")
-        ticks = sorted(results["options"]["fractions"])
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_title(TITLES.get(task, task), fontsize=9, loc="left")
-    for axes in panels[len(tasks) :]:
-        axes.set_visible(False)
     figure.supxlabel("labels of the training split used, %  (dotted: zero-shot; bands: 95 % CI)", fontsize=8)
     figure.supylabel("macro AUROC", fontsize=8)
     handles = {str(h.get_label()): h for one in panels for h in one.get_legend_handles_labels()[0]}
@@ -230,14 +231,14 @@ def embedding_map(
     have unit length, as retrieval compares them.
 
     Returns:
-        ``method``, ``points`` (n, 2), ``classes`` (their names) and ``place`` (n,) the class of each point.
+        ``method``, ``points`` (n, 2), ``classes`` (their names) and ``class_index`` (n,) the class of each point.
     """
-    rows, place, names = single_label_rows(task, split)
+    rows, class_index, names = single_label_rows(task, split)
     if len(rows) < _FEWEST_POINTS:
         return None
     if len(rows) > _MOST_POINTS:
         kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_MOST_POINTS])
-        rows, place = rows[kept], place[kept]
+        rows, class_index = rows[kept], class_index[kept]
     key = digest_of([features.key, rows.tolist(), seed, method])
     file = folder / f"map-{key}.npy"
     if file.is_file():
@@ -256,7 +257,7 @@ def embedding_map(
             points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
         with atomic_path(file) as path, open(path, "wb") as handle:
             np.save(handle, points)
-    return {"method": method, "points": points, "classes": names, "place": place}
+    return {"method": method, "points": points, "classes": names, "class_index": class_index}
 
 
 def single_label_rows(task: Task, split: str, largest: int = LARGEST) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -271,18 +272,16 @@ def single_label_rows(task: Task, split: str, largest: int = LARGEST) -> tuple[n
     order = [int(c) for c in np.argsort(-counts, kind="stable")[:largest] if counts[c]]
     of = labels.argmax(axis=1)
     kept = np.flatnonzero(single & np.isin(of, order))
-    place = np.array([order.index(int(c)) for c in of[kept]], np.int64)
-    return rows[kept], place, [names[c] for c in order]
+    class_index = np.array([order.index(int(c)) for c in of[kept]], np.int64)
+    return rows[kept], class_index, [names[c] for c in order]
 
 
 def embedding_maps(maps: list[dict[str, Any]], task: str) -> Figure:
     """The maps of a task, one panel per model, points coloured by class."""
-    columns = min(3, len(maps))
-    rows = -(-len(maps) // columns)
-    figure, panels = _new(3.4 * columns, 3.4 * rows + 0.8, rows, columns)
-    for axes, one in zip(panels, maps, strict=False):
+    figure, panels = _panels(len(maps), (3.4, 3.4), (0, 0.8))
+    for axes, one in zip(panels, maps, strict=True):
         for c, name in enumerate(one["classes"]):
-            own = one["points"][one["place"] == c]
+            own = one["points"][one["class_index"] == c]
             axes.scatter(
                 own[:, 0], own[:, 1], 14, color=COLOURS[c], marker=_MARKERS[c], linewidths=0, alpha=0.75,
                 label=f"{name} ({len(own)})",
@@ -291,8 +290,6 @@ def embedding_maps(maps: list[dict[str, Any]], task: str) -> Figure:
         axes.set_yticks([])
         axes.spines[["bottom", "left"]].set_visible(False)
         axes.set_title(one["model"], fontsize=9)
-    for axes in panels[len(maps) :]:
-        axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", fontsize=7.5, frameon=False, ncols=5, markerscale=1.6)
     title = f"{TITLES.get(task, task)}: {maps[0]['method']} of embeddings, records of one class"

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from deri.evaluation.contributions import Contributions, auroc_contributions, patient_numbers
+from deri.evaluation.contributions import Contributions, patient_numbers
 
 METHOD = "variance by patient, Wilson-type with Student's quantiles"
 """How the intervals are made; ``ci_method`` of a result."""
@@ -66,12 +66,6 @@ class Difference:
     ci: Interval | None
     p: float | None
     reason: str | None = None
-
-
-def auroc_interval(positive: np.ndarray, score: np.ndarray, subjects: np.ndarray, level: float = 0.95) -> Estimate:
-    """AUROC of one class and its interval: arguments (n,); see :func:`auroc_intervals`."""
-    columns = np.asarray(positive)[:, None], np.asarray(score)[:, None]
-    return auroc_intervals(auroc_contributions(*columns, subjects), level)[0]
 
 
 def auroc_intervals(of: Contributions, level: float = 0.95) -> list[Estimate]:

@@ -2,7 +2,7 @@
 
 AUROC is the Mann–Whitney statistic with ties counted half, which is the area under the ROC curve. A class without
 positives or without negatives has none: null, never 0 or 0.5. Intervals and tests between two models are in
-:mod:`deri.evaluation.bootstrap`.
+:mod:`deri.evaluation.intervals`.
 """
 
 from __future__ import annotations

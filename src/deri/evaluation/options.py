@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,20 @@ MIN_POS = 10
 DEFAULT_SEED = 42
 
 
+Way = tuple[str, float | None]
+"""How a task is scored: ``zero-shot`` and None, or ``probe`` and percent of the training records."""
+
+
+def ways_to_score(fractions: Iterable[float]) -> list[Way]:
+    """Zero-shot, and a probe on each of ``fractions``."""
+    return [("zero-shot", None), *(("probe", fraction) for fraction in fractions)]
+
+
+def way_name(mode: str, fraction: float | None) -> str:
+    """``zero-shot``, or ``probe 10 %``."""
+    return mode if fraction is None else f"{mode} {fraction:g} %"
+
+
 @dataclass(frozen=True)
 class EvalOptions:
     """Options of an evaluation; each kind of evaluation reads those that concern it.
@@ -25,10 +40,10 @@ class EvalOptions:
         split: which records zero-shot scores; probes are scored on ``test``, with folds on all records.
         fractions: percent of the training records that probes are trained on, in (0, 100].
         sampling: of a fraction: by record, or by whole patients.
-        seed: the first seed, of sampling, of the published training, of folds and of the bootstrap.
+        seed: the first seed, of sampling, of the published training and of folds.
         seeds: how many; figures are means over them.
         folds: 0 for the splits of the store, else cross-validation by patient with so many folds, 3 or more.
-        draws: bootstrap samples; 0 for no intervals.
+        draws: 0 for no intervals; they are computed, so that any other number gives the same.
         min_pos: classes with fewer positives are marked and left out of the ``reliable`` mean.
 
     Raises:

@@ -146,11 +146,8 @@ def probe_task(
     options = options or EvalOptions()
     data = load_task(features, task, whole=options.folds > 0)
     found = {f"{fraction:g}": score_probes(data, fraction, options)[0] for fraction in options.fractions}
-    head = scored_records(
-        task, model_name, "all" if options.folds else "test", data.test.subjects, options.protocol, options.seed
-    )
     return (
-        head
+        scored_records(task, model_name, data.test.subjects, replace(options, split="all" if options.folds else "test"))
         | {"n_val": len(data.val.labels), "sampling": options.sampling}
         | ({"folds": options.folds} if options.folds else {})
         | (next(iter(found.values())) if len(found) == 1 else {"fractions": found})

@@ -56,6 +56,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """The metric part of a result file; docs/evaluation.md lists its keys."""
         scored = [c for c in self.classes.values() if _scored(c)]
+        averaged = {name: value for name, value in self.means.items() if name not in _MEAN_ELSEWHERE}
         calibration = self.calibration
         return {
             "macro_auroc": {"value": self.means["auroc"], "ci": _list(self.macro_ci)},
@@ -66,18 +67,10 @@ class Result:
                 "n_classes": sum(not c.few_positives for c in scored),
             },
             "ci_method": self.ci_method,
-            **{
-                _MEAN_KEY.get(name, f"macro_{name}"): value
-                for name, value in self.means.items()
-                if name not in _MEAN_ELSEWHERE
-            },
+            **{_MEAN_KEY.get(name, f"macro_{name}"): value for name, value in averaged.items()},
             "n_classes": len(self.classes),
             "n_classes_scored": len(scored),
-            "n_classes_averaged": {
-                name: sum(c.metrics[name] is not None for c in scored)
-                for name in self.means
-                if name not in _MEAN_ELSEWHERE
-            },
+            "n_classes_averaged": {name: sum(c.metrics[name] is not None for c in scored) for name in averaged},
             "classes": {
                 name: {
                     "n_pos": c.n_pos,
@@ -94,10 +87,9 @@ class Result:
 
     def notes(self) -> list[str]:
         """Which classes the averages leave out, and which have few positives."""
-        undefined = [
-            name for name, c in self.classes.items() if c.metrics["auroc"] is None and name not in self.unlearned
-        ]
-        few = [name for name, c in self.classes.items() if c.few_positives and c.metrics["auroc"] is not None]
+        undefined = [name for name, c in self.classes.items() if not _scored(c) and name not in self.unlearned]
+        few = [name for name, c in self.classes.items() if c.few_positives and _scored(c)]
+        untold = [name for name, c in self.classes.items() if c.ci is None and _scored(c)]
         notes = []
         if undefined:
             notes.append(f"no AUROC, left out of the mean (no positives or no negatives): {', '.join(undefined)}")
@@ -106,7 +98,6 @@ class Result:
                 f"fewer than {self.min_pos} positives, so in macro_auroc but not in macro_auroc_reliable: "
                 f"{len(few)} classes: {some(few)}"
             )
-        untold = [name for name, c in self.classes.items() if c.metrics["auroc"] is not None and c.ci is None]
         if self.ci_method and untold:
             notes.append(
                 f"no interval (fewer than {MIN_PATIENTS} patients with a positive or with a negative): {some(untold)}"
@@ -207,17 +198,17 @@ def evaluate(
 
 
 def scored_records(
-    task: str, model_name: str | None, split: str, subjects: np.ndarray, protocol: str, seed: int
+    task: str, model_name: str | None, subjects: np.ndarray, options: EvalOptions, *, protocol: str | None = None
 ) -> dict[str, Any]:
-    """The head of a result file: what was scored, on which records, and how."""
+    """The head of a result file: what was scored, on which records, and how; ``protocol`` if not of the options."""
     return {
         "task": task,
         "model": model_name,
-        "split": split,
+        "split": options.split,
         "n": len(subjects),
         "n_patients": count_patients(subjects),
-        "protocol": protocol,
-        "seed": seed,
+        "protocol": protocol or options.protocol,
+        "seed": options.seed,
     }
 
 

@@ -157,13 +157,13 @@ def saliency_figures(
     if model is None:
         raise ValueError("a map needs a model that scores texts")
     store = task.store
-    rows, place, names = single_label_rows(task, split, largest=len(task.classes))
-    nth = np.array([int((place[:i] == place[i]).sum()) for i in range(len(place))], np.int64)
-    order = np.lexsort((place, nth))[:count]
+    rows, class_index, names = single_label_rows(task, split, largest=len(task.classes))
+    nth = np.array([int((class_index[:i] == c).sum()) for i, c in enumerate(class_index)], np.int64)
+    order = np.lexsort((class_index, nth))[:count]
     valid = store.index["valid_samples"].to_numpy(np.int64)
     found = []
     for position in order:
-        row, name = int(rows[position]), names[place[position]]
+        row, name = int(rows[position]), names[class_index[position]]
         weight = class_weights(model, prompts_for(task.name, [name]))[0]
         kept, mask = int(valid[row]), store.lead_mask([row])
 

@@ -5,27 +5,48 @@ Both are made from ``results.json`` alone. A cell that does not exist, or an ave
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from deri.evaluation.options import way_name, ways_to_score
 from deri.evaluation.published import TASKS, TEST_RECORDS, TITLES, published_rows
 
 DASH = "–"
 _KINDS = {"model": "", "random": " (random weights)", "classical": " (no network)"}
 
+Cell = dict[str, Any]
+"""What ``results.json`` says of a model on a task in one way."""
 
-@dataclass(frozen=True)
-class Figure:
-    """One entry of the table: percent, with its interval."""
 
-    value: float | None
-    ci: tuple[float, float] | None = None
+def with_interval(
+    value: float | None, ci: Any, *, style: str = ".3f", scale: float = 1, to: str = "–", before: str = ""
+) -> str:
+    """``0.742 (0.701–0.780)``: a figure with its interval, if it has one; a dash where there is no figure.
 
-    def text(self) -> str:
-        """``74.2 (70.1–78.0)``, or a dash."""
-        if self.value is None:
-            return DASH
-        return f"{self.value:.1f}" + (f" ({self.ci[0]:.1f}–{self.ci[1]:.1f})" if self.ci else "")
+    Args:
+        value: the figure.
+        ci: its limits, or None.
+        style: of the numbers, as ``format`` takes it.
+        scale: what they are multiplied by; 100 for percent.
+        to: what stands between the limits.
+        before: what stands before them, within the brackets.
+    """
+    if value is None:
+        return DASH
+    limits = ci and to.join(f"{scale * limit:{style}}" for limit in ci)
+    return f"{scale * value:{style}}" + (f" ({before}{limits})" if limits else "")
+
+
+_percent = partial(with_interval, style=".1f", scale=100)
+
+
+def markdown_row(cells: list[str], *, head: bool = False) -> list[str]:
+    """The lines of a row of a Markdown table; below a ``head`` stands that all columns but the first are numbers."""
+    row = "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    return [row, "|---" + "|---:" * (len(cells) - 1) + "|"] if head else [row]
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class Row:
     """A row: name, one entry per task, and the mean over the six tasks of the field (None where not all are there)."""
 
     name: str
-    figures: list[Figure]
+    figures: list[str]
     mean: float | None
     published: bool = False
 
@@ -51,60 +72,74 @@ def parts(results: dict[str, Any]) -> list[Part]:
     cells = {(c["model"], c["task"], c["mode"], c["fraction"]): c for c in results["cells"]}
     tasks = results["tasks"]
     shown = []
-    fractions = results["options"]["fractions"]
-    for mode, fraction in [("zero-shot", None), *(("probe", fraction) for fraction in sorted(fractions))]:
+    for mode, fraction in ways_to_score(sorted(results["options"]["fractions"])):
         rows = []
         for about in results["models"]:
             if mode == "zero-shot" and about["kind"] == "classical":
                 continue
-            own = [cells.get((about["name"], task, mode, fraction)) for task in tasks]
-            figures = [_figure(cell) for cell in own]
-            by_task = {task: figure.value for task, figure in zip(tasks, figures, strict=True)}
-            six = [value for task in TASKS if (value := by_task.get(task)) is not None]
+            own = {task: cells.get((about["name"], task, mode, fraction)) for task in tasks}
+            six = [100 * value for task in TASKS if (value := _value(own.get(task))) is not None]
             mean = sum(six) / len(six) if len(six) == len(TASKS) else None
             kind = "" if about["kind"] == "random" and about["name"].startswith("random") else _KINDS[about["kind"]]
-            rows.append(Row(about["name"] + kind, figures, mean))
+            rows.append(Row(about["name"] + kind, [_macro_auroc(cell) for cell in own.values()], mean))
         for row in published_rows(mode, fraction):
             if any(task in row.values for task in tasks):
-                figures = [Figure(row.values.get(task)) for task in tasks]
+                figures = [with_interval(row.values.get(task), None, style=".1f") for task in tasks]
                 rows.append(Row(row.model, figures, row.mean, published=True))
         shown.append(Part("Zero-shot" if fraction is None else f"Linear probe, {fraction:g} % of the labels", rows))
     return shown
 
 
-def _figure(cell: dict[str, Any] | None) -> Figure:
-    if cell is None or cell["macro_auroc"]["value"] is None:
-        return Figure(None)
-    ci = cell["macro_auroc"]["ci"]
-    return Figure(100 * cell["macro_auroc"]["value"], ci and (100 * ci[0], 100 * ci[1]))
+def _value(cell: Cell | None) -> float | None:
+    return None if cell is None else cell["macro_auroc"]["value"]
 
 
-def _heads(results: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """What stands above the figures: test records, classes and positives of each task."""
+def _macro_auroc(cell: Cell | None) -> str:
+    return DASH if cell is None else _percent(_value(cell), cell["macro_auroc"]["ci"])
+
+
+def _main_table(results: dict[str, Any], mean: str) -> tuple[list[list[str]], list[tuple[str, list[list[str]]]]]:
+    """Texts of the main table: column titles and what stands below them, and title and rows of each part.
+
+    The last column, titled ``mean``, is there where there are published rows, with which it compares.
+    """
+    tasks, shown = results["tasks"], parts(results)
+    published = _has_published(shown)
+    other = _other_records(results) if published else {}
     one = _cell_of_task(results)
-    tasks = results["tasks"]
 
-    def each(make: Any) -> list[str]:
-        return [make(one[task]) if task in one else DASH for task in tasks]
+    def row(name: str, texts: list[str], last: str) -> list[str]:
+        return [name, *texts, *([last] if published else [])]
 
-    def positives(cell: dict[str, Any]) -> str:
+    def below(name: str, make: Callable[[Cell], str]) -> list[str]:
+        return row(name, [make(one[task]) if task in one else DASH for task in tasks], "")
+
+    def positives(cell: Cell) -> str:
         counts = sorted(c["n_pos"] for c in cell["classes"].values())
         return f"{counts[0]} / {counts[len(counts) // 2]} / {counts[-1]}"
 
-    return [
-        ("test records (patients)", each(lambda c: f"{c['n']:,} ({c['n_patients']:,})")),
-        ("classes scored of all", each(lambda c: f"{c['n_classes_scored']} of {c['n_classes']}")),
-        ("positives of a class: least / middle / most", each(positives)),
+    head = [
+        row("", [TITLES.get(task, task) + " ‡" * (task in other) for task in tasks], mean),
+        below("test records (patients)", lambda c: f"{c['n']:,} ({c['n_patients']:,})"),
+        below("classes scored of all", lambda c: f"{c['n_classes_scored']} of {c['n_classes']}"),
+        below("positives of a class: least / middle / most", positives),
+    ]
+    return head, [
+        (
+            part.title,
+            [row(r.name + " †" * r.published, r.figures, with_interval(r.mean, None, style=".1f")) for r in part.rows],
+        )
+        for part in shown
     ]
 
 
-def _cell_of_task(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _cell_of_task(results: dict[str, Any]) -> dict[str, Cell]:
     """Any cell of each task: all have the same test records."""
     return {cell["task"]: cell for cell in reversed(results["cells"])}
 
 
-def _has_published(results: dict[str, Any]) -> bool:
-    return any(row.published for part in parts(results) for row in part.rows)
+def _has_published(shown: list[Part]) -> bool:
+    return any(row.published for part in shown for row in part.rows)
 
 
 def notes(results: dict[str, Any]) -> list[str]:
@@ -120,7 +155,7 @@ def notes(results: dict[str, Any]) -> list[str]:
         "The random rows are the same network, untrained. The row without a network is gradient boosting on intervals, "
         "amplitudes and spectra of the recordings.",
     ]
-    if _has_published(results):
+    if _has_published(parts(results)):
         found.append(
             "† published figures, on the real data sets in full; zero-shot: " + _protocol("zero-shot", None)
             + "; probe: " + _protocol("probe", 100.0) + ". A mean is over the six tasks of the field, all of them."
@@ -146,7 +181,7 @@ def _protocol(mode: str, fraction: float | None) -> str:
     return published_rows(mode, fraction)[-1].protocol
 
 
-def _other_records(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _other_records(results: dict[str, Any]) -> dict[str, Cell]:
     """A cell of each task of the field whose test records are not the published ones."""
     one = _cell_of_task(results)
     return {task: one[task] for task in TASKS if task in one and one[task]["n"] != TEST_RECORDS[task]}
@@ -154,42 +189,30 @@ def _other_records(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def markdown(results: dict[str, Any]) -> str:
     """The content of ``table.md``: the table, per-class tables, paired tests, transfers."""
-    published = _has_published(results)
-    other = _other_records(results) if published else {}
-    titles = [f"{TITLES.get(task, task)}{' ‡' if task in other else ''}" for task in results["tasks"]]
-    columns = ["", *titles, *(["mean of six"] if published else [])]
-    lines = ["# Benchmark", "", *_md_row(columns, head=True)]
-    pad = [""] * (1 if published else 0)
-    for name, texts in _heads(results):
-        lines += _md_row([name, *texts, *pad])
-    for part in parts(results):
-        lines += _md_row([f"**{part.title}**", *[""] * len(titles), *pad])
-        for row in part.rows:
-            mean = [Figure(row.mean).text()] if published else []
-            lines += _md_row([row.name + (" †" if row.published else ""), *(f.text() for f in row.figures), *mean])
+    (titles, *below), shown = _main_table(results, "mean of six")
+    lines = ["# Benchmark", "", *markdown_row(titles, head=True)]
+    for row in below:
+        lines += markdown_row(row)
+    for title, rows in shown:
+        for row in ([f"**{title}**", *[""] * (len(titles) - 1)], *rows):
+            lines += markdown_row(row)
     lines += ["", *(line for note in notes(results) for line in (note, ""))]
     lines += _md_comparisons(results) + _md_transfers(results) + _md_classes(results)
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _md_row(cells: list[str], *, head: bool = False) -> list[str]:
-    row = "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-    return [row, "|---" + "|---:" * (len(cells) - 1) + "|"] if head else [row]
 
 
 def _md_comparisons(results: dict[str, Any]) -> list[str]:
     if not results["comparisons"]:
         return []
     lines = ["## Paired tests on the same test records", ""]
-    lines += _md_row(["a against b", "task", "scored by", "a − b", "95 % interval", "p"], head=True)
+    lines += markdown_row(["a against b", "task", "scored by", "a − b", "95 % interval", "p"], head=True)
     for one in results["comparisons"]:
         test = one["macro"]
-        ci = DASH if test["ci"] is None else f"{100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f}"
-        difference = DASH if test["difference"] is None else f"{100 * test['difference']:+.1f}"
+        ci = DASH if test["ci"] is None else " to ".join(f"{100 * limit:+.1f}" for limit in test["ci"])
+        difference = with_interval(test["difference"], None, style="+.1f", scale=100)
         p = DASH if test["p"] is None else "≤ 0.001" if test["p"] <= 0.001 else f"{test['p']:.3f}"
-        lines += _md_row(
-            [f"{one['a']} against {one['b']}", one["task"], _way(one["mode"], one["fraction"]), difference, ci, p]
-        )
+        way = way_name(one["mode"], one["fraction"])
+        lines += markdown_row([f"{one['a']} against {one['b']}", one["task"], way, difference, ci, p])
     seeded = any(one["training_seed"] is not None for one in results["comparisons"])
     seed = f" Probes are those of seed {results['options']['seed']}." if seeded else ""
     return [
@@ -205,19 +228,11 @@ def _md_transfers(results: dict[str, Any]) -> list[str]:
     if not results["transfers"]:
         return []
     lines = ["## Transfer: probe trained on one task, tested on another", ""]
-    lines += _md_row(["trained:tested", "model", "labels", "shared classes", "there", "at home"], head=True)
+    lines += markdown_row(["trained:tested", "model", "labels", "shared classes", "there", "at home"], head=True)
     for cell in results["transfers"]:
-        home = cell["in_domain"]
-        lines += _md_row(
-            [
-                cell["task"],
-                cell["model"],
-                f"{cell['fraction']:g} %",
-                f"{cell['n_classes_scored']} of {cell['n_classes']}",
-                _figure(cell).text(),
-                _figure(home).text(),
-            ]
-        )
+        classes = f"{cell['n_classes_scored']} of {cell['n_classes']}"
+        figures = [_macro_auroc(one) for one in (cell, cell["in_domain"])]
+        lines += markdown_row([cell["task"], cell["model"], f"{cell['fraction']:g} %", classes, *figures])
     return [*lines, "", "At home: the same probes on the test records of the task they were trained on.", ""]
 
 
@@ -229,57 +244,30 @@ def _md_classes(results: dict[str, Any]) -> list[str]:
         shown = [c for c in cells if c["fraction"] in (None, largest)]
         if not shown:
             continue
-        names = [f"{c['model']}, {_way(c['mode'], c['fraction'])}" for c in shown]
-        lines += [f"## {TITLES.get(task, task)}: every class", "", *_md_row(["", "positives", *names], head=True)]
+        names = [f"{c['model']}, {way_name(c['mode'], c['fraction'])}" for c in shown]
+        lines += [f"## {TITLES.get(task, task)}: every class", "", *markdown_row(["", "positives", *names], head=True)]
         few = False
         for name, about in shown[0]["classes"].items():
             few = few or about["few_positives"]
-            entries = [_class_figure(c["classes"][name]).text() for c in shown]
-            lines += _md_row([name + (" *" if about["few_positives"] else ""), str(about["n_pos"]), *entries])
+            own = [c["classes"][name] for c in shown]
+            entries = [_percent(one["auroc"], one["ci"]) for one in own]
+            lines += markdown_row([name + " *" * about["few_positives"], str(about["n_pos"]), *entries])
         marked = f"\\* fewer than {results['options']['min_pos']} positives: one record more or less moves the figure."
         lines += ["", *([marked, ""] if few else [])]
     return lines
 
 
-def _class_figure(entry: dict[str, Any]) -> Figure:
-    ci = entry["ci"]
-    return Figure(entry["auroc"] and 100 * entry["auroc"], ci and (100 * ci[0], 100 * ci[1]))
-
-
-def _way(mode: str, fraction: float | None) -> str:
-    return mode if fraction is None else f"{mode} {fraction:g} %"
-
-
 def latex(results: dict[str, Any]) -> str:
     """The content of ``table.tex``: a ``table`` for a paper; it needs the package booktabs."""
-    published = _has_published(results)
-    other = _other_records(results) if published else {}
-    titles = [_tex(TITLES.get(task, task)) + (r"$^\ddagger$" if task in other else "") for task in results["tasks"]]
-    width = len(titles) + 1 + published
-    lines = [
-        r"\begin{table}",
-        r"\centering\small",
-        rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}",
-        r"\toprule",
-        " & ".join(["", *titles, *(["Mean"] if published else [])]) + r" \\",
-        r"\midrule",
-    ]
-    for name, texts in _heads(results):
-        lines.append(" & ".join([name, *map(_tex, texts), *([""] if published else [])]) + r" \\")
-    for part in parts(results):
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(part.title)}}}}} \\"]
-        for row in part.rows:
-            mean = [_tex(Figure(row.mean).text())] if published else []
-            name = _tex(row.name) + (r"$^\dagger$" if row.published else "")
-            lines.append(" & ".join([name, *(_tex_figure(f) for f in row.figures), *mean]) + r" \\")
+    head, shown = _main_table(results, "Mean")
+    width = len(head[0])
+    lines = [r"\begin{table}", r"\centering\small", rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
+    lines += [_tex_row(head[0]), r"\midrule", *map(_tex_row, head[1:])]
+    for title, rows in shown:
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(title)}}}}} \\"]
+        lines += [_tex_row([row[0]], [_small_interval(_tex(text)) for text in row[1:]]) for row in rows]
     caption = " ".join(_tex(note) for note in notes(results))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}", ""])
-
-
-def _tex_figure(figure: Figure) -> str:
-    if figure.value is None or figure.ci is None:
-        return _tex(figure.text())
-    return f"{figure.value:.1f} {{\\scriptsize ({figure.ci[0]:.1f}--{figure.ci[1]:.1f})}}"
 
 
 _TEX = str.maketrans({
@@ -290,4 +278,13 @@ _TEX = str.maketrans({
 
 
 def _tex(text: str) -> str:
-    return text.translate(_TEX)
+    return re.sub(" (?=[†‡])", "", text).translate(_TEX)
+
+
+def _tex_row(texts: list[str], figures: Sequence[str] = ()) -> str:
+    return " & ".join([*map(_tex, texts), *figures]) + r" \\"
+
+
+def _small_interval(figure: str) -> str:
+    value, bracket, interval = figure.partition(" (")
+    return rf"{value} {{\scriptsize ({interval}}}" if bracket else value

@@ -15,6 +15,7 @@ from deri.evaluation.features import Features
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import Method, score_probes
 from deri.evaluation.task import Split, Task, TaskData, choose_tasks, lacking_records, load_split
+from deri.files import parse_yaml
 from deri.store import Store
 
 
@@ -94,7 +95,7 @@ def read_mapping(path: str | Path) -> dict[str, dict[str, tuple[tuple[str, ...],
         DeriError: the file cannot be read or has another form.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DeriError(f"--mapping {path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict) or not all(isinstance(one, dict) and one for one in content.values()):

@@ -60,7 +60,7 @@ def zero_shot_task(
     Args:
         features: of the model and the store.
         task: its name.
-        options: ``split``, ``protocol``, and those of intervals are read; seed 0 when not given.
+        options: ``split``, ``protocol``, and those of intervals are read.
         model_name: for the result.
         prompts: a file of class texts instead of the shipped ones.
 
@@ -105,7 +105,7 @@ def score_zero_shot(
         note = f"F1 and accuracy: thresholds of highest F1 on the {len(val)} validation records"
     subjects = store.index["subject_id"].to_numpy()[rows]
     result = evaluate(scores[None], labels, subjects, options, classes=names, thresholds=[thresholds])
-    head = scored_records(task, model_name, options.split, subjects, options.protocol, options.seed)
+    head = scored_records(task, model_name, subjects, options)
     return (
         head
         | result.to_json()

@@ -87,14 +87,14 @@ def classify_reports(
     if space is None:
         # A report that does not name a class does not call it, whatever the best F1 would be.
         thresholds = [None if t is None else max(t, _SCORES["uncertain"]) for t in thresholds]
-    options = EvalOptions(seed=seed, draws=draws)
+    options = EvalOptions(split=split, seed=seed, draws=draws)
     found = evaluate(scores[None], labels, subjects, options, classes=names, thresholds=[thresholds])
     f1_ci, accuracy_ci = _intervals(labels, scores, thresholds, patient_weights(subjects, draws, seed))
     name, model, protocol = (
         (None, None, "generated reports, labeller") if space is None else (space.name, space.model, "generated reports")
     )
     return (
-        scored_records(task, name, split, subjects, protocol, seed)
+        scored_records(task, name, subjects, options, protocol=protocol)
         | found.to_json()
         | {"macro_f1_ci": f1_ci, "accuracy_ci": accuracy_ci}
         | provenance(model, store)

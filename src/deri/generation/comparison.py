@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from deri._version import __version__
+from deri.evaluation.tables import DASH, with_interval
 from deri.generation.efficacy import TextSpace
 from deri.generation.evaluate import evaluate_reports, paired_difference
 from deri.generation.metrics import METRICS
@@ -92,7 +93,7 @@ def _cells(scores: dict[str, Any]) -> list[str]:
     findings = scores["findings"]
     return [
         *cells,
-        "–" if scores["corpus_bleu"] is None else f"{scores['corpus_bleu']:.1f}",
+        with_interval(scores["corpus_bleu"], None, style=".1f"),
         _percent_of(findings["macro"], "f1"),
         _percent_of(findings["micro"], "f1", ci=False),
     ]
@@ -108,14 +109,8 @@ def _name(name: str) -> str:
 
 
 def _percent_of(entry: dict[str, Any] | None, key: str, *, ci: bool = True) -> str:
-    if entry is None or entry[key] is None:
-        return "–"
-    bounds = entry["ci"] if ci else None
-    return f"{100 * entry[key]:.1f}" + (f" ({100 * bounds[0]:.1f}–{100 * bounds[1]:.1f})" if bounds else "")
+    return DASH if entry is None else with_interval(entry[key], entry["ci"] if ci else None, style=".1f", scale=100)
 
 
 def _signed(entry: dict[str, Any]) -> str:
-    value, ci = entry["value"], entry["ci"]
-    if value is None:
-        return "–"
-    return f"{100 * value:+.1f}" + (f" ({100 * ci[0]:+.1f} to {100 * ci[1]:+.1f})" if ci else "")
+    return with_interval(entry["value"], entry["ci"], style="+.1f", scale=100, to=" to ")

@@ -19,6 +19,7 @@ from deri.errors import DeriError
 from deri.evaluation.contributions import auroc_contributions
 from deri.evaluation.features import embed_store
 from deri.evaluation.intervals import METHOD, macro_interval, paired_macro_difference
+from deri.evaluation.tables import with_interval
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.files import atomic_path, read_yaml, write_json, write_text
 from deri.models import load_model
@@ -207,16 +208,12 @@ def ablation_table(result: Mapping[str, Any]) -> str:
         lines += ["| row | macro AUROC (95 % CI) | difference (95 % CI) | per seed |", "|---|---|---|---|"]
         for row, entry in target["rows"].items():
             gap = entry["difference"]
-            change = "" if gap is None else f"{gap['value']:+.3f}{_range(gap['ci'], '+.3f')}"
+            change = "" if gap is None else with_interval(gap["value"], gap["ci"], style="+.3f", to=" … ")
             seeds = " ".join(f"{value:.3f}" for value in entry["seeds"])
-            value = entry["macro_auroc"]
-            lines.append(f"| {row} | {value['value']:.3f}{_range(value['ci'], '.3f')} | {change} | {seeds} |")
+            value = with_interval(entry["macro_auroc"]["value"], entry["macro_auroc"]["ci"], to=" … ")
+            lines.append(f"| {row} | {value} | {change} | {seeds} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def _range(ci: list[float] | None, style: str) -> str:
-    return "" if ci is None else f" ({ci[0]:{style}} … {ci[1]:{style}})"
 
 
 def _chosen(target: Target, names: list[str], labels: np.ndarray) -> list[int]:

@@ -98,17 +98,18 @@ def finetune(
     test_rows = store.task_rows(task, "test")
     labels = store.labels(task, test_rows)[1]
     subjects = store.index["subject_id"].to_numpy().astype(str)[test_rows]
+    options = EvalOptions(seed=config.seed, draws=draws)
     scored = evaluate(
         run.predict(test_rows)[None],
         labels,
         subjects,
-        EvalOptions(seed=config.seed, draws=draws),
+        options,
         classes=run.classes,
         thresholds=[thresholds],
         probabilities=True,
     )
     result = {
-        **scored_records(task, model_name, "test", subjects, "finetune", config.seed),
+        **scored_records(task, model_name, subjects, options, protocol="finetune"),
         "n_train": run.n_train,
         "n_val": len(run.val_rows),
         **scored.to_json(),
