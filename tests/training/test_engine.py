@@ -88,7 +88,7 @@ def engine(task: Contrast, out: Path, *, precision: str = "fp32", **config: Any)
         adamw(task.trained, settings.lr, 0.01),
         ALONE,
         precision=precision,
-        checkpoint=Checkpoint(out / "last.safetensors", "run", "another run"),
+        checkpoint=Checkpoint(out / "last.safetensors", {"task": "contrast"}),
     )
     out.mkdir(exist_ok=True)
     made.log = RunLog(out / "log.jsonl", 0)
