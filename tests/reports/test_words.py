@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from deri.errors import DeriError
 from deri.reports import load_prompts
@@ -51,3 +52,15 @@ def test_a_model_scores_a_code_by_the_mean_of_its_prompts_and_warns() -> None:
     assert len(notes) == 1
     with pytest.warns(UserWarning, match="pizza"):
         assert list(model.classify([], ["pizza"]).columns) == ["pizza"]
+
+
+def test_a_model_of_nan_gives_no_scores() -> None:
+    model = tiny.model(pooling="mean")
+    torch.nn.init.constant_(next(model.text_projection.parameters()), float("nan"))
+    with pytest.raises(DeriError, match="not finite for 1 of 1 texts"):
+        model.classify([], ["sinus rhythm"])
+    signals = np.full((2, 12, 5000), 0.1, np.float32)
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(DeriError, match="not finite for 2 of 2 recordings"):
+        model.embed_signals(signals, 500.0)

@@ -396,7 +396,7 @@ def test_existing_output_is_never_touched(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DeriError, match="Cannot write"):
+    with pytest.raises(DeriError, match="cannot write"):
         simulate("ptb-xl", 2, tmp_path / "file" / "below")
 
 

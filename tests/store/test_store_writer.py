@@ -248,7 +248,7 @@ def test_a_full_disk_is_a_clear_error_and_can_be_continued(
 
     with monkeypatch.context() as patch:
         patch.setattr(NpyAppender, "append", full)
-        with pytest.raises(DeriError, match=r"No space left.*Make room and run the same command again"):
+        with pytest.raises(DeriError, match=r"No space left.*make room, then .* again: finished chunks are kept"):
             prepare(data, tmp_path / "s")
     assert not list((tmp_path / "s").rglob("*.npy"))
     prepare(data, tmp_path / "s")

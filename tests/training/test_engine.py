@@ -87,7 +87,7 @@ def engine(task: Contrast, out: Path, **config: Any) -> Engine[Tensor]:
         settings,
         adamw(task.trained, settings.lr, 0.01),
         ALONE,
-        checkpoint=Checkpoint(out / "last.safetensors", "run", "another run"),
+        checkpoint=Checkpoint(out / "last.safetensors", {"task": "contrast"}),
     )
     out.mkdir(exist_ok=True)
     made.log = RunLog(out / "log.jsonl", 0)

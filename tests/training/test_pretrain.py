@@ -165,11 +165,54 @@ def test_resume_refuses_what_does_not_fit(mimic_store: Path, text_dir: Path, tmp
     out = run(mimic_store, tmp_path / "run", content)
     with pytest.raises(DeriError, match="--resume"):
         run(mimic_store, out, content)
-    with pytest.raises(DeriError, match="another recipe"):
-        run(mimic_store, out, recipe(text_dir, "train.epochs=2"), resume=True)
+    with pytest.raises(DeriError, match=r"train.lr was 0.002 and is 0.1.*set it back"):
+        run(mimic_store, out, recipe(text_dir, "train.epochs=1", "train.lr=0.1"), resume=True)
     (out / "checkpoints" / "last.safetensors").write_bytes(b"half a file")
     with pytest.raises(DeriError, match="cannot be read"):
         run(mimic_store, out, content, resume=True)
+
+
+def test_resume_with_more_epochs_follows_the_longer_schedule(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    longer = recipe(text_dir, "train.epochs=2", "train.warmup_steps=0")
+    whole = read_metrics(run(mimic_store, tmp_path / "whole", longer))
+    out = run(mimic_store, tmp_path / "run", recipe(text_dir, "train.epochs=1", "train.warmup_steps=0"))
+    run(mimic_store, out, longer, resume=True)
+    assert load_recipe(str(out / "recipe.yaml")).train.epochs == 2
+
+    def rates(lines: list[dict[str, float]]) -> list[float]:
+        return [line["lr"] for line in lines if line["split"] == "train"]
+
+    continued, steps = rates(read_metrics(out)), len(rates(whole)) // 2
+    assert len(continued) == 2 * steps
+    assert continued[steps:] == rates(whole)[steps:]
+    assert continued[steps - 1] < rates(whole)[steps - 1]  # the shorter schedule had come down
+    run(mimic_store, out, longer, resume=True)  # nothing is left to do
+    assert len(read_metrics(out)) == len(whole)
+
+
+def test_reports_that_are_all_equal_are_nothing_to_contrast(
+    mimic_store: Path, text_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(mimic_store)
+    ids = np.where(store.report_ids >= 0, store.report_ids.max(), -1)
+    monkeypatch.setattr(Store, "report_ids", ids)
+    with pytest.raises(DeriError, match="all have one report.*nothing to contrast"):
+        run(mimic_store, tmp_path / "run", recipe(text_dir))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_store_is_told(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
+    class Words(Progress):
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def message(self, text: str) -> None:
+            self.told.append(text)
+
+    words = Words()
+    content = recipe(text_dir, "train.batch_size=500", "train.epochs=1")
+    run(mimic_store, tmp_path / "run", content, progress=words)
+    assert any("train.batch_size=500 is more than the store has" in text for text in words.told)
 
 
 def test_precision_fp16_needs_a_gpu(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
