@@ -170,7 +170,7 @@ def _load_header(path: str) -> Header:
 
 
 def _read_bytes(handle: FileIO, count: int) -> bytes:
-    """The next ``count`` bytes; fewer at the end of the file. Without a buffer between, which costs small files half."""
+    """The next ``count`` bytes of an unbuffered file (a buffer costs half of the time); fewer at its end."""
     data = handle.read(count)
     while len(data) < count and (more := handle.read(count - len(data))):
         data += more

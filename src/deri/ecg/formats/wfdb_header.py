@@ -118,7 +118,7 @@ def _is_count(token: str) -> bool:
 
 
 def _parse_signal_line(line: str) -> SignalLine:
-    # File, format, gain, ADC resolution, ADC zero, initial value, checksum, block size, description: most have them all.
+    # Most have all: file, format, gain, ADC resolution, ADC zero, initial value, checksum, block size, description.
     tokens = line.split(None, 8)
     if len(tokens) == 9:
         file, form, gain, resolution, zero, initial, checksum, block, description = tokens
