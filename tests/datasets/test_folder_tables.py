@@ -80,7 +80,7 @@ def test_limit(tmp_path: Path) -> None:
     ("text", "cause"),
     [
         ("path,labels\na,b\n", "no column 'file' .*found path, labels"),
-        ("file;labels\na;b\n", "no column 'file' .*found file;labels"),
+        ("file|labels\na|b\n", r"no column 'file' .*found file\|labels"),
         ("file,split\na,train\nb,validation\nc,Test\n", "split must be .*found Test, validation"),
         ("file\na\n../b.hea\n", r"\.\./b.hea is not below"),
         ("file\na/../../b.hea\n", r"\.\./b.hea is not below"),
@@ -88,8 +88,8 @@ def test_limit(tmp_path: Path) -> None:
         ("file\nC:\\data\\b.hea\n", "C:/data/b.hea is not below"),
         ("file,labels\na,SR\n ,AFIB\n", r"no file in row 2 \(of 2\)"),
         ("file,labels\n", "has no rows"),
-        ("", "cannot be read as CSV"),
-        ('file\n"a\n', "cannot be read as CSV"),
+        ("", "has no header"),
+        ('file\n"a\n', "line 2 is no row of a table"),
     ],
 )
 def test_unusable_csv(tmp_path: Path, text: str, cause: str) -> None:

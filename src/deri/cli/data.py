@@ -56,6 +56,10 @@ def prepare(
     workers: Annotated[int, typer.Option(min=1, help="processes that read recordings")] = 1,
     shard: Annotated[str, typer.Option(help="I/N: do the I-th of N parts (1 ≤ I ≤ N); the last one merges")] = "1/1",
     labels: Annotated[Path | None, typer.Option(help="folder: CSV of file, report, labels, subject, split")] = None,
+    label_columns: Annotated[
+        str | None, typer.Option(help="folder: columns of 0 and 1 in its CSV that are labels: A,B,… | all")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="folder: encoding of its CSV, when it is not found")] = None,
     splits: Annotated[Path | None, typer.Option(help="folder of published split files: splits and labels")] = None,
     published_labels: Annotated[
         bool, typer.Option("--published-labels", help="csn: labels match as substrings, as in the published files")
@@ -74,7 +78,16 @@ def prepare(
 
     out = out or Path("stores") / source.resolve().name
     part, wanted = _shard(shard), window_option(windows)
-    opened = open_dataset(dataset, source, labels=labels, limit=limit, splits=splits, published_labels=published_labels)
+    opened = open_dataset(
+        dataset,
+        source,
+        labels=labels,
+        limit=limit,
+        splits=splits,
+        published_labels=published_labels,
+        label_columns=[name.strip() for name in label_columns.split(",")] if label_columns else (),
+        encoding=encoding,
+    )
     for note in opened.notes:
         say(note)
     say(f"{dataset}: {len(opened.examples)} recordings in {source} → {out}")

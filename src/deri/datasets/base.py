@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -80,6 +80,8 @@ class OpenOptions:
     splits: Path | None = None
     published_labels: bool = False
     min_words: int | None = None
+    label_columns: Sequence[str] = ()
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class DatasetKind:
         open: reads the tables below a root folder.
         source: where it can be downloaded; None: nowhere.
         split_files: published splits that ``--splits`` reads; none: the option is refused.
-        takes: which of ``labels`` and ``published_labels`` it knows.
+        takes: which of ``labels``, ``label_columns``, ``encoding`` and ``published_labels`` it knows.
     """
 
     open: Callable[[Path, OpenOptions], Dataset]
@@ -119,10 +121,13 @@ def open_dataset(
     min_words: int | None = None,
     splits: str | Path | None = None,
     published_labels: bool = False,
+    label_columns: Sequence[str] = (),
+    encoding: str | None = None,
 ) -> Dataset:
     """Open a data set of the table ``DATASETS`` by name.
 
-    ``labels``: the CSV of a folder. ``limit``: the first N recordings in the order of the data set.
+    ``labels``: the CSV of a folder. ``label_columns``: the columns of 0 and 1 in it that are classes, or ``["all"]``.
+    ``encoding``: of its text, where that is not found. ``limit``: the first N recordings in the order of the data set.
     ``min_words``: shortest report (words after cleaning) of a MIMIC-IV-ECG study, ``deri.reports.MIN_WORDS`` where not
     given; the other sets keep every recording.
     ``splits``: folder with the split files behind published numbers (ptb-xl, cpsc2018, csn): splits and labels of the
@@ -148,11 +153,16 @@ def open_dataset(
         )
     if labels is not None and "labels" not in kind.takes:
         raise DeriError(f"--labels {labels}: {name} has its own tables; a label CSV goes with the data set 'folder'")
+    for flag, value in (("--label-columns", label_columns), ("--encoding", encoding)):
+        if value and flag[2:].replace("-", "_") not in kind.takes:
+            raise DeriError(f"{flag}: {name} has its own tables; the option goes with the data set 'folder'")
     options = OpenOptions(
         limit=limit,
         labels=None if labels is None else Path(labels),
         splits=None if splits is None else Path(splits),
         published_labels=published_labels,
         min_words=min_words,
+        label_columns=tuple(label_columns),
+        encoding=encoding,
     )
     return kind.open(root, options)

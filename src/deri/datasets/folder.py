@@ -1,14 +1,15 @@
 """A folder of ECG files, with or without a CSV that describes them.
 
 CSV columns: ``file`` (required, relative to the root), and optionally ``report``, ``labels`` (``;`` between them),
-``subject``, ``split`` (train, val or test) and ``source``; others are ignored. An empty ``labels`` cell means "not
-annotated": the recording is no part of the task ``labels``.
+``subject``, ``split`` (train, val or test) and ``source``. Columns of 0 and 1 are classes where ``label_columns`` names
+them; others are ignored. An empty ``labels`` cell means "not annotated": the recording is no part of the task.
 """
 
 from __future__ import annotations
 
+import difflib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from deri.datasets.base import Dataset, DatasetKind, OpenOptions
 from deri.datasets.headers import walk
-from deri.datasets.tables import Verdicts, as_objects, assemble, listed, outside, read_header, read_table
+from deri.datasets.tables import Verdicts, as_objects, assemble, given, listed, outside, read_header, read_table
 from deri.errors import DeriError
 from deri.reports import clean_report
 
@@ -34,6 +35,7 @@ OTHER_SUFFIXES = (".dcm", ".xml", ".h5", ".hdf5", ".edf", ".bdf", ".scp", ".ecg"
 A CSV is listed only where its header names leads: most are tables about recordings. ``.gz`` may follow any of them.
 """
 
+_FLAGS = {"0", "1", "0.0", "1.0"}
 _OPTIONAL = ("report", "labels", "subject", "split", "source")
 
 
@@ -43,17 +45,21 @@ def open_folder(root: Path, options: OpenOptions) -> Dataset:
     ``record_id`` is the path without its suffix; ``source`` defaults to the first folder of the path, ``subject``
     to the record. Rejects: ``duplicate_file`` (the same recording twice). Whether a file is there shows when it is
     read.
-    Raises DeriError for a CSV without ``file``, a path out of the root, and an unknown split.
+    Raises DeriError for a CSV without ``file``, a path out of the root, an unknown split, and a class column that holds
+    something else than 0 and 1.
     """
     csv = options.labels or _default_csv(root)
+    notes: list[str] = []
     if csv is None:
-        rows = pd.DataFrame({"file": list(_walk(root))}, dtype=object).reindex(columns=["file", *_OPTIONAL])
+        if options.label_columns or options.encoding:
+            raise DeriError(f"--label-columns and --encoding go with a CSV, and {root} has none; name it with --labels")
+        rows = pd.DataFrame({"file": list(_walk(root, notes))}, dtype=object).reindex(columns=["file", *_OPTIONAL])
         if rows.empty:
             kinds = ", ".join((*WFDB_SUFFIXES, *OTHER_SUFFIXES, ".gz of these"))
             raise DeriError(f"{root} holds no ECG files ({kinds}): give the folder that holds them, or --labels CSV")
-        given = {"file"}
+        annotated = False
     else:
-        rows, given = _read_csv(csv)
+        rows, annotated = _read_csv(csv, options, notes)
     table = pd.DataFrame({column: as_objects(rows[column]) for column in ("file", *_OPTIONAL)}, dtype=object)
 
     bare = [_without_suffix(file) for file in table["file"]]
@@ -70,8 +76,7 @@ def open_folder(root: Path, options: OpenOptions) -> Dataset:
     verdicts.refuse(repeated, "duplicate_file", "the recording is listed before; the first row is kept")
 
     tasks = {}
-    if LABELS in given:
-        table[LABELS] = pd.Series([_split_labels(cell) for cell in table[LABELS]], dtype=object)
+    if annotated:
         kept = table.loc[verdicts.reason == "", LABELS]
         if names := sorted({label for cell in kept if cell for label in cell}):
             tasks[LABELS] = names
@@ -81,12 +86,12 @@ def open_folder(root: Path, options: OpenOptions) -> Dataset:
         study_id=record,
         subject_id=_filled(table["subject"], record),
         source=_filled(table["source"], np.array(first, dtype=object)),
-        report=[text if text and clean_report(text) else None for text in table["report"]],
+        report=[text if (text := given(cell)) and clean_report(text) else None for cell in table["report"]],
         reason=verdicts.reason,
         detail=verdicts.detail,
     )
     examples, rejects = assemble(table, None, list(tasks), options.limit)
-    return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1)
+    return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1, notes=notes)
 
 
 def _default_csv(root: Path) -> Path | None:
@@ -96,13 +101,33 @@ def _default_csv(root: Path) -> Path | None:
     return there[0] if there else None
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, set[str]]:
-    """The known columns of the CSV (absent ones empty) and which of them it has. Paths are checked and normal."""
-    found = read_header(path, "give the CSV of the folder with --labels")
+def _read_csv(path: Path, options: OpenOptions, notes: list[str]) -> tuple[pd.DataFrame, bool]:
+    """The known columns of the CSV (absent ones empty), and whether it has labels. Paths are checked and normal."""
+    found = read_header(path, "give the CSV of the folder with --labels", options.encoding)
     if "file" not in found:
         raise DeriError(f"{path} has no column 'file' (paths relative to the folder); found {listed(found)}")
-    given = [column for column in ("file", *_OPTIONAL) if column in found]
-    rows = read_table(path, "", given).reindex(columns=["file", *_OPTIONAL])
+    known = [column for column in ("file", *_OPTIONAL) if column in found]
+    foreign = [column for column in dict.fromkeys(found) if column and column not in known]
+    rows = read_table(path, "", [*known, *(c for c in foreign if found.count(c) == 1)], options.encoding)
+    flags = [c for c in foreign if c in rows and set(rows[c].dropna()) <= _FLAGS and rows[c].notna().any()]
+    classes = _label_columns(path, options.label_columns, foreign, flags)
+    if classes and LABELS in known:
+        raise DeriError(f"{path} has a column labels: --label-columns is for a CSV without one")
+    for column in set(foreign) - set(classes):
+        if close := difflib.get_close_matches(column.strip().lower(), set(_OPTIONAL) - set(known), 1, 0.8):
+            notes.append(f"{path.name}: the column {column!r} is ignored; was {close[0]!r} meant?")
+    if flags and not classes:
+        notes.append(
+            f"{path.name}: columns of 0 and 1 are ignored: {listed(flags)}; --label-columns takes them as labels"
+        )
+    if classes:
+        annotated = rows[classes].notna().any(axis=1)
+        names, positive = np.array(classes, dtype=object), rows[classes].isin(["1", "1.0"]).to_numpy(dtype=bool)
+        cells = [tuple(names[row]) if there else None for row, there in zip(positive, annotated, strict=True)]
+        rows[LABELS] = pd.Series(cells, dtype=object)
+    elif LABELS in known:
+        rows[LABELS] = pd.Series([_split_labels(cell) for cell in as_objects(rows[LABELS])], dtype=object)
+    rows = rows.reindex(columns=["file", *_OPTIONAL])
     if rows.empty:
         raise DeriError(f"{path} has no rows")
     empty = np.flatnonzero(rows["file"].fillna("").str.strip() == "")
@@ -113,10 +138,26 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, set[str]]:
     escaping = rows.loc[outside(rows["file"]), "file"]
     if len(escaping):
         raise DeriError(f"{path}: {escaping.iloc[0]} is not below the folder; write paths relative to it, without '..'")
-    foreign = sorted(set(rows["split"].dropna()) - set(SPLITS))
-    if foreign:
-        raise DeriError(f"{path}: split must be train, val, test or empty; found {listed(foreign)}")
-    return rows, set(given)
+    unknown = sorted(set(rows["split"].dropna()) - set(SPLITS))
+    if unknown:
+        raise DeriError(f"{path}: split must be train, val, test or empty; found {listed(unknown)}")
+    return rows, LABELS in known or bool(classes)
+
+
+def _label_columns(path: Path, asked: Sequence[str], foreign: list[str], flags: list[str]) -> list[str]:
+    """The columns that are classes."""
+    if list(asked) == ["all"]:
+        if not flags:
+            raise DeriError(f"--label-columns all: {path} has no column of 0 and 1; found {listed(foreign)}")
+        return flags
+    for name in asked:
+        if name not in foreign:
+            raise DeriError(f"--label-columns {name}: {path} has no such column; found {listed(foreign)}")
+        if name not in flags:
+            raise DeriError(
+                f"--label-columns {name}: the column of {path} holds something else than 0 and 1, or nothing"
+            )
+    return list(asked)
 
 
 def _without_suffix(file: str) -> tuple[str, bool]:
@@ -147,39 +188,50 @@ def _filled(values: pd.Series, default: np.ndarray) -> np.ndarray:
     return np.where(values.notna().to_numpy(dtype=bool), values.to_numpy(dtype=object), default)
 
 
-def _walk(root: Path) -> Iterator[str]:
+def _walk(root: Path, notes: list[str]) -> Iterator[str]:
     """Every recording below the root, once, as a posix path relative to it, in sorted order of folders and names.
 
     WFDB records go by their header. A signal file without one is listed by itself, unless a header beside it names it.
-    Hidden files and folders are passed over; links to folders are followed, each folder once.
+    Files of another or no suffix are looked into. Hidden files and folders are passed over; links to folders are
+    followed, each folder once. ``notes`` get the number of files that are no recordings.
     """
-
+    passed: list[str] = []
     for folder, names in walk(root):
         below = Path(folder).relative_to(root)
-        for name in _recordings(Path(folder), sorted(names)):
-            yield (below / name).as_posix()
+        for name, is_recording in _recordings(Path(folder), sorted(names)):
+            path = (below / name).as_posix()
+            if is_recording:
+                yield path
+            else:
+                passed.append(path)
+    if passed:
+        notes.append(f"{len(passed)} files below {root.name} are no ECG by name or content: {listed(passed, 3)}")
 
 
-def _recordings(folder: Path, names: list[str]) -> Iterator[str]:
+def _recordings(folder: Path, names: list[str]) -> Iterator[tuple[str, bool]]:
+    """Name, and whether it is that of a recording; signal files of a header are left out."""
     suffixes = {name: posixpath.splitext(name)[1].lower() for name in names}
     headers = [name for name in names if suffixes[name] == ".hea"]
     stems = {posixpath.splitext(name)[0] for name in headers}
     signals = [n for n in names if suffixes[n] in (".dat", ".mat") and posixpath.splitext(n)[0] not in stems]
     named = {line.split(maxsplit=1)[0] for name in headers for line in _lines(folder / name)} if signals else set()
     for name in names:
-        alone = name in signals and name not in named
-        other = _is_other(name) and (suffixes[name] != ".csv" or _has_leads(folder / name))
-        if suffixes[name] == ".hea" or other or alone:
-            yield name
+        if suffixes[name] in (".dat", ".mat"):
+            if name in signals and name not in named:
+                yield name, True
+        elif suffixes[name] == ".hea" or (_is_other(name) and suffixes[name] != ".csv"):
+            yield name, True
+        elif name not in named:
+            yield name, _is_claimed(folder / name)
 
 
-def _has_leads(csv: Path) -> bool:
-    """Whether a reader takes the CSV for a recording; one that cannot be opened is listed and fails when read."""
+def _is_claimed(path: Path) -> bool:
+    """Whether a reader takes the file for a recording; one that cannot be opened is listed and fails when read."""
     from deri.ecg.read import claims_ecg
 
     try:
-        with open(csv, "rb") as handle:
-            return claims_ecg(str(csv), handle.read(4096))
+        with open(path, "rb") as handle:
+            return claims_ecg(str(path), handle.read(4096))
     except OSError:
         return True
 
@@ -192,4 +244,4 @@ def _lines(header: Path) -> list[str]:
         return []
 
 
-FOLDER = DatasetKind(open_folder, takes=("labels",))
+FOLDER = DatasetKind(open_folder, takes=("labels", "label_columns", "encoding"))

@@ -18,6 +18,7 @@ from deri.datasets.tables import (
     Verdicts,
     assemble,
     duplicates,
+    given,
     listed,
     outside,
     read_header,
@@ -112,10 +113,9 @@ def _read_reports(path: Path) -> tuple[pd.DataFrame, list[str]]:
             f"{path}: {' and '.join(faults)}; expected report_0 … report_17 as in MIMIC-IV-ECG 1.0, "
             f"found {listed(found)}"
         )
-    dtypes = {"subject_id": str, "study_id": str} | dict.fromkeys(REPORT_COLUMNS, "category")
     numbers: dict[str, int] = {}
     parts = []
-    for piece in read_pieces(path, _WHAT, ["subject_id", "study_id", *REPORT_COLUMNS], dtype=dtypes):
+    for piece in read_pieces(path, _WHAT, ["subject_id", "study_id", *REPORT_COLUMNS], REPORT_COLUMNS):
         piece = piece[piece["study_id"].notna()]
         parts.append(piece[["study_id", "subject_id"]].assign(text=_number_texts(piece, numbers)))
     reports = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -127,7 +127,7 @@ def _read_reports(path: Path) -> tuple[pd.DataFrame, list[str]]:
 def _number_texts(piece: pd.DataFrame, numbers: dict[str, int]) -> np.ndarray:
     """The number of each row's joined report text, int32 (n,); texts seen for the first time get the next ones."""
     codes = np.stack([piece[c].cat.codes.to_numpy(dtype=np.int32) for c in REPORT_COLUMNS], axis=1)
-    phrases = [[*piece[c].cat.categories.tolist(), None] for c in REPORT_COLUMNS]  # code -1 is the last: None
+    phrases = [[*map(given, piece[c].cat.categories), None] for c in REPORT_COLUMNS]  # code -1 is the last: None
     # One opaque key per row: np.unique on it sorts 72-byte strings instead of comparing 18 columns.
     keys = np.ascontiguousarray(codes).view(np.dtype((np.void, codes.dtype.itemsize * codes.shape[1]))).ravel()
     _, where, inverse = np.unique(keys, return_index=True, return_inverse=True)

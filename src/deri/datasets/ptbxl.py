@@ -15,7 +15,18 @@ import pandas as pd
 
 from deri.datasets.base import Dataset, DatasetKind, OpenOptions, Source, SplitFiles
 from deri.datasets.published import read_published, use_published
-from deri.datasets.tables import Verdicts, as_objects, assemble, duplicates, listed, outside, read_table, sort_keys
+from deri.datasets.tables import (
+    Verdicts,
+    as_objects,
+    assemble,
+    duplicates,
+    given,
+    listed,
+    outside,
+    read_header,
+    read_table,
+    sort_keys,
+)
 from deri.errors import DeriError
 from deri.reports import clean_report, load_prompts
 
@@ -94,7 +105,7 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
         # Pandas writes a column of whole numbers with a gap as 15709.0. A recording without a patient is its own.
         subject_id=rows["patient_id"].str.replace(r"\.0$", "", regex=True).fillna("ecg " + record),
         source=NAME,
-        report=[text if isinstance(text, str) and clean_report(text) else None for text in rows["report"]],
+        report=[text if (text := given(cell)) and clean_report(text) else None for cell in rows["report"]],
         split=split,
         reason=verdicts.reason,
         detail=verdicts.detail,
@@ -106,9 +117,9 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
 
 def read_statements(path: Path) -> dict[str, dict[str, str | None]]:
     """Statement code → task → its class in that task, or None. Codes in the order of the file."""
-    table = read_table(path, _WHAT, [*_FLAGS, "diagnostic_class", "diagnostic_subclass"])
-    # The code column has no name in the release; pandas calls it "Unnamed: 0".
-    table["code"] = pd.read_csv(path, usecols=[0], dtype=str, keep_default_na=False, encoding="utf-8-sig").iloc[:, 0]
+    code = read_header(path, _WHAT)[0]  # it has no name in the release
+    table = read_table(path, _WHAT, [code, *_FLAGS, "diagnostic_class", "diagnostic_subclass"])
+    table = table.rename(columns={code: "code"})
     for flag in _FLAGS:
         table[flag] = pd.to_numeric(table[flag], errors="coerce") == 1
     statements: dict[str, dict[str, str | None]] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +12,108 @@ import numpy as np
 import pandas as pd
 
 from deri.errors import DeriError, some
+from deri.tables import TextTable, decode, parse_text_table, read_text_table
 
 ID_COLUMNS = ("file", "record_id", "subject_id", "study_id", "source")
 EXAMPLE_COLUMNS = (*ID_COLUMNS, "report", "split")
 REJECT_COLUMNS = (*ID_COLUMNS, "reason", "detail")
 PIECE = 8192
-"""Rows that are parsed at a time."""
+"""Rows whose texts are looked at at a time."""
+PIECE_BYTES = 1 << 20
+"""Bytes of a large table that are parsed at a time."""
+_HEAD_BYTES = 1 << 16
 
 
-def read_header(path: Path, what: str) -> list[str]:
+def read_header(path: Path, what: str, encoding: str | None = None) -> list[str]:
     """Column names of a CSV. ``what`` says what the file belongs to, for the error when it is not there."""
-    return [str(column) for column in _read(path, what, nrows=0).columns]
+    return list(_head(path, what, encoding).columns)
 
 
-def read_table(path: Path, what: str, columns: Sequence[str], **options: Any) -> pd.DataFrame:
-    """Read these columns of a CSV as text (empty cells are NaN); DeriError names the columns that lack."""
-    _require(path, what, columns)
-    return _read(path, what, usecols=list(columns), **{"dtype": str, **options})[list(columns)]
+def read_table(path: Path, what: str, columns: Sequence[str], encoding: str | None = None) -> pd.DataFrame:
+    """Read these columns of a CSV as text (empty cells are NaN).
+
+    Raises DeriError for columns that lack or stand twice, and for the first row that has more or fewer cells than the
+    header.
+    """
+    _there(path, what)
+    table = read_text_table(path, encoding)
+    at = _positions(table, columns)
+    cells = [[row[i] or None for i in at] for row in table.rows()]
+    return pd.DataFrame(cells, columns=list(columns), dtype=object).astype("str")
 
 
-def read_pieces(path: Path, what: str, columns: Sequence[str], **options: Any) -> Iterator[pd.DataFrame]:
-    """As :func:`read_table`, some thousand rows at a time: what a parser needs besides its result stays small."""
-    _require(path, what, columns)
-    with _reading(path, what):
-        pieces = _open(path, usecols=list(columns), chunksize=PIECE, **{"dtype": str, **options})
-        for piece in pieces:
-            yield piece[list(columns)]
+def read_pieces(
+    path: Path, what: str, columns: Sequence[str], categories: Sequence[str] = ()
+) -> Iterator[pd.DataFrame]:
+    """As :func:`read_table`, some thousand rows at a time, for UTF-8 tables of any size.
 
+    ``categories``: those of the columns in which few texts occur.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
 
-def _require(path: Path, what: str, columns: Sequence[str]) -> None:
-    found = read_header(path, what)
-    missing = [column for column in columns if column not in found]
-    if missing:
-        raise DeriError(f"{path} lacks the column {', '.join(missing)}; found {listed(found)}")
-
-
-def _read(path: Path, what: str, **options: Any) -> pd.DataFrame:
-    with _reading(path, what):
-        frame: pd.DataFrame = _open(path, **options)
-    return frame
-
-
-def _open(path: Path, **options: Any) -> Any:
-    # Only an empty cell is empty: "NA" and "None" may be a label or an id. utf-8-sig drops the mark of Excel.
-    return pd.read_csv(path, encoding="utf-8-sig", keep_default_na=False, na_values=[""], **options)
-
-
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    if not path.is_file():
-        raise DeriError(f"{path} is missing: {what}")
+    head = _head(path, what, None)
+    at = _positions(head, columns)
+    few = pa.dictionary(pa.int32(), pa.string())
+    kinds = {str(i): few if name in categories else pa.string() for i, name in zip(at, columns, strict=True)}
     try:
-        yield
-    except (ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
-        raise DeriError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from error
+        pieces = csv.open_csv(
+            path,
+            csv.ReadOptions(
+                use_threads=False,  # else Arrow does not say which row is uneven
+                block_size=PIECE_BYTES,
+                skip_rows=head.first_line - 1,
+                column_names=list(map(str, range(len(head.columns)))),
+            ),
+            csv.ParseOptions(delimiter=head.separator, newlines_in_values=True),
+            csv.ConvertOptions(
+                column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
+            ),
+        )
+        for piece in pieces:
+            yield piece.to_pandas().set_axis(list(columns), axis=1)
+    except pa.ArrowInvalid as error:
+        uneven = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
+        if uneven is None:
+            raise DeriError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from error
+        raise DeriError(
+            f"{path}: row {uneven[1]} (the header is the first) has {uneven[3]} fields, the header {uneven[2]}; "
+            "quote cells that hold the separator"
+        ) from None
+
+
+def _head(path: Path, what: str, encoding: str | None) -> TextTable:
+    """The table's header; of its rows only some."""
+    _there(path, what)
+    try:
+        with open(path, "rb") as handle:
+            data = handle.read(_HEAD_BYTES)
     except OSError as error:
         raise DeriError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) == _HEAD_BYTES:  # a letter of several bytes may be cut
+        data = data[: data.rfind(b"\n") + 1 + data.startswith(codecs.BOM_UTF16_LE)]
+    return parse_text_table(str(path), decode(str(path), data, encoding))
+
+
+def _there(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise DeriError(f"{path} is missing: {what}")
+
+
+def _positions(table: TextTable, columns: Sequence[str]) -> list[int]:
+    found = table.columns
+    if missing := [column for column in columns if column not in found]:
+        raise DeriError(f"{table.path} lacks the column {', '.join(missing)}; found {listed(found)}")
+    if twice := [column for column in columns if found.count(column) > 1]:
+        raise DeriError(f"{table.path} has the column {twice[0]} more than once; give one of them another name")
+    return [found.index(column) for column in columns]
+
+
+def given(text: object) -> str | None:
+    """A report, or None where the cell says in the words of some program that there is none ("nan", "None")."""
+    if not isinstance(text, str) or text.strip(" .").lower() in ("nan", "none"):
+        return None
+    return text
 
 
 def listed(names: Sequence[str], most: int = 40) -> str:

@@ -168,8 +168,14 @@ def _read(path: str | os.PathLike[str]) -> ECG | np.ndarray:
     from deri.ecg import read_ecg
     from deri.ecg.formats.wfdb import header_file, read_counts
 
-    header = header_file(os.fspath(path))
-    counts = read_counts(header) if "://" not in header and os.path.exists(header) else None
+    name = os.fspath(path)
+    counts = None
+    if "://" not in name:
+        try:
+            counts = read_counts(header_file(name))
+        except ReadError as error:
+            if error.reason != "missing_header":
+                raise
     if counts is None:
         return read_ecg(path)
     units = exact_units(counts)

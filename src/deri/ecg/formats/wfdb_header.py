@@ -21,10 +21,6 @@ _FORMAT = re.compile(rf"({_INT})(?:x({_INT}))?(?::({_INT}))?(?:\+({_INT}))?")
 _GAIN = re.compile(rf"(-?{_NUMBER})?(?:\((-?{_INT})\))?(?:/(\S{{1,40}}))?")
 _FREQUENCY = re.compile(rf"({_NUMBER})(?:/\S*)?")
 _INTEGER = re.compile(rf"-?{_INT}")
-# File, format, gain, ADC resolution, ADC zero, initial value, checksum, block size, description: what most lines have.
-_COMPLETE_LINE = re.compile(
-    rf"(\S+)\s+(\S+)\s+(\S+)\s+-?{_INT}\s+(-?{_INT})\s+(-?{_INT})\s+(-?{_INT})\s+-?{_INT}\s+(\S.*)"
-)
 
 
 class HeaderError(ValueError):
@@ -125,20 +121,23 @@ def _is_count(token: str) -> bool:
 
 
 def _parse_signal_line(line: str) -> SignalLine:
-    match = _COMPLETE_LINE.fullmatch(line)
-    if match is not None:
-        file, form, gain, zero, initial, checksum, description = match.groups()
-        scale = _parse_scale(form, gain, zero)
-        if scale is not None:
-            return SignalLine(file, *scale, int(initial), int(checksum), description)
+    # Most have all: file, format, gain, ADC resolution, ADC zero, initial value, checksum, block size, description.
+    tokens = line.split(None, 8)
+    if len(tokens) == 9:
+        file, form, gain, resolution, zero, initial, checksum, block, description = tokens
+        scale = _parse_scale(form, gain, resolution, zero, block)
+        if scale is not None and _INTEGER.fullmatch(initial) and _INTEGER.fullmatch(checksum):
+            return SignalLine._make((file, *scale, int(initial), int(checksum), description))
     return _parse_partial_line(line)
 
 
 @lru_cache(maxsize=4096)
-def _parse_scale(form: str, gain: str, zero: str) -> tuple[int, int, int, int, float, bool, int, str] | None:
-    """Format, gain and ADC zero as the middle fields of a signal line; few combinations occur in a data set."""
+def _parse_scale(
+    form: str, gain: str, resolution: str, zero: str, block: str
+) -> tuple[int, int, int, int, float, bool, int, str] | None:
+    """What the fields of a signal line say that few combinations occur of in a data set; None: some are left out."""
     stated = _parse_gain(gain)
-    if stated is None:
+    if stated is None or not all(map(_INTEGER.fullmatch, (resolution, zero, block))):
         return None
     value, calibrated, baseline, units = stated
     return (*_parse_format(form), value, calibrated, int(zero) if baseline is None else baseline, units)
