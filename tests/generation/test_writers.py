@@ -125,7 +125,7 @@ def test_a_stopped_run_ends_with_the_same_bits(kind: str, mimic_store: Path, tmp
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected), name
     assert losses(whole, "val") == losses(tmp_path / "killed", "val")
-    with pytest.raises(DeriError, match="another store or encoder"):
+    with pytest.raises(DeriError, match="lr was None and is 0.5"):
         train(store, tmp_path / "killed", config_of("scratch", tmp_path, "lr=0.5", encoder=kind), resume=True)
 
 
