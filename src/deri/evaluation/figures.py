@@ -177,7 +177,8 @@ def learning_curves(results: dict[str, Any]) -> Figure:
                 x, y, ci = zip(*points, strict=True)
                 axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.3, label=name)
                 if all(ci):
-                    axes.fill_between(x, *zip(*ci, strict=True), color=colour, alpha=0.13)
+                    low, high = zip(*ci, strict=True)
+                    axes.fill_between(x, low, high, color=colour, alpha=0.13)
             for c in own:
                 if c["mode"] == "zero-shot" and c["kind"] == "model":
                     axes.axhline(c["macro_auroc"]["value"], color=colour, linestyle=":", linewidth=1)
