@@ -39,14 +39,14 @@ def random_task(n: int, seed: int) -> TaskData:
 def test_every_record_is_tested_once_by_others() -> None:
     data = random_task(60, 0)
     parts = task_parts(data, 5, seed=3)
-    assert sorted(np.concatenate([part.place for part in parts]).tolist()) == list(range(60))
+    assert sorted(np.concatenate([part.positions for part in parts]).tolist()) == list(range(60))
     for part in parts:
         groups = [set(split.subjects) for split in (part.train, part.val, part.test)]
         assert not groups[0] & groups[1]
         assert not groups[0] & groups[2]
         assert not groups[1] & groups[2]
         assert sum(len(split.labels) for split in (part.train, part.val, part.test)) == 60
-        np.testing.assert_array_equal(part.test.features, data.test.features[part.place])
+        np.testing.assert_array_equal(part.test.features, data.test.features[part.positions])
 
 
 def test_scores_are_those_of_each_fold_s_probe() -> None:
@@ -56,7 +56,7 @@ def test_scores_are_those_of_each_fold_s_probe() -> None:
     for part in task_parts(data, 3, seed=43):  # the second seed
         probability = fit_probe(part.train, part.val, part.test, seed=43).test
         share = part.train.labels.mean(axis=0)
-        expected[part.place] = logit(probability) - logit(share)
+        expected[part.positions] = logit(probability) - logit(share)
     np.testing.assert_allclose(scores[1], expected, atol=1e-6)
     assert content["seeds"][1]["macro_auroc"] == pytest.approx(roc_auc_score(data.test.labels, expected), abs=1e-3)
     assert content["calibration"] is None
@@ -64,7 +64,7 @@ def test_scores_are_those_of_each_fold_s_probe() -> None:
     for part in task_parts(data, 3, seed=42):
         probe = fit_probe(part.train, part.val, part.test, seed=42)
         for c in range(2):
-            called[part.place, c] = probe.test[:, c] >= best_threshold(part.val.labels[:, c], probe.val[:, c])
+            called[part.positions, c] = probe.test[:, c] >= best_threshold(part.val.labels[:, c], probe.val[:, c])
     first, _ = score_probes(data, 100.0, EvalOptions(folds=3, draws=0))
     assert first["macro_f1"] == pytest.approx(np.mean([f1_score(data.test.labels[:, c], called[:, c]) for c in (0, 1)]))
     assert first["classes"]["c0"]["threshold"] is None

@@ -46,10 +46,10 @@ def reliability(positive: np.ndarray, probability: np.ndarray, bins: int = BINS)
     probability = np.asarray(probability, np.float64)
     if not (np.isfinite(probability) & (probability >= 0) & (probability <= 1)).all():
         raise ValueError("calibration needs probabilities in [0, 1]")
-    place = np.minimum((probability * bins).astype(np.int64), bins - 1)
-    n = np.bincount(place, minlength=bins)
-    predicted = np.bincount(place, probability, minlength=bins)
-    observed = np.bincount(place, positive, minlength=bins)
+    bin_of = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    n = np.bincount(bin_of, minlength=bins)
+    predicted = np.bincount(bin_of, probability, minlength=bins)
+    observed = np.bincount(bin_of, positive, minlength=bins)
     return tuple(
         ReliabilityBin(
             k / bins,

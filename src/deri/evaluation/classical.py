@@ -176,10 +176,10 @@ def _beat(beat: np.ndarray, centre: int, fs: float, rr: float) -> dict[str, floa
         "p": _extreme(p_wave),
     }
     values = {f"{name}_{lead}": float(amplitude[name][i]) for name in _PER_LEAD for i, lead in enumerate(LEADS)}
-    place = {lead: i for i, lead in enumerate(LEADS)}
+    row = {lead: i for i, lead in enumerate(LEADS)}
     for name, wave in (("axis", "net"), ("t_axis", "t")):
         # aVF is 2/√3 of a lead of unit length at 90 degrees.
-        angle = np.arctan2(amplitude[wave][place["aVF"]] * 2 / np.sqrt(3), amplitude[wave][place["I"]])
+        angle = np.arctan2(amplitude[wave][row["aVF"]] * 2 / np.sqrt(3), amplitude[wave][row["I"]])
         values |= {f"{name}_cos": float(np.cos(angle)), f"{name}_sin": float(np.sin(angle))}
         if name == "axis":
             values["axis_deg"] = float(np.degrees(angle))
@@ -198,8 +198,8 @@ def _beat(beat: np.ndarray, centre: int, fs: float, rr: float) -> dict[str, floa
             "qt_ms": 1000 * qt,
             "qtc_ms": 1000 * qt / np.sqrt(rr),
             "p_to_noise": float(p_size.max() / (np.median(p_size) + 1e-3)),
-            "sokolow_lyon": float(max(r[place["V5"]], r[place["V6"]]) - s[place["V1"]]),
-            "v1_r_share": float(r[place["V1"]] / (r[place["V1"]] - s[place["V1"]] + 1e-3)),
+            "sokolow_lyon": float(max(r[row["V5"]], r[row["V6"]]) - s[row["V1"]]),
+            "v1_r_share": float(r[row["V1"]] / (r[row["V1"]] - s[row["V1"]] + 1e-3)),
             "limb_low_voltage": float(reach[:6].max()),
             "chest_low_voltage": float(reach[6:].max()),
         }
@@ -246,14 +246,14 @@ def _spectra(x: np.ndarray, residual: np.ndarray, fs: float) -> dict[str, float]
     window = np.hanning(n)
     values = {}
     for lead in _SPECTRUM_LEADS:
-        place = LEADS.index(lead)
-        power = np.abs(np.fft.rfft((x[place] - x[place].mean()) * window)) ** 2
+        row = LEADS.index(lead)
+        power = np.abs(np.fft.rfft((x[row] - x[row].mean()) * window)) ** 2
         total = power[(hz >= _BANDS[0][0]) & (hz < _BANDS[-1][1])].sum()
         if total <= 0:
             continue
         for low, high in _BANDS:
             values[f"power_{low:g}_{high:g}_{lead}"] = float(power[(hz >= low) & (hz < high)].sum() / total)
-        rest = np.abs(np.fft.rfft((residual[place] - residual[place].mean()) * window)) ** 2
+        rest = np.abs(np.fft.rfft((residual[row] - residual[row].mean()) * window)) ** 2
         flutter = np.flatnonzero((hz >= 3) & (hz < 12))
         peak = int(flutter[rest[flutter].argmax()])
         inside = rest[flutter].sum()

@@ -246,8 +246,8 @@ def _probe_run(data: TaskData, fraction: float, options: EvalOptions, method: Me
         probe = fit_probe(train, part.val, part.test, protocol=method, seed=seed)
         cuts.append(best_thresholds(part.val.labels, probe.val))
         # Where there is no threshold nothing is called, and the comparison with NaN is false.
-        decided[part.place] = probe.test >= np.array(cuts[-1], float)
-        scores[part.place] = log_likelihood_ratio(probe.test, train.labels) if options.folds else probe.test
+        decided[part.positions] = probe.test >= np.array(cuts[-1], float)
+        scores[part.positions] = log_likelihood_ratio(probe.test, train.labels) if options.folds else probe.test
         n_train_pos.append(train.labels.sum(axis=0, dtype=np.int64))
         both.append(train.labels.any(axis=0) & ~train.labels.all(axis=0))
         about.append({"n_train": len(train.labels), "n_train_patients": count_patients(train.subjects)})

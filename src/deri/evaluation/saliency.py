@@ -73,8 +73,8 @@ def occlude(
     for first in range(0, len(hidden), batch_size):
         part = hidden[first : first + batch_size]
         batch = np.repeat(signal[None], len(part), axis=0)
-        for one, place in zip(batch, part, strict=True):
-            one[place] = one[place].mean(axis=-1, keepdims=True)
+        for one, hide in zip(batch, part, strict=True):
+            one[hide] = one[hide].mean(axis=-1, keepdims=True)
         falls[first : first + len(part)] = whole - score(batch)
     leads, k = len(signal), len(starts)
     cover = np.zeros((k, n))

@@ -43,12 +43,12 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Part:
-    """What one probe is trained, chosen and tested on; ``place`` are the positions of its test records."""
+    """What one probe is trained, chosen and tested on; ``positions`` are those of its test records."""
 
     train: Split
     val: Split
     test: Split
-    place: np.ndarray
+    positions: np.ndarray
 
 
 def load_split(features: Features, task: str, split: str) -> Split:
