@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classical, "Boosting", partial(classical.Boosting, max_iter=4))
+    monkeypatch.setitem(classical.BOOSTING, "max_iter", 4)
 
 
 def start(case: Case, given: Path, out: Path) -> list[object]:
