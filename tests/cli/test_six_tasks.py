@@ -38,7 +38,8 @@ def test_simulate_prepare_zeroshot_probe(layout: str, tmp_path: Path, capsys: py
             assert all(0 < c["n_pos"] < result["n"] for c in known)
             with_interval = [c for c in known if c["ci"] is not None]
             assert all(c["ci"][0] <= c["auroc"] <= c["ci"][1] for c in with_interval)
-            assert all(c["n_pos"] == 1 or c["n_pos"] == result["n"] - 1 for c in known if c["ci"] is None)
+            alone = [c["n_pos"] for c in known if c["ci"] is None]  # all positives, or all negatives, of one patient
+            assert all(min(n, result["n"] - n) <= 4 for n in alone)
             if "--folds" not in command:  # there, a class that some fold cannot learn is null as well
                 unknown = [c for c in result["classes"].values() if c["auroc"] is None]
                 assert all(c["n_pos"] in (0, result["n"]) for c in unknown)
