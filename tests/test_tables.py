@@ -110,3 +110,10 @@ def test_an_encoding_that_does_not_fit_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n")
     with pytest.raises(DeriError, match="more than the 2"):
         read_text_table(tmp_path / "a.csv", limit=2)
+
+
+def test_blank_lines_between_rows_are_no_rows() -> None:
+    table = parse_text_table("a.csv", "file,label\na,1\n\nb,2\n\n\n")
+    assert list(table.rows()) == [["a", "1"], ["b", "2"]]
+    with pytest.raises(DeriError, match="line 5 has 1 fields"):
+        list(parse_text_table("a.csv", "file,label\na,1\n\nb,2\nc\n").rows())

@@ -66,7 +66,7 @@ class TextTable:
     quote: str = '"'
 
     def rows(self) -> Iterator[list[str]]:
-        """The cells of each row.
+        """The cells of each row; blank lines between rows of several columns are none.
 
         Raises:
             DeriError: naming the first row that has more or fewer fields than the header.
@@ -77,6 +77,9 @@ class TextTable:
         try:
             for row in reader:
                 cells = row or [""]
+                if not row and len(self.columns) > 1:
+                    begin = reader.line_num
+                    continue
                 if len(cells) != len(self.columns):
                     raise self._uneven(begin, len(cells))
                 begin = reader.line_num
