@@ -1,8 +1,8 @@
+import importlib.metadata
 from importlib.metadata import EntryPoint
 
 import pytest
 
-import deri.registry
 from deri.errors import DeriError
 from deri.registry import Registry
 
@@ -41,7 +41,7 @@ def test_entry_points_of_other_packages_add_rows(monkeypatch):
         asked.append(group)
         return [EntryPoint("tau", "math:tau", group)]
 
-    monkeypatch.setattr(deri.registry, "entry_points", points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", points)
     table = Registry("number", "deri.numbers", {"one": 1.0})
     assert table["one"] == 1.0
     assert asked == []  # own rows need no look at installed packages
@@ -52,7 +52,7 @@ def test_entry_points_of_other_packages_add_rows(monkeypatch):
 
 def test_a_broken_entry_point_names_its_package(monkeypatch):
     monkeypatch.setattr(
-        deri.registry, "entry_points", lambda group: [EntryPoint("bad", "no_such_package_here:x", group)]
+        importlib.metadata, "entry_points", lambda group: [EntryPoint("bad", "no_such_package_here:x", group)]
     )
     with pytest.raises(DeriError, match="no_such_package_here"):
         Registry("number", "deri.numbers")["bad"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from deri.errors import DeriError
@@ -84,6 +83,8 @@ class Registry(Generic[T]):
         if self._entry_points_loaded:
             return
         self._entry_points_loaded = True
+        from importlib.metadata import entry_points  # 40 ms, which `deri --help` does not need
+
         for point in entry_points(group=self.group):
             try:
                 self._add(point.name, point.load())
