@@ -414,10 +414,13 @@ def test_signals_at_random_moments(name: str, number: signal.Signals, given: Pat
         process.stdout.readline()
         time.sleep(0.2 + draw.random() * 12)
         process.send_signal(number)
-        text = process.communicate(timeout=120)[1]
+        printed, text = process.communicate(timeout=120)
         assert "Traceback" not in text, text
-        assert process.returncode in (0, 128 + number), text  # 0: it was done before
-        if process.returncode:
+        if process.returncode == -number:  # the signal came after the work, while Python was ending
+            assert printed, text
+        else:
+            assert process.returncode in (0, 128 + number), text  # 0: it was done before
+        if process.returncode > 0:
             assert text.splitlines()[-1].startswith("deri: interrupted; "), text
         check_whole(out)
         assert run(*command) == 0
