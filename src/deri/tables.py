@@ -143,7 +143,7 @@ class TextTable:
         if self.separator == "," and fields == 2 * width:
             cure = "a decimal comma needs another separator, such as ;"
         elif fields == width + 1 and row == 0:
-            cure = "R leaves out the header of row names (write with row.names=FALSE or col.names=NA)"
+            cure += ", and end no row with it (R leaves out the header of row names: row.names=FALSE or col.names=NA)"
         return DeriError(f"{self.path}: line {self.first_line + row} has {fields} fields, the header {width}; {cure}")
 
 
@@ -183,7 +183,7 @@ def parse_text_table(path: str, text: str) -> TextTable:
             separator = lines[at][4:].strip(" ") or "\t"
         at += 1
     if at == len(lines):
-        raise DeriError(f"{path}: has no header")
+        raise DeriError(f"{path}: has no header, so that it cannot be read as a table")
     header = lines[at]
     quote = "'" if header.lstrip().startswith("'") else '"'
     separator = separator[:1] or _separator(header, quote)

@@ -14,6 +14,7 @@ from deri.errors import DeriError
 from deri.files import atomic_path
 from deri.reports.labeller import find_mentions, sentence_spans
 from deri.store import Store
+from deri.tables import read_text_table
 
 
 def sentences(text: str) -> list[dict[str, Any]]:
@@ -67,7 +68,8 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
     That is, where the file has them: ``subject``, ``record_id``, ``system``, and ``flags`` as they are.
     All other columns are text; an empty cell or null is ``""``. DeriError for a file that is missing or broken, lacks a
-    column or has no row, and for rows without a subject (or record id, or system) where the column exists.
+    column, has no row or a CSV row of more or fewer fields than the header, and for rows without a subject (or record
+    id, or system) where the column exists.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,7 +106,8 @@ def _read_lines(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
+    table = read_text_table(path)
+    return pd.DataFrame(list(table.rows()), columns=list(table.columns), dtype=str)
 
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
