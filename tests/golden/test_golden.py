@@ -47,8 +47,7 @@ def test_results_are_the_committed_ones(tmp_path: Path) -> None:
     subprocess.run([sys.executable, HERE / "make.py", out], check=True, env=os.environ, timeout=550)
     expected, found = (json.loads(file.read_text(encoding="utf-8")) for file in (HERE / "expected.json", out))
     made, here = expected.pop("made with"), found.pop("made with")
-    same = made == here
-    tolerance = 0.0 if same else ROUGH
+    tolerance = 0.0 if made == here else ROUGH
     stores, found_stores = expected.pop("stores"), found.pop("stores")
     problems = list(differences(expected, found, tolerance))
     # Digests have no tolerance: elsewhere, where a sine may end in another bit, only the files are the same.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from deri.evaluation.contributions import patient_numbers
+
 _CHUNK = 64  # draws at a time, which bounds memory to 64 counts per patient
 
 Interval = tuple[float, float]
@@ -11,8 +13,7 @@ Interval = tuple[float, float]
 
 def patient_weights(subjects: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """How often each record is in each bootstrap sample of patients: (draws, n) float32."""
-    _, patient = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
-    n = int(patient.max()) + 1 if len(patient) else 0
+    patient, n = patient_numbers(subjects)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=draws) if n else np.zeros((draws, 0))
     return counts[:, patient].astype(np.float32)

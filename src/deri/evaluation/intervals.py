@@ -68,6 +68,11 @@ class Difference:
     reason: str | None = None
 
 
+def as_list(ci: Interval | None) -> list[float] | None:
+    """An interval as a JSON value."""
+    return None if ci is None else list(ci)
+
+
 def auroc_intervals(of: Contributions, level: float = 0.95) -> list[Estimate]:
     """The AUROC of every class, mean over runs, with its interval.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from deri.errors import some
 from deri.evaluation import classical
+from deri.evaluation.contributions import patient_numbers
 from deri.evaluation.features import Features
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import aurocs, best_thresholds
@@ -52,9 +53,9 @@ def sample_training(subjects: np.ndarray, percent: float, seed: int, sampling: S
     rng = np.random.default_rng(seed)
     if sampling == "random":
         return np.sort(rng.permutation(n)[:target])
-    patients, patient = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
-    order = rng.permutation(len(patients))
-    count = np.bincount(patient, minlength=len(patients))[order]
+    patient, n_patients = patient_numbers(subjects)
+    order = rng.permutation(n_patients)
+    count = np.bincount(patient, minlength=n_patients)[order]
     taken = max(1, int(np.searchsorted(np.cumsum(count), target, side="right")))
     return np.flatnonzero(np.isin(patient, order[:taken]))
 

@@ -11,8 +11,8 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import some
 from deri.evaluation.calibration import Calibration, calibrate
-from deri.evaluation.contributions import auroc_contributions
-from deri.evaluation.intervals import METHOD, MIN_PATIENTS, Interval, auroc_intervals, macro_interval
+from deri.evaluation.contributions import auroc_contributions, patient_numbers
+from deri.evaluation.intervals import METHOD, MIN_PATIENTS, Interval, as_list, auroc_intervals, macro_interval
 from deri.evaluation.metrics import METRICS, measure, require_finite
 from deri.evaluation.options import EvalOptions
 from deri.models import EcgTextModel
@@ -59,10 +59,10 @@ class Result:
         averaged = {name: value for name, value in self.means.items() if name not in _MEAN_ELSEWHERE}
         calibration = self.calibration
         return {
-            "macro_auroc": {"value": self.means["auroc"], "ci": _list(self.macro_ci)},
+            "macro_auroc": {"value": self.means["auroc"], "ci": as_list(self.macro_ci)},
             "macro_auroc_reliable": {
                 "value": self.reliable_auroc,
-                "ci": _list(self.reliable_ci),
+                "ci": as_list(self.reliable_ci),
                 "min_pos": self.min_pos,
                 "n_classes": sum(not c.few_positives for c in scored),
             },
@@ -76,7 +76,7 @@ class Result:
                     "n_pos": c.n_pos,
                     "few_positives": c.few_positives,
                     **c.metrics,
-                    "ci": _list(c.ci),
+                    "ci": as_list(c.ci),
                     "threshold": c.threshold,
                 }
                 for name, c in self.classes.items()
@@ -223,15 +223,11 @@ def provenance(model: EcgTextModel | None, store: Store) -> dict[str, Any]:
 
 def count_patients(subjects: np.ndarray) -> int:
     """How many different patients there are."""
-    return len(np.unique(np.asarray(subjects).astype(str)))
+    return patient_numbers(subjects)[1]
 
 
 def _scored(c: ClassResult) -> bool:
     return c.metrics["auroc"] is not None
-
-
-def _list(ci: Interval | None) -> list[float] | None:
-    return None if ci is None else list(ci)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

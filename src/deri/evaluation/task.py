@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deri.errors import DeriError
+from deri.evaluation.contributions import patient_numbers
 from deri.evaluation.result import count_patients
 from deri.store import Store
 
@@ -96,12 +97,12 @@ def task_parts(data: TaskData, folds: int, seed: int) -> list[Part]:
 
 def patient_folds(subjects: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Fold 0 … folds − 1 of each record, (n,): patients are shuffled and dealt out in turn, never divided."""
-    patients, inverse = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
-    if len(patients) < folds:
-        raise DeriError(f"--folds {folds}: the task has only {len(patients)} patients; use fewer folds")
-    of_patient = np.empty(len(patients), np.int64)
-    of_patient[np.random.default_rng(seed).permutation(len(patients))] = np.arange(len(patients)) % folds
-    return of_patient[inverse]
+    patient, n_patients = patient_numbers(subjects)
+    if n_patients < folds:
+        raise DeriError(f"--folds {folds}: the task has only {n_patients} patients; use fewer folds")
+    of_patient = np.empty(n_patients, np.int64)
+    of_patient[np.random.default_rng(seed).permutation(n_patients)] = np.arange(n_patients) % folds
+    return of_patient[patient]
 
 
 @dataclass(frozen=True)

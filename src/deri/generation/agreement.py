@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deri.evaluation.bootstrap import Bootstrap, interval
+from deri.evaluation.intervals import as_list
 
 
 def precision_recall_f1(truth: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,8 +35,7 @@ def mean_of_known(drawn: np.ndarray) -> np.ndarray:
 
 def ci_of(drawn: np.ndarray) -> list[float] | None:
     """The interval of drawn figures as a JSON value; None without draws."""
-    found = interval(drawn.astype(np.float64))
-    return None if found is None else list(found)
+    return as_list(interval(drawn.astype(np.float64)))
 
 
 def _f1(hits: np.ndarray, positives: np.ndarray, calls: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.bootstrap import Bootstrap
-from deri.evaluation.contributions import f1_contributions
-from deri.evaluation.intervals import METHOD, Interval, macro_interval, mean_interval, paired_macro_difference
+from deri.evaluation.contributions import f1_contributions, patient_numbers
+from deri.evaluation.intervals import METHOD, as_list, macro_interval, mean_interval, paired_macro_difference
 from deri.generation.agreement import ci_of, drawn_f1, precision_recall_f1
 from deri.generation.efficacy import TextSpace, model_efficacy
 from deri.generation.findings import finding_matrix
@@ -132,7 +132,7 @@ def paired_difference(
         value = float(f1[0] - f1[1])
         if bootstrap.draws:
             a, b = (f1_contributions(truth, own, bootstrap.groups) for own in called)
-            ci = _list(paired_macro_difference(a, b, np.flatnonzero(chosen).tolist()).ci)
+            ci = as_list(paired_macro_difference(a, b, np.flatnonzero(chosen).tolist()).ci)
     return {
         "bleu_4": {"value": float(bleu.mean()), "ci": _mean_ci(bleu, bootstrap)},
         "finding_f1": {"value": value, "ci": ci, "findings": int(chosen.sum())},
@@ -155,8 +155,7 @@ def _scored_rows(
         raise DeriError("no row has a reference report: there is nothing to compare with")
     references, *systems = ([texts[row] for row in kept] for texts in columns)
     names = kept if subjects is None else [str(subjects[row]) for row in kept]
-    groups = np.unique(np.array(names), return_inverse=True)[1]
-    return references, systems, Bootstrap(groups, wanted.draws, wanted.seed)
+    return references, systems, Bootstrap(patient_numbers(np.array(names))[0], wanted.draws, wanted.seed)
 
 
 def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_count: int) -> dict[str, Any]:
@@ -176,9 +175,8 @@ def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_c
     }
     chosen = np.flatnonzero(n >= max(1, min_count)).tolist()
     macro = {name: float(values[chosen].mean()) if len(chosen) else None for name, values in figures.items()}
-    ci = (
-        _list(macro_interval(f1_contributions(truth, called, bootstrap.groups), chosen).ci) if bootstrap.draws else None
-    )
+    of = f1_contributions(truth, called, bootstrap.groups)
+    ci = as_list(macro_interval(of, chosen).ci if bootstrap.draws else None)
     pooled = precision_recall_f1(truth.reshape(-1, 1), called.reshape(-1, 1))
     return {
         "macro": macro | {"ci": ci, "findings": len(chosen), "min_count": max(1, min_count)},
@@ -188,8 +186,4 @@ def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_c
 
 
 def _mean_ci(values: np.ndarray, bootstrap: Bootstrap) -> list[float] | None:
-    return _list(mean_interval(values, bootstrap.groups).ci) if bootstrap.draws else None
-
-
-def _list(ci: Interval | None) -> list[float] | None:
-    return None if ci is None else list(ci)
+    return as_list(mean_interval(values, bootstrap.groups).ci) if bootstrap.draws else None

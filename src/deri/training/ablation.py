@@ -18,7 +18,7 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.contributions import auroc_contributions
 from deri.evaluation.features import embed_store
-from deri.evaluation.intervals import METHOD, macro_interval, paired_macro_difference
+from deri.evaluation.intervals import METHOD, as_list, macro_interval, paired_macro_difference
 from deri.evaluation.tables import with_interval
 from deri.evaluation.zero_shot import class_weights, zero_shot
 from deri.files import atomic_path, read_yaml, write_json, write_text
@@ -180,9 +180,9 @@ def compare_rows(
         if row != base:
             gap = paired_macro_difference(own, of[base], draw_runs=several)
             by_seed = (seeds - of[base].values.mean(axis=1)).tolist()
-            difference = {"value": gap.value, "ci": _list(gap.ci, draws), "p": gap.p, "seeds": by_seed}
+            difference = {"value": gap.value, "ci": as_list(gap.ci if draws else None), "p": gap.p, "seeds": by_seed}
         table[row] = {
-            "macro_auroc": {"value": macro.value, "ci": _list(macro.ci, draws)},
+            "macro_auroc": {"value": macro.value, "ci": as_list(macro.ci if draws else None)},
             "seeds": seeds.tolist(),
             "difference": difference,
             "classes": {names[c]: float(own.mean[i]) for i, c in enumerate(chosen)},
@@ -229,10 +229,6 @@ def _chosen(target: Target, names: list[str], labels: np.ndarray) -> list[int]:
     if not chosen:
         raise DeriError(f"target {target.title}: no class has {target.min_pos} positives in split {target.split}")
     return chosen
-
-
-def _list(ci: tuple[float, float] | None, draws: int) -> list[float] | None:
-    return list(ci) if ci and draws else None
 
 
 def _scores(model: str, file: Path, store: Store, target: Target, device: str | None) -> np.ndarray:
