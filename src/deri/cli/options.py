@@ -51,7 +51,7 @@ Fraction = Annotated[str, typer.Option(help="percent of the training records; se
 FirstSeed = Annotated[int, typer.Option(min=0, help="the first seed")]
 Seeds = Annotated[int, typer.Option(min=1, help="how many seeds; figures are means over them")]
 BootstrapSeed = Annotated[int, typer.Option(min=0, help="of the bootstrap")]
-Draws = Annotated[int, typer.Option(min=0, help="bootstrap samples; 0: no intervals")]
+Draws = Annotated[int, typer.Option(min=0, help="0: no intervals; else bootstrap samples, where an interval is drawn")]
 Device = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N [default: the GPU where there is one]")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=10")]
 
