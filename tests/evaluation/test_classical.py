@@ -5,11 +5,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from deri.ecg import LEADS
-from deri.evaluation.classical import FEATURE_NAMES, ecg_features, extract_features, find_beats
+from deri.ecg.measure import FEATURE_NAMES, ecg_features, find_beats
 from deri.evaluation.probe import fit_probe
 from deri.evaluation.task import Split
 from deri.simulate import simulate
 from deri.store import Store, prepare
+from deri.store.measurements import extract_features
 
 
 def recording(

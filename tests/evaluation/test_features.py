@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deri.evaluation.classical import FEATURE_NAMES, ecg_features, extract_features
+from deri.ecg.measure import FEATURE_NAMES, ecg_features
 from deri.evaluation.features import Features, embed_store
 from deri.evaluation.leakage import find_leakage
 from deri.evaluation.options import EvalOptions
@@ -15,6 +15,7 @@ from deri.evaluation.task import load_task
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel
 from deri.store import Store, prepare
+from deri.store.measurements import extract_features
 from deri.training.batches import PairReader
 from deri.training.finetune import FinetuneConfig, FinetuneTask
 from support import tiny, windowed

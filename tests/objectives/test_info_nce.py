@@ -135,7 +135,7 @@ SR, AFIB, LVH = 1, 2, 4
 def test_a_text_that_names_nothing_new_is_shared() -> None:
     # text shown, whole report
     pairs = [(SR, SR | LVH), (SR | LVH, SR | LVH), (AFIB, AFIB), (0, 0), (LVH, AFIB | LVH)]
-    assert entailed(torch.tensor(pairs)).int().tolist() == [
+    assert entailed(torch.tensor(pairs)[..., None]).int().tolist() == [
         [1, 1, 0, 0, 1],
         [1, 1, 0, 0, 1],
         [0, 0, 1, 0, 0],
@@ -144,10 +144,26 @@ def test_a_text_that_names_nothing_new_is_shared() -> None:
     ]
 
 
+def test_the_text_of_a_class_goes_with_the_pairs_of_that_class_or_that_name_its_findings() -> None:
+    # [findings, classes] of the text shown, and of the whole pair
+    rows = [
+        ([AFIB, 1], [0, 1]),  # a class, whose report names nothing
+        ([0, 2], [LVH, 3]),  # a class whose text names no finding
+        ([AFIB, 0], [AFIB, 0]),  # a report, no classes
+        ([0, 4], [0, 4]),
+    ]
+    assert entailed(torch.tensor(rows)).int().tolist() == [
+        [1, 0, 0, 0],
+        [1, 1, 0, 0],
+        [1, 0, 1, 0],
+        [0, 0, 0, 1],
+    ]
+
+
 @pytest.mark.parametrize("rule", ["ignore", "positive"])
 def test_terms_with_findings_turn_the_pairs_with_the_text(rule: str) -> None:
     out = output()
-    findings = torch.tensor([(SR, SR | LVH), (SR | LVH, SR | LVH), (AFIB, AFIB), (0, 0), (LVH, AFIB | LVH)])
+    findings = torch.tensor([(SR, SR | LVH), (SR | LVH, SR | LVH), (AFIB, AFIB), (0, 0), (LVH, AFIB | LVH)])[..., None]
     terms = pair_terms(out, Objective(duplicates=rule, shared="findings"), torch.arange(5), findings=findings)
     same = entailed(findings).numpy()
     for name, partners in PARTNERS.items():
@@ -163,7 +179,7 @@ def test_terms_with_findings_turn_the_pairs_with_the_text(rule: str) -> None:
 
 def test_equal_reports_that_name_no_finding_are_shared() -> None:
     out = output()
-    silent = torch.zeros(5, 2, dtype=torch.int64)
+    silent = torch.zeros(5, 2, 1, dtype=torch.int64)
     ids = torch.tensor([3, 1, 3, 0, 1])
     config = Objective(shared="findings")
     terms, by_text = pair_terms(out, config, ids, findings=silent), pair_terms(out, Objective(), ids)

@@ -22,7 +22,7 @@ from support import tiny
 def test_an_epoch_visits_every_row_at_most_once_over_all_processes(n: int, batch: int, world: int, seed: int) -> None:
     rows = np.arange(n) * 10
     config = Train(batch_size=batch, seed=seed)
-    orders = [BatchPlan.make(rows, config, rank, world) for rank in range(world)]
+    orders = [BatchPlan.make([rows], config, rank, world) for rank in range(world)]
     steps = orders[0].steps_per_epoch
     assert steps >= 1
     seen = np.concatenate([order.step_rows(step) for step in range(steps) for order in orders])
@@ -33,24 +33,60 @@ def test_an_epoch_visits_every_row_at_most_once_over_all_processes(n: int, batch
 
 def test_epochs_differ_unless_the_released_flaw_is_asked_for() -> None:
     rows = np.arange(64)
-    epochs = BatchPlan.make(rows, Train(batch_size=64), 0, 1)
+    epochs = BatchPlan.make([rows], Train(batch_size=64), 0, 1)
     assert epochs.step_rows(0).tolist() != epochs.step_rows(1).tolist()
-    once = BatchPlan.make(rows, Train(batch_size=64, shuffle="once"), 0, 1)
+    once = BatchPlan.make([rows], Train(batch_size=64, shuffle="once"), 0, 1)
     assert once.step_rows(0).tolist() == once.step_rows(1).tolist()
 
 
 def test_order_does_not_depend_on_what_was_asked_before() -> None:
     rows = np.arange(40)
-    make = lambda: BatchPlan.make(rows, Train(batch_size=8), 0, 1)  # noqa: E731
+    make = lambda: BatchPlan.make([rows], Train(batch_size=8), 0, 1)  # noqa: E731
     straight, jump = make(), make()
     for step in range(12):
         straight.step_rows(step)
     np.testing.assert_array_equal(straight.step_rows(13), jump.step_rows(13))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(4, 90), st.integers(4, 90)),
+    share=st.floats(0.05, 0.95),
+    world=st.integers(1, 2),
+    seed=st.integers(0, 9),
+)
+def test_a_mixture_takes_its_share_of_each_store_in_every_batch_and_all_rows_equally_often(
+    sizes: tuple[int, int], share: float, world: int, seed: int
+) -> None:
+    rows = [np.arange(sizes[0]), 1000 + np.arange(sizes[1])]
+    config = Train(batch_size=8, seed=seed, mix=(share, 1 - share))
+    plans = [BatchPlan.make(rows, config, rank, world) for rank in range(world)]
+    size = min(8, sum(sizes) // world)
+    counts = plans[0].counts
+    assert sum(counts) == size
+    assert min(counts) >= 1
+    assert abs(counts[0] - share * size) <= 1
+    drawn = [plan.step_rows(step) for step in range(60) for plan in plans]
+    assert all((part < 1000).sum() == counts[0] for part in drawn)
+    every = np.concatenate(drawn)
+    for own in rows:
+        often = (every[:, None] == own).sum(axis=0)
+        assert often.max() - often.min() <= 1
+
+
+def test_an_epoch_of_a_mixture_ends_with_its_longest_store() -> None:
+    plan = BatchPlan.make([np.arange(100), np.arange(10)], Train(batch_size=8, mix=(1, 1)), 0, 1)
+    assert plan.steps_per_epoch == 25
+
+
+def test_shares_for_other_stores_than_there_are() -> None:
+    with pytest.raises(DeriError, match="2 shares for 1 stores"):
+        BatchPlan.make([np.arange(8)], Train(mix=(0.5, 0.5)), 0, 1)
+
+
 def test_too_few_rows() -> None:
     with pytest.raises(DeriError, match="at least 4"):
-        BatchPlan.make(np.arange(3), Train(), 0, 2)
+        BatchPlan.make([np.arange(3)], Train(), 0, 2)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 100])
@@ -100,7 +136,7 @@ def test_pairs_that_show_one_statement_have_its_features_and_findings(mimic_stor
         real = batch.text.mask[i]
         np.testing.assert_allclose(batch.text.tokens[i][real].numpy(), tokens, atol=1e-5)
         assert not batch.text.tokens[i][~real].any()
-        assert batch.findings[i].tolist() == [bits, statements.report_bits[report]]
+        assert batch.findings[i].tolist() == [[bits], [statements.report_bits[report]]]
     whole = pairs.batch(rows)
     assert whole.findings is not None
     assert torch.equal(whole.findings[:, 0], whole.findings[:, 1])

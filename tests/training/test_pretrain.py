@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from deri.errors import DeriError
 from deri.models import load_model
@@ -20,37 +19,11 @@ from deri.objectives import info_nce
 from deri.progress import Progress
 from deri.recipes import Recipe, load_recipe
 from deri.store import Store
-from deri.training import pretrain
 from deri.training.distributed import Replica
 from deri.training.log import RunLog, read_metrics
-from deri.training.pretrain import CANDIDATES, PairTask, _engine
+from deri.training.pretrain import CANDIDATES, PairTask, _engine, _Setup
 from support import tiny
-
-SMALL = [
-    "model.base_width=4", "model.dim=32", "model.decoder.hidden=16", "model.decoder.head_dim=8",
-    "model.text.pooling=mean", "train.batch_size=16", "train.lr=2e-3", "train.log_steps=1", "train.checkpoint_steps=3",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bert") / "bert"
-    encoder = tiny.text_encoder()
-    encoder.model.save_pretrained(folder)
-    encoder.tokenizer.save_pretrained(folder)
-    return folder
-
-
-def recipe(text_dir: Path, *overrides: str, name: str = "deri") -> Recipe:
-    return load_recipe(name, [*SMALL, f"model.text.encoder={text_dir}", *overrides])
-
-
-def run(store: Path, out: Path, content: Recipe, **options: object) -> Path:
-    return pretrain(store, out, content, device="cpu", **options)  # type: ignore[arg-type]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "checkpoints" / "last.safetensors")
+from support.small_run import SMALL, StopAt, recipe, run, weights
 
 
 def test_loss_falls_and_the_best_model_is_ready_for_use(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
@@ -80,15 +53,6 @@ def test_a_run_that_shows_statements_repeats_them_when_resumed(
     assert all(torch.equal(straight[name], again[name]) for name in straight)
 
 
-class StopAt(Progress):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def update(self, done: int, total: int) -> None:
-        if done == self.step:
-            raise KeyboardInterrupt
-
-
 def test_same_seed_same_bits_and_another_seed_differs(mimic_store: Path, text_dir: Path, tmp_path: Path) -> None:
     content = recipe(text_dir, "train.epochs=2")
     a, b = (weights(run(mimic_store, tmp_path / name, content)) for name in "ab")
@@ -112,7 +76,7 @@ def test_every_recipe_trains(name: str, mimic_store: Path, text_dir: Path, tmp_p
 
 def validated(store: Path, out: Path, content: Recipe) -> tuple[PairTask, dict[str, float]]:
     replica = Replica(0, 1, torch.device("cpu"))
-    with _engine(store, out, content, False, replica, Progress()) as engine:
+    with _engine(_Setup([store], out, content, None, False), replica, Progress()) as engine:
         assert isinstance(engine.task, PairTask)
         engine.task.train_mode(False)
         found = engine.task.validate()
@@ -137,10 +101,11 @@ def test_the_validation_loss_is_the_mean_over_groups_of_one_size(
 ) -> None:
     monkeypatch.setattr(sys.modules[PairTask.__module__], "CANDIDATES", 8)
     task, values = validated(mimic_store, tmp_path / "run", recipe(text_dir, name="merl"))
-    n = len(task.val_rows)
+    (rows,) = task.val_rows
+    n = len(rows)
     assert n % 8
     assert values["candidates"] == 8
-    batch = task.reader.batch(task.val_rows)
+    batch = task.pairs.batch(rows)
     with torch.no_grad():
         output = task.forward(batch)
     groups = [slice(start, start + 8) for start in [*range(0, n - 7, 8), n - 8]]

@@ -13,10 +13,15 @@ from deri.cli.console import progress
 
 
 def pretrain(
-    data: opt.DataWithReports,
+    data: Annotated[
+        list[Path], typer.Option(help="store made by deri prepare, with reports; several are mixed, see train.mix")
+    ],
     out: Annotated[Path, typer.Option(help="run directory")],
     overrides: opt.Overrides = None,
     recipe: Annotated[str | None, typer.Option(help="a shipped recipe or a .yaml file [default: deri]")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="start from the weights of a model: directory, run or built-in name")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
     device: opt.Device = None,
 ) -> None:
@@ -29,6 +34,6 @@ def pretrain(
         recipe = str(stored)
     content = load_recipe(recipe or "deri", overrides or [])
     with progress("pretrain") as bar:
-        run(data, out, content, resume=resume, device=device, progress=bar)
+        run(data, out, content, init=init, resume=resume, device=device, progress=bar)
     if os.environ.get("RANK", "0") == "0":
         print(out)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
+from deri.ecg import measure
 from deri.errors import DeriError
 from deri.evaluation import classical
 from deri.evaluation.features import encoder_digest
@@ -67,8 +68,8 @@ def random_candidate(model: EcgTextModel, *, seed: int = 0) -> Candidate:
 
 def classical_candidate() -> Candidate:
     """The row of gradient boosting on intervals and amplitudes."""
-    about = {"features": len(classical.FEATURE_NAMES), "boosting": dict(classical.BOOSTING)}
-    digest = f"classical-{classical.VERSION}"
+    about = {"features": len(measure.FEATURE_NAMES), "boosting": dict(classical.BOOSTING)}
+    digest = f"classical-{measure.VERSION}"
     identity = {"digest": digest, "scikit-learn": version("scikit-learn")} | about
     return Candidate("gradient boosting on intervals", "classical", digest, identity, None, about)
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deri._version import __version__
+from deri.ecg import measure
 from deri.errors import DeriError
-from deri.evaluation import classical
 from deri.files import atomic_path
 from deri.models import EcgTextModel
 from deri.models.device import to_device
 from deri.progress import SILENT, Progress
 from deri.store import Store
+from deri.store.measurements import extract_features
 
 _PART = 2048  # recordings per file of features: what a killed run loses at most
 
@@ -30,7 +31,7 @@ class Features:
     """What probes are trained on, computed when asked for and kept in memory, or in files where a folder is given.
 
     Those of a model are its inference embeddings, as zero-shot uses them but not of unit length, from the encoder in
-    eval mode. Without a model they are the intervals and amplitudes of :mod:`deri.evaluation.classical`.
+    eval mode. Without a model they are the intervals and amplitudes of :mod:`deri.ecg.measure`.
 
     Args:
         model: the encoder; None measures intervals and amplitudes.
@@ -49,7 +50,7 @@ class Features:
         batch_size: int = 128,
     ) -> None:
         self.store, self._model, self._progress, self._batch_size = store, model, progress, batch_size
-        width = len(classical.FEATURE_NAMES) if model is None else model.config.dim
+        width = len(measure.FEATURE_NAMES) if model is None else model.config.dim
         self._values = np.empty((len(store), width), np.float32)
         self._known = np.zeros(len(store), bool)
         self._folder = None
@@ -66,7 +67,7 @@ class Features:
     @cached_property
     def digest(self) -> str:
         """Of the encoder's weights, or the version of the measurements."""
-        return f"classical-{classical.VERSION}" if self._model is None else encoder_digest(self._model)
+        return f"classical-{measure.VERSION}" if self._model is None else encoder_digest(self._model)
 
     @property
     def key(self) -> str:
@@ -109,7 +110,7 @@ class Features:
 
     def _compute(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         if self._model is None:
-            return classical.extract_features(self.store, rows, progress)
+            return extract_features(self.store, rows, progress)
         before = self.digest
         values = embed_store(
             self._model, self.store, rows, batch_size=self._batch_size, normalise=False, progress=progress

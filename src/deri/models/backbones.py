@@ -16,6 +16,7 @@ class Backbone(nn.Module):
     Attributes:
         width: channels of a token.
         stride: samples from one token to the next.
+        leading: tokens before those of time, which belong to the whole recording and always count.
         attends: whether tokens attend to each other, as in a transformer. Then DERI keeps each of them unless the
             recipe says otherwise, and MERL takes their mean and an MLP instead of attention pooling.
         blocks: from input to output; fine-tuning trains the last k of them, and can slow down the first.
@@ -23,12 +24,13 @@ class Backbone(nn.Module):
 
     width: int
     stride: int
+    leading: int = 0
     attends: bool = False
     blocks: Iterable[nn.Module]
 
     def n_tokens(self, samples: int) -> int:
         """Number of tokens of an input of ``samples``."""
-        return -(-samples // self.stride)
+        return self.leading - (-samples // self.stride)
 
     def forward(self, ecg: Tensor, mask: Tensor | None = None) -> Tensor:
         """ecg: (B, 12, n); mask: (B, n_tokens) bool of the tokens that count → (B, width, n_tokens)."""
@@ -58,6 +60,7 @@ BACKBONES: Registry[Callable[[schema.Model], Backbone]] = Registry(
     "deri.backbones",
     {
         **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), _RESNET),
+        **dict.fromkeys(("beat_resnet18", "beat_resnet34"), "deri.models.beats:BeatResNet1d"),
         **dict.fromkeys(("vit_tiny", "vit_small", "vit_middle", "vit_base"), _VIT),
     },
 )

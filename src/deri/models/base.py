@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from deri.errors import DeriError, ReadError
 from deri.models.backbones import BACKBONES
 from deri.models.device import to_device
+from deri.models.measurements import MeasurementHead
 from deri.models.output import Output, TextFeatures
 from deri.models.preprocess import Preprocess
 from deri.models.text import TextEncoder
@@ -132,10 +133,13 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
             raise DeriError(f"{type(self).__name__} cannot be built from a {config.family!r} recipe")
         self.config = config
         self.backbone = BACKBONES[config.backbone](config)
+        if self.backbone.leading and self.token_stride > 1:
+            raise DeriError(f"backbone {config.backbone} has tokens of the whole recording: set model.token_stride=1")
         self.text_encoder = text_encoder
         self.text_projection = nn.Sequential(
             nn.Linear(text_encoder.width, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
         )
+        self.measured = MeasurementHead(config.dim) if config.measurements else None
         self.preprocess = Preprocess(config.signal)
         self.token_width, self.joint_tokens = config.dim, True
         self.recipe_name: str | None = None  # for the provenance of results
@@ -184,7 +188,10 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """
         text = self.text_features(input_ids, attention_mask, features)
         mask = self.token_mask(valid_samples, ecg.shape[-1])
-        return self.outputs(self.ecg_tokens(ecg, mask), mask, text, view_noise)
+        output = self.outputs(self.ecg_tokens(ecg, mask), mask, text, view_noise)
+        if self.measured is not None:
+            output.measured = self.measured(output.ecg_aligned if output.ecg_mixed is None else output.ecg_mixed)
+        return output
 
     def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
         """Inference embedding of recordings, not normalised: (B, 12, n) → (B, d)."""
@@ -204,8 +211,8 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """(B, n_tokens) bool of the tokens whose samples hold signal; None where all do or padding is not masked."""
         if valid_samples is None or not self.config.mask_padding:
             return None
-        step = self.backbone.stride * self.token_stride
-        count = ((valid_samples + step - 1) // step).clamp(1, self.n_tokens(samples))
+        step, leading = self.backbone.stride * self.token_stride, self.backbone.leading
+        count = (leading + (valid_samples + step - 1) // step).clamp(leading + 1, self.n_tokens(samples))
         mask = torch.arange(self.n_tokens(samples), device=count.device) < count[:, None]
         return None if bool(mask.all()) else mask
 

@@ -24,6 +24,7 @@ class Output:
         ecg_mixed: (B, d) ecg_aligned plus the projected text_decoded.
         text_mixed: (B, d) text_aligned plus ecg_decoded.
         ecg_tokens: (B, n, d) attended ECG tokens.
+        measured: (B, m) intervals and amplitudes read from the embedding, standardised.
         ecg_mask: (B, n) bool of the tokens that cover signal, or None where all do.
     """
 
@@ -38,6 +39,7 @@ class Output:
     text_mixed: Tensor | None = None
     ecg_tokens: Tensor | None = None
     ecg_mask: Tensor | None = None
+    measured: Tensor | None = None
 
     def map(self, function: Callable[..., Tensor], *others: Output) -> Output:
         """The output whose embeddings are ``function`` of the same embedding of this one and the ``others``."""

@@ -30,26 +30,39 @@ class PairObjective:
         self._terms = {name: TERMS[name] for name in self.weights}
 
     def __call__(
-        self, output: Output, report_ids: Tensor | None = None, *, findings: Tensor | None = None, local: bool = False
+        self,
+        output: Output,
+        report_ids: Tensor | None = None,
+        *,
+        findings: Tensor | None = None,
+        measurements: Tensor | None = None,
+        local: bool = False,
     ) -> tuple[Terms, Terms]:
         """``(losses, logged)``: weighted terms to be summed, and all terms unweighted and detached.
 
         Arguments as for :meth:`terms`.
         """
-        terms = self.terms(output, report_ids, findings=findings, local=local)
+        terms = self.terms(output, report_ids, findings=findings, measurements=measurements, local=local)
         losses = {name: self.weights[name] * term for name, term in terms.items() if self.weights[name] > 0}
         return losses, {name: term.detach() for name, term in terms.items()}
 
     def terms(
-        self, output: Output, report_ids: Tensor | None = None, *, findings: Tensor | None = None, local: bool = False
+        self,
+        output: Output,
+        report_ids: Tensor | None = None,
+        *,
+        findings: Tensor | None = None,
+        measurements: Tensor | None = None,
+        local: bool = False,
     ) -> Terms:
         """The unweighted terms that this model's output allows, by name; scalars over the batch of all processes.
 
         Args:
             output: of a forward pass over the local batch.
             report_ids: (B,) integers, equal for equal reports; needed to leave duplicates out.
-            findings: (B, 2) int64, bits of the findings that the text of a pair names and of all that its report
-                names; with them, a text that names nothing beyond another pair's report counts as shared by both.
+            findings: (B, 2, words) int64, see :func:`entailed`; with them, a text that names nothing beyond another
+                pair's report or classes counts as shared by both.
+            measurements: (B, m) of the ECGs, standardised, NaN where there is none.
             local: this process computes alone; else the batches of all processes are gathered.
         """
         collect: Callable[[Tensor], Tensor] = (lambda x: x) if local else gather
@@ -60,7 +73,7 @@ class PairObjective:
                 # Equal reports that name no known finding entail nothing, and still are equal.
                 known = entailed(collect(findings))
                 same = known if same is None else known | (same[:, None] == same[None, :])
-        batch = PairBatch(collect, same, report_ids, findings)
+        batch = PairBatch(collect, same, report_ids, findings, measurements)
         values = {name: term(output, batch, self.config) for name, term in self._terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -68,8 +81,14 @@ class PairObjective:
 def entailed(findings: Tensor) -> Tensor:
     """(B, B) bool: whether the text of pair j names findings, and none that the report of pair i does not name.
 
+    Or, where it is the text of a class, whether pair i has that class.
+
     Args:
-        findings: (B, 2) int64 bits: of the text shown, and of the whole report.
+        findings: (B, 2, words) int64 bits: of the text shown, and of the whole pair. The first word holds the findings
+            of texts and reports, the others classes.
     """
     stated, known = findings[:, 0], findings[:, 1]
-    return ((stated[None, :] & ~known[:, None]) == 0) & (stated != 0)[None, :]
+    beyond = stated[None, :] & ~known[:, None]  # (B, B, words)
+    by_finding = (beyond[..., 0] == 0) & (stated[:, 0] != 0)[None, :]
+    by_class = (beyond[..., 1:] == 0).all(dim=-1) & (stated[:, 1:] != 0).any(dim=-1)[None, :]
+    return by_finding | by_class

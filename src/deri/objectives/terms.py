@@ -1,4 +1,4 @@
-"""The terms of the objective: the five of DERI (and the two of MERL), and those that other packages register.
+"""The terms of the objective: the five of DERI (and the two of MERL), measurements, and those of other packages.
 
 Source: DERI, IJCAI 2025, objective; docs/method.md.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from deri.models.output import Output
 from deri.objectives.info_nce import info_nce
@@ -27,19 +28,23 @@ class PairBatch:
         same: which pairs of the global batch share a text, for :func:`deri.objectives.info_nce`: one number per pair,
             or a matrix that says whether ECG i goes with text j; None where that plays no part.
         report_ids: (B,) integers, equal for equal reports.
-        findings: (B, 2) int64, bits of the findings that the text and the whole report name.
+        findings: (B, 2, words) int64, bits of the findings and classes that the text and the whole report name.
+        measurements: (B, m) what is measured in the ECGs, standardised; NaN where it cannot be.
     """
 
     gather: Callable[[Tensor], Tensor]
     same: Tensor | None = None
     report_ids: Tensor | None = None
     findings: Tensor | None = None
+    measurements: Tensor | None = None
 
 
 Term = Callable[[Output, PairBatch, schema.Objective], Tensor | None]
 """Scalar over the batch of all processes; None where the model's output lacks what the term needs."""
 
-SHIPPED = ("alignment", "mixed_alignment", "view_contrast", "ecg_reconstruction", "text_reconstruction")
+SHIPPED = (
+    "alignment", "mixed_alignment", "view_contrast", "ecg_reconstruction", "text_reconstruction", "measurements",
+)  # fmt: skip
 """The terms of this package; each has its weight under its own name in a recipe."""
 
 TERMS: Registry[Term] = Registry(
@@ -71,6 +76,16 @@ def ecg_reconstruction(output: Output, batch: PairBatch, config: schema.Objectiv
 def text_reconstruction(output: Output, batch: PairBatch, config: schema.Objective) -> Tensor | None:
     """Original text against the text that is decoded from the ECG."""
     return _contrast(output.text_original, output.text_decoded, batch, config, text="left")
+
+
+def measurements(output: Output, batch: PairBatch, config: schema.Objective) -> Tensor | None:
+    """Intervals and amplitudes read from the embedding against those measured: mean smooth L1 over what is known."""
+    if output.measured is None or batch.measurements is None:
+        return None
+    read, true = batch.gather(output.measured.float()), batch.gather(batch.measurements)
+    known = true.isfinite()
+    error = F.smooth_l1_loss(read, true.nan_to_num(), reduction="none")
+    return (error * known).sum() / known.sum().clamp_min(1)
 
 
 def _contrast(

@@ -91,7 +91,9 @@ class Model(Section):
     """The network. Together with ``Signal`` and ``Text`` this is what ``config.json`` of a model holds."""
 
     family: str = Field("deri", description="deri | merl | a registered one")
-    backbone: str = Field("resnet18", description="resnet18 … 101, vit_tiny … base, or a registered one")
+    backbone: str = Field(
+        "resnet18", description="resnet18 … 101, vit_tiny … base, beat_resnet18, beat_resnet34, or a registered one"
+    )
     base_width: int = Field(64, ge=4, description="ResNet: channels of the first stage")
     dim: int = Field(256, ge=8, description="width d of tokens and embeddings")
     token_stride: int | None = Field(
@@ -103,6 +105,7 @@ class Model(Section):
     init: Literal["default", "released"] = Field(
         "default", description="initial weights; released: wide positions and separators, torch's own convolutions"
     )
+    measurements: bool = Field(False, description="a linear map reads intervals and amplitudes from the embedding")
     mask_padding: bool = Field(True, description="keep padding out of attention and means; the released code does not")
     signal: Signal = Signal()
     text: Text = Text()
@@ -119,7 +122,7 @@ class Model(Section):
 
 
 class Objective(Section):
-    """Weights and switches of the five terms. A weight of 0 logs a term without training on it."""
+    """Weights and switches of the terms. A weight of 0 logs a term without training on it."""
 
     temperature: float = Field(0.07, gt=0, description="of every term")
     alignment: float = Field(1.0, ge=0)
@@ -127,6 +130,9 @@ class Objective(Section):
     view_contrast: float = Field(1.0, ge=0)
     ecg_reconstruction: float = Field(1.0, ge=0)
     text_reconstruction: float = Field(1.0, ge=0)
+    measurements: float = Field(
+        0.0, ge=0, description="intervals and amplitudes read from the embedding; needs model.measurements"
+    )
     terms: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="weights of terms from other packages")
     duplicates: Literal["ignore", "negative", "positive"] = Field(
         "ignore",
@@ -201,6 +207,16 @@ class Train(Section):
     statements: float = Field(
         0.0, ge=0, le=1, description="share of pairs whose text is one statement of the report, drawn anew each step"
     )
+    class_texts: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of pairs whose text is a prompt of one of the record's classes, where a store has labels; "
+        "then zero-shot has seen the classes",
+    )
+    mix: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="share of each store in every batch, in the order of --data; none: as many as each has"
+    )
 
 
 class Recipe(Section):
@@ -217,9 +233,15 @@ class Recipe(Section):
             raise ValueError("train.augment is in mV: it needs model.signal.normalise=millivolt")
         if self.objective.shared == "findings" and self.objective.duplicates == "negative":
             raise ValueError("objective.shared=findings needs objective.duplicates=ignore or positive")
-        if self.train.statements and (self.objective.shared != "findings" or not self.model.text.cacheable):
+        if self.objective.measurements and not self.model.measurements:
+            raise ValueError("objective.measurements needs model.measurements=true")
+        if self.train.statements + self.train.class_texts > 1:
+            raise ValueError("train.statements and train.class_texts are shares of the same pairs: at most 1 together")
+        if (self.train.statements or self.train.class_texts) and (
+            self.objective.shared != "findings" or not self.model.text.cacheable
+        ):
             raise ValueError(
-                "train.statements needs objective.shared=findings (one statement holds for many ECGs) and a frozen "
-                "text encoder without dropout"
+                "train.statements and train.class_texts need objective.shared=findings (one statement holds for many "
+                "ECGs) and a frozen text encoder without dropout"
             )
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,13 +18,15 @@ from deri.recipes import schema
 from deri.reports.statements import Statements
 from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
+from deri.training.class_texts import ClassTexts
 
 
 @dataclass
 class Batch:
     """B pairs: ``ecg`` (B, 12, n), ``report_ids`` (B,), ``valid_samples`` (B,) or None, and ``text`` or token ids.
 
-    ``findings`` (B, 2): bits of the findings that the text shown and the whole report name, where the objective asks.
+    ``findings`` (B, 2, words): bits of what the text shown and the whole pair name, where the objective asks.
+    ``measurements`` (B, m): of the ECGs, standardised, NaN where there is none.
     ``view_noise``: two (B, tokens) of uniform draws for the masked views, on the device.
     """
 
@@ -35,6 +37,7 @@ class Batch:
     input_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     findings: Tensor | None = None
+    measurements: Tensor | None = None
     view_noise: tuple[Tensor, Tensor] | None = None
 
 
@@ -47,6 +50,15 @@ class SingleStatements:
     share: float
 
 
+@dataclass(frozen=True)
+class ClassPrompts:
+    """What :class:`PairReader` needs to show a prompt of a class to the ``share`` of the pairs."""
+
+    texts: ClassTexts
+    features: TextFeatureCache
+    share: float
+
+
 class PairReader:
     """Turns rows of a store into a :class:`Batch` as a model needs it.
 
@@ -55,6 +67,9 @@ class PairReader:
         model: whose input is made.
         cache: features of the store's reports, where the text encoder is frozen.
         single: where pairs share texts by what these say, see :class:`deri.recipes.schema.Objective`.
+        classes: where prompts of classes are shown.
+        shared_ids: (reports,) numbers of the store's reports among those of all stores, where there are several.
+        measurements: (n, m) of all rows, NaN where there is none, for a model that reads them.
     """
 
     def __init__(
@@ -63,11 +78,17 @@ class PairReader:
         model: EcgTextModel,
         cache: TextFeatureCache | None,
         single: SingleStatements | None = None,
+        *,
+        classes: ClassPrompts | None = None,
+        shared_ids: np.ndarray | None = None,
+        measurements: np.ndarray | None = None,
     ) -> None:
         self.store = store
         self.model = model
         self.cache = cache
         self.single = single
+        self.classes = classes
+        self._shared_ids, self._measurements = shared_ids, measurements
         self._report_ids = store.index["report_id"].to_numpy(np.int64)
 
     def rows(self, split: str) -> np.ndarray:
@@ -75,19 +96,22 @@ class PairReader:
         rows = self.store.rows(split, windows=True)
         return rows[self._report_ids[rows] >= 0]
 
+    def measured(self, split: str) -> np.ndarray:
+        """Measurements (n, m) of the rows of ``split``."""
+        assert self._measurements is not None
+        return self._measurements[self.rows(split)]
+
     def batch(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Batch:
-        """Read ``rows`` (B,) into memory; ``draws`` (B, 2) in [0, 1) choose who shows one statement, and which."""
+        """Read ``rows`` (B,) into memory; ``draws`` (B, 2) in [0, 1) choose who shows one statement or a class."""
         ids = self._report_ids[rows]
         ecg, valid = self.model.preprocess.of_store(self.store, rows)
-        batch = Batch(ecg, torch.from_numpy(ids), valid)
-        shown = np.full(len(ids), -1, np.int64)
+        shared = ids if self._shared_ids is None else self._shared_ids[ids]
+        batch = Batch(ecg, torch.from_numpy(shared), valid)
+        if self._measurements is not None and self.model.measured is not None:
+            batch.measurements = self.model.measured.standardise(self._measurements[rows])
+        shown: list[tuple[TextFeatureCache, np.ndarray]] = []
         if self.single is not None:
-            statements = self.single.statements
-            known = statements.report_bits[ids]
-            if draws is not None and self.single.features is not None:
-                shown = np.where(draws[:, 0] < self.single.share, statements.draw(ids, draws[:, 1]), -1)
-            stated = np.where(shown >= 0, statements.bits[shown], known) if len(statements.bits) else known
-            batch.findings = torch.from_numpy(np.stack([stated, known], axis=1))
+            batch.findings, shown = self._stated(self.single, rows, ids, draws)
         if self.cache is not None:
             batch.text = self._features(self.cache, ids, shown)
         else:
@@ -95,13 +119,39 @@ class PairReader:
             batch.input_ids, batch.attention_mask = self.model.text_encoder.tokenize(texts)
         return batch
 
-    def _features(self, cache: TextFeatureCache, ids: np.ndarray, shown: np.ndarray) -> TextFeatures:
-        """Of the reports ``ids`` (B,), or of the statements ``shown`` (B,) where one is (-1: none)."""
+    def _stated(
+        self, single: SingleStatements, rows: np.ndarray, ids: np.ndarray, draws: np.ndarray | None
+    ) -> tuple[Tensor, list[tuple[TextFeatureCache, np.ndarray]]]:
+        """What texts and pairs name, and which texts replace the report: (B,) positions in each list of texts or -1."""
+        statements, classes = single.statements, self.classes
+        known = statements.report_bits[ids][:, None]
+        stated, shown = known, []
+        if draws is not None and single.features is not None:
+            chosen = np.where(draws[:, 0] < single.share, statements.draw(ids, draws[:, 1]), -1)
+            if len(statements.bits):
+                stated = np.where((chosen >= 0)[:, None], statements.bits[chosen][:, None], known)
+            shown.append((single.features, chosen))
+        if classes is not None:
+            words = classes.texts.row_bits.shape[1]
+            stated, known = np.pad(stated, ((0, 0), (0, words))), np.hstack([known, classes.texts.row_bits[rows]])
+            if draws is not None:
+                wanted = (draws[:, 0] >= single.share) & (draws[:, 0] < single.share + classes.share)
+                chosen = np.where(wanted, classes.texts.draw(rows, draws[:, 1]), -1)
+                stated = np.where((chosen >= 0)[:, None], classes.texts.bits[chosen], stated)
+                shown.append((classes.features, chosen))
+        return torch.from_numpy(np.stack([stated, known], axis=1)), shown
+
+    def _features(
+        self, cache: TextFeatureCache, ids: np.ndarray, shown: list[tuple[TextFeatureCache, np.ndarray]]
+    ) -> TextFeatures:
+        """Of the reports ``ids`` (B,), or of the texts ``shown`` in their place."""
         pooled, (tokens, mask) = cache.pooled(ids), cache.tokens(ids)
-        rows = np.flatnonzero(shown >= 0)
-        if len(rows) and self.single is not None and self.single.features is not None:
-            pooled[rows] = self.single.features.pooled(shown[rows])
-            short, real = self.single.features.tokens(shown[rows])
+        for features, chosen in shown:
+            rows = np.flatnonzero(chosen >= 0)
+            if not len(rows):
+                continue
+            pooled[rows] = features.pooled(chosen[rows])
+            short, real = features.tokens(chosen[rows])
             missing = short.shape[1] - tokens.shape[1]
             if missing > 0:  # a full stop may have been added
                 tokens, mask = np.pad(tokens, ((0, 0), (0, missing), (0, 0))), np.pad(mask, ((0, 0), (0, missing)))
@@ -112,39 +162,77 @@ class PairReader:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which rows form which batch, for every process."""
+    """Which rows form which batch, for every process.
 
-    rows: np.ndarray
-    batch_size: int
+    Attributes:
+        rows: of each stream. One stream is gone through once an epoch, but for an incomplete last batch; of several,
+            each gives ``counts`` rows to every batch and begins anew by itself, and an epoch ends with the longest.
+        counts: rows of each stream in a batch of one process.
+    """
+
+    rows: tuple[np.ndarray, ...]
+    counts: tuple[int, ...]
     rank: int
     world: int
     seed: int
     shuffle: str
 
     @classmethod
-    def make(cls, rows: np.ndarray, config: schema.Train, rank: int, world: int) -> BatchPlan:
-        """A plan for ``rows``; a store smaller than one batch is one batch. An incomplete last batch is left out."""
-        if len(rows) < 2 * world:
+    def make(cls, rows: Sequence[np.ndarray], config: schema.Train, rank: int, world: int) -> BatchPlan:
+        """A plan for the rows of stores, mixed by ``config.mix``; fewer than one batch are one batch."""
+        if config.mix and len(config.mix) != len(rows):
+            raise DeriError(f"train.mix names {len(config.mix)} shares for {len(rows)} stores: one for each --data")
+        if not config.mix:
+            rows = [np.concatenate(rows)]
+        fewest = min(map(len, rows))
+        if fewest < 2 * world:
             raise DeriError(
-                f"the training split has {len(rows)} records with a report; at least {2 * world} are needed "
+                f"the training split has {fewest} records with a report; at least {2 * world} are needed "
                 "(contrastive batches): check the splits with deri info STORE"
             )
-        return cls(rows, min(config.batch_size, len(rows) // world), rank, world, config.seed, config.shuffle)
+        size = min(config.batch_size, sum(map(len, rows)) // world)
+        return cls(tuple(rows), _apportion(config.mix or (1.0,), size), rank, world, config.seed, config.shuffle)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a batch of one process."""
+        return sum(self.counts)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
-        return len(self.rows) // (self.batch_size * self.world)
+        return max(1, *(len(rows) // (count * self.world) for rows, count in zip(self.rows, self.counts, strict=True)))
 
     def step_rows(self, step: int) -> np.ndarray:
-        """Rows of this process in 0-based ``step``, (batch_size,)."""
+        """Rows of this process in 0-based ``step``, (batch_size,), stream by stream."""
+        if len(self.rows) > 1:
+            return np.concatenate([self._continued(k, step) for k in range(len(self.rows))])
+        rows, size = self.rows[0], self.counts[0]
         epoch, i = divmod(step, self.steps_per_epoch)
-        order = _permutation(len(self.rows), self.seed, epoch if self.shuffle == "epoch" else 0)
-        start = (i * self.world + self.rank) * self.batch_size
-        return self.rows[order[start : start + self.batch_size]]
+        start = (i * self.world + self.rank) * size
+        return rows[self._order(len(rows), epoch)[start : start + size]]
+
+    def _continued(self, stream: int, step: int) -> np.ndarray:
+        """The rows of a stream that goes on from epoch to epoch of its own."""
+        rows, count = self.rows[stream], self.counts[stream]
+        first = (step * self.world + self.rank) * count
+        epochs, places = np.divmod(np.arange(first, first + count), len(rows))
+        return rows[[self._order(len(rows), epoch)[place] for epoch, place in zip(epochs, places, strict=True)]]
+
+    def _order(self, n: int, epoch: int) -> np.ndarray:
+        return _permutation(n, self.seed, epoch if self.shuffle == "epoch" else 0)
 
 
-@lru_cache(1)  # a permutation of a million rows takes as long as a step
+def _apportion(shares: Sequence[float], total: int) -> tuple[int, ...]:
+    """Whole numbers that sum to ``total`` in proportion to ``shares``, by largest remainder; each is 1 at least."""
+    exact = np.array(shares) / sum(shares) * total
+    counts = np.maximum(np.floor(exact), 1).astype(int)
+    for i in np.argsort(counts - exact, kind="stable")[: max(0, total - counts.sum())]:
+        counts[i] += 1
+    return tuple(counts.tolist())
+
+
+@lru_cache(8)  # a permutation of a million rows takes as long as a step
 def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)
 

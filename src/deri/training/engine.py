@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -111,7 +112,11 @@ class Task(ABC, Generic[B]):
 
     @abstractmethod
     def step_rows(self, step: int) -> list[np.ndarray]:
-        """Rows of the store that a step trains on, by part."""
+        """Rows that a step trains on, by part."""
+
+    def records(self, rows: np.ndarray) -> pd.DataFrame:
+        """Subject, study and file of ``rows``."""
+        return self.store.index.iloc[rows][["subject_id", "study_id", "file"]]
 
     @abstractmethod
     def read(self, step: int) -> Sequence[B]:
@@ -352,7 +357,7 @@ class Engine(Generic[B]):
 
 def _names(task: Task[B], step: int) -> str:
     """The records of a step as ``subject/study (file)``."""
-    table = task.store.index.iloc[np.concatenate(task.step_rows(step))][["subject_id", "study_id", "file"]]
+    table = task.records(np.concatenate(task.step_rows(step)))
     names = [f"{subject}/{study} ({file})" for subject, study, file in table.itertuples(index=False)]
     return some(names, 16)
 

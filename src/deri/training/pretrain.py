@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
 from deri._version import __version__
-from deri.errors import DeriError
 from deri.evaluation.retrieval import recall_at_k
 from deri.files import write_json, write_text, writing
 from deri.models import EcgTextModel, build_model, build_text_encoder
 from deri.models.build import check_names, model_card
 from deri.models.device import to_device
 from deri.models.output import Output
-from deri.models.text import TextEncoder
 from deri.objectives import PairObjective
 from deri.progress import SILENT, Progress
 from deri.recipes import Recipe, schema
-from deri.reports.statements import split_statements
 from deri.store import Store
-from deri.store import TextFeatures as TextFeatureCache
 from deri.training.augment import augment
-from deri.training.batches import Batch, BatchPlan, PairReader, SingleStatements
+from deri.training.batches import Batch, BatchPlan
 from deri.training.distributed import Draws, Replica, broadcast_weights, join_replicas, synchronise_batchnorm
 from deri.training.engine import Engine, EpochResult, Tally, Task, Validation, derived_seed
 from deri.training.log import RunLog
+from deri.training.mixture import Mixture
 from deri.training.optimiser import adamw
+from deri.training.sources import open_sources
 from deri.training.state import Checkpoint, claim_directory
+from deri.training.warm_start import Start, take_weights
 
 CANDIDATES = 256
 """Pairs that the validation loss contrasts with one another."""
@@ -45,10 +46,11 @@ _VALIDATION_SEED, _VALIDATION_BATCH = 20250101, 64
 
 
 def pretrain(
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     recipe: Recipe,
     *,
+    init: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
     progress: Progress = SILENT,
@@ -62,18 +64,21 @@ def pretrain(
     checkpoint after the step.
 
     Args:
-        data: a store made by ``deri prepare``.
+        data: a store made by ``deri prepare``, or several, mixed as ``train.mix`` says.
         out: the run directory.
         recipe: what to train and how.
+        init: a model directory, run or built-in name whose weights it starts from, where they fit.
         resume: continue the run in ``out``; starts it where there is none yet.
         device: ``cpu``, ``cuda`` or ``cuda:N``; the GPU where there is one when not given.
         progress: receives messages, and (steps done, steps in all).
     """
     out = Path(out)
+    stores = [data] if isinstance(data, str | Path) else list(data)
+    setup = _Setup([Path(store) for store in stores], out, recipe, None if init is None else str(init), resume)
     with (
         writing(out, "go on with --resume"),
         join_replicas(device) as replica,
-        _engine(Path(data), out, recipe, resume, replica, progress if replica.main else SILENT) as engine,
+        _engine(setup, replica, progress if replica.main else SILENT) as engine,
     ):
         engine.fit()
         replica.barrier()
@@ -87,14 +92,13 @@ class PairTask(Task[Batch]):
     batch_option = "train.batch_size"
 
     def __init__(
-        self, model: EcgTextModel, reader: PairReader, plan: BatchPlan, recipe: Recipe, replica: Replica, out: Path
+        self, model: EcgTextModel, pairs: Mixture, plan: BatchPlan, recipe: Recipe, replica: Replica, out: Path
     ) -> None:
-        self.model, self.reader, self.plan, self.recipe, self.replica = model, reader, plan, recipe, replica
-        self.store = reader.store
+        self.model, self.pairs, self.plan, self.recipe, self.replica = model, pairs, plan, recipe, replica
         self.objective = PairObjective(recipe.objective)
         self.steps_per_epoch = plan.steps_per_epoch
         self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self.val_rows = reader.rows("val")
+        self.val_rows = pairs.rows("val")
         self._kept = out / "model"
 
     def seed(self, step: int) -> int:
@@ -105,15 +109,19 @@ class PairTask(Task[Batch]):
         """Of this process."""
         return [self.plan.step_rows(step)]
 
+    def records(self, rows: np.ndarray) -> pd.DataFrame:
+        """Of their stores."""
+        return self.pairs.records(rows)
+
     def read(self, step: int) -> list[Batch]:
         """The pairs of a step; which show one statement is drawn for the global batch: two processes equal one."""
         rows = self.plan.step_rows(step)
         draws = None
-        if self.recipe.train.statements:
+        if self.recipe.train.statements or self.recipe.train.class_texts:
             b, rank = len(rows), self.replica.rank
             generator = np.random.default_rng([self.recipe.train.seed, step])
             draws = generator.random((self.replica.world * b, 2))[rank * b : (rank + 1) * b]
-        return [self.reader.batch(rows, draws)]
+        return [self.pairs.batch(rows, draws)]
 
     def prepare(self, part: Batch, step: int) -> Batch:
         """Augmented, with the draws of the masked views."""
@@ -139,7 +147,7 @@ class PairTask(Task[Batch]):
 
     def losses(self, output: Output, part: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The objective over the batches of all processes."""
-        return self.objective(output, part.report_ids, findings=part.findings)
+        return self.objective(output, part.report_ids, findings=part.findings, measurements=part.measurements)
 
     def amounts(self, part: Batch) -> dict[str, int]:
         """Pairs of all processes."""
@@ -159,44 +167,65 @@ class PairTask(Task[Batch]):
         """Of the whole model."""
         self.model.train(on)
 
-    @torch.no_grad()
     def validate(self) -> Validation | None:
         """Terms of the held-out pairs, their weighted sum ``loss``, and retrieval recall. No labels are looked at.
+
+        Of several stores each is scored alone, its values under ``STORE/``; ``loss`` is the mean by their shares.
+        """
+        held_out = [rows for rows in self.val_rows if len(rows) >= 2]
+        if not held_out:
+            return None
+        found = [self._validate(rows) for rows in held_out]
+        if len(self.val_rows) == 1:
+            return Validation(found[0]["loss"], found[0])
+        names = [f"{i}-{reader.store.path.name}" for i, reader in enumerate(self.pairs.readers)]
+        used = [i for i, rows in enumerate(self.val_rows) if len(rows) >= 2]
+        shares = np.array(
+            [(self.recipe.train.mix or [len(rows) for rows in self.pairs.rows("train")])[i] for i in used]
+        )
+        loss = float(np.average([values["loss"] for values in found], weights=shares))
+        values = {f"{names[i]}/{key}": value for i, one in zip(used, found, strict=True) for key, value in one.items()}
+        return Validation(loss, {"loss": loss, "candidates": found[0]["candidates"]} | values)
+
+    @torch.no_grad()
+    def _validate(self, rows: np.ndarray) -> dict[str, float]:
+        """The values of one store.
 
         A term is the mean over groups of ``candidates`` pairs (fewer only where fewer are held out; the last group
         reaches back), whatever the batch size and the number of processes. Groups and random views are the same every
         time, so that numbers of different steps and runs compare.
         """
-        rows, device = self.val_rows, self.replica.device
-        if len(rows) < 2:
-            return None
+        device = self.replica.device
         generator, alone = torch.Generator().manual_seed(_VALIDATION_SEED), Replica(0, 1, device)
         outputs: list[Output] = []
         embedded: list[tuple[np.ndarray, np.ndarray]] = []
-        findings: list[Tensor] = []
+        kept: list[Batch] = []
         for start in range(0, len(rows), _VALIDATION_BATCH):
-            batch = to_device(self.reader.batch(rows[start : start + _VALIDATION_BATCH]), device)
+            batch = to_device(self.pairs.batch(rows[start : start + _VALIDATION_BATCH]), device)
             embedded.append(_embed(self.model, batch))
             batch = with_view_noise(batch, self.model, generator, alone)
             outputs.append(replace(self.forward(batch), ecg_tokens=None, ecg_mask=None))
-            findings += [] if batch.findings is None else [batch.findings]
+            kept.append(batch)
         output = outputs[0].map(lambda *parts: torch.cat(parts), *outputs[1:])
-        ids = torch.from_numpy(self.store.report_ids[rows]).to(device)
-        known = torch.cat(findings) if findings else None
+        ids, named, measured = (
+            None if getattr(kept[0], name) is None else torch.cat([getattr(batch, name) for batch in kept])
+            for name in ("report_ids", "findings", "measurements")
+        )
+        assert ids is not None
         size = min(len(rows), CANDIDATES)
         starts = list(range(0, len(rows) - size + 1, size))
         starts += [len(rows) - size] if len(rows) % size else []
         sums: Counter[str] = Counter()
         for start in starts:
-            group = slice(start, start + size)
-            part = output.map(itemgetter(group))
-            named = None if known is None else known[group]
-            losses, terms = self.objective(part, ids[group], findings=named, local=True)
+            group = itemgetter(slice(start, start + size))
+            extra = {
+                name: None if x is None else group(x) for name, x in (("findings", named), ("measurements", measured))
+            }
+            losses, terms = self.objective(output.map(group), group(ids), **extra, local=True)
             sums.update({"loss": float(sum(losses.values()))} | {name: float(value) for name, value in terms.items()})
         values = {name: value / len(starts) for name, value in sums.items()}
         ecg, text = (np.concatenate(part) for part in zip(*embedded, strict=True))
-        recall = recall_at_k(ecg, text, ids.cpu().numpy())
-        return Validation(values["loss"], values | {"candidates": size} | recall)
+        return values | {"candidates": size} | recall_at_k(ecg, text, ids.cpu().numpy())
 
     def epoch_done(self, result: EpochResult) -> None:
         """Write the model of the lowest held-out loss, or the last one where no pairs are held out."""
@@ -224,27 +253,36 @@ def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return ecg.numpy(), text.numpy()
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """What a run is told."""
+
+    stores: list[Path]
+    out: Path
+    recipe: Recipe
+    init: str | None
+    resume: bool
+
+
 @contextmanager
-def _engine(
-    data: Path, out: Path, recipe: Recipe, resume: bool, replica: Replica, progress: Progress
-) -> Iterator[Engine[Batch]]:
+def _engine(setup: _Setup, replica: Replica, progress: Progress) -> Iterator[Engine[Batch]]:
     """Everything ready to fit; the log is closed in the end."""
-    train, main = recipe.train, replica.main
+    out, recipe, train = setup.out, setup.recipe, setup.recipe.train
     check_names(recipe.model)
-    claim_directory(out, resume=resume)
-    store = Store.open(data)
-    _require_contrast(store)
+    claim_directory(out, resume=setup.resume)
+    stores = [Store.open(path) for path in setup.stores]
     text_encoder = build_text_encoder(recipe.model.text).to(replica.device)
-    cache = _cached(store, text_encoder, recipe, replica) if recipe.model.text.cacheable else None
-    model = build_model(recipe.model, seed=train.seed, text_encoder=text_encoder).to(replica.device)
+    model = build_model(recipe.model, seed=train.seed, text_encoder=text_encoder)
     model.recipe_name = recipe.name
+    start = _start(setup, model, progress)
+    model = model.to(replica.device)
     if train.sync_batchnorm and replica.world > 1:
         synchronise_batchnorm(model)
-    reader = PairReader(store, model, cache, _single_statements(store, text_encoder, recipe, replica))
-    plan = BatchPlan.make(reader.rows("train"), train, replica.rank, replica.world)
-    task = PairTask(model, reader, plan, recipe, replica, out)
+    pairs = open_sources(stores, model, recipe, replica, fit=start is None, progress=progress)
+    plan = BatchPlan.make(pairs.rows("train"), train, replica.rank, replica.world)
+    task = PairTask(model, pairs, plan, recipe, replica, out)
     kept = Checkpoint(
-        out / "checkpoints" / "last.safetensors", _identity(recipe, store, replica), frozenset({"train.epochs"})
+        out / "checkpoints" / "last.safetensors", _identity(recipe, stores, start, replica), frozenset({"train.epochs"})
     )
     engine = Engine(
         task,
@@ -254,23 +292,20 @@ def _engine(
         checkpoint=kept,
         progress=progress,
     )
-    if resume and engine.resume():
+    if setup.resume and engine.resume():
         progress.message(f"resuming {out} at step {engine.state.step}")
-    if main:
-        write_text(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False))
-        about = {"data": str(data), "store": store.fingerprint, "processes": replica.world, "run_id": kept.run_id}
+    if replica.main:
+        write_text(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+        data = [str(path) for path in setup.stores]
+        prints = [store.fingerprint for store in stores]
+        one = len(stores) == 1
+        about: dict[str, Any] = {"data": data[0] if one else data, "store": prints[0] if one else prints}
+        about |= {"processes": replica.world, "run_id": kept.run_id} | ({"init": asdict(start)} if start else {})
         write_json(out / "run.json", {"format": "deri-run", "version": 1, "deri_version": __version__, **about})
     broadcast_weights(model, replica.world)
     replica.barrier()
-    progress.message(
-        f"{recipe.name}: {len(plan.rows)} training pairs, batches of {plan.batch_size} × {replica.world}, "
-        f"{plan.steps_per_epoch} steps an epoch, {engine.precision} on {replica.device}"
-    )
-    if train.batch_size * replica.world > len(plan.rows):
-        progress.message(f"warning: train.batch_size={train.batch_size} is more than the store has: all in one batch")
-    if len(task.val_rows) < 2:
-        progress.message("warning: no held-out pairs (split val): the last weights are kept, not the best")
-    if not main:
+    _announce(task, engine.precision, progress)
+    if not replica.main:
         yield engine
         return
     engine.log = RunLog(out / "metrics.jsonl", engine.state.step, board=out / "tensorboard", progress=progress)
@@ -280,14 +315,34 @@ def _engine(
         engine.log.close()
 
 
-def _require_contrast(store: Store) -> None:
-    """DeriError where all training pairs have the same text: one text is nothing to tell apart."""
-    ids = store.report_ids[store.rows("train")]
-    if len(known := np.unique(ids[ids >= 0])) == 1:
-        raise DeriError(
-            f"the training records of {store.path} all have one report, {store.reports[known[0]][:60]!r}: there is "
-            "nothing to contrast; prepare the store with the reports of the recordings"
+def _start(setup: _Setup, model: EcgTextModel, progress: Progress) -> Start | None:
+    """Take the weights of ``--init``; a resumed run has its own, and need not be told again where it began."""
+    told = setup.out / "run.json"
+    if setup.init is None and setup.resume and told.is_file():
+        known = json.loads(told.read_text(encoding="utf-8")).get("init")
+        return None if known is None else Start(**known)
+    if setup.init is None:
+        return None
+    start, notes = take_weights(model, setup.init)
+    for note in notes:
+        progress.message(note)
+    return start
+
+
+def _announce(task: PairTask, precision: str, progress: Progress) -> None:
+    plan, recipe, replica = task.plan, task.recipe, task.replica
+    counts = " + ".join(str(len(rows)) for rows in task.pairs.rows("train"))
+    mixed = f" ({' + '.join(map(str, plan.counts))})" if len(plan.counts) > 1 else ""
+    progress.message(
+        f"{recipe.name}: {counts} training pairs, batches of {plan.batch_size}{mixed} × {replica.world}, "
+        f"{plan.steps_per_epoch} steps an epoch, {precision} on {replica.device}"
+    )
+    if recipe.train.batch_size > plan.batch_size:
+        progress.message(
+            f"warning: train.batch_size={recipe.train.batch_size} is more than the store has: all in one batch"
         )
+    if all(len(rows) < 2 for rows in task.val_rows):
+        progress.message("warning: no held-out pairs (split val): the last weights are kept, not the best")
 
 
 def _with_warmup(train: schema.Train, total: int, progress: Progress) -> schema.Train:
@@ -298,32 +353,11 @@ def _with_warmup(train: schema.Train, total: int, progress: Progress) -> schema.
     return train.model_copy(update={"warmup_steps": total // 10})
 
 
-def _cached(
-    store: Store, encoder: TextEncoder, recipe: Recipe, replica: Replica, texts: list[str] | None = None, kind: str = ""
-) -> TextFeatureCache:
-    """Features of the reports, or ``texts``: one process computes them, the others find them done."""
-    if not replica.main:
-        replica.barrier()
-    cache = TextFeatureCache.build(store, encoder, texts=texts, kind=kind, dtype=recipe.model.text.cache_dtype)
-    if replica.main:
-        replica.barrier()
-    return cache
-
-
-def _single_statements(store: Store, encoder: TextEncoder, recipe: Recipe, replica: Replica) -> SingleStatements | None:
-    if recipe.objective.shared != "findings":
-        return None
-    statements = split_statements(store.reports)
-    share = recipe.train.statements
-    features = None
-    if share and statements.texts:
-        features = _cached(store, encoder, recipe, replica, statements.texts, "statements")
-    return SingleStatements(statements, features, share)
-
-
-def _identity(recipe: Recipe, store: Store, replica: Replica) -> dict[str, Any]:
+def _identity(recipe: Recipe, stores: list[Store], start: Start | None, replica: Replica) -> dict[str, Any]:
     """What decides what is computed; how often it is logged or saved does not belong to it."""
-    content = recipe.model_dump()
+    content = recipe.model_dump(mode="json")
     for key in ("log_steps", "checkpoint_steps", "prefetch"):
         del content["train"][key]
-    return {**content, "store": store.fingerprint, "processes": replica.world}
+    prints = [store.fingerprint for store in stores]
+    content |= {"store": prints[0] if len(prints) == 1 else prints, "processes": replica.world}
+    return content | ({"init": start.digest} if start else {})

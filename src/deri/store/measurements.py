@@ -1,0 +1,65 @@
+"""Intervals and amplitudes of the recordings of a store, see :mod:`deri.ecg.measure`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deri.ecg.leads import LEADS
+from deri.ecg.measure import FEATURE_NAMES, NEEDS, VERSION, ecg_features
+from deri.files import WriteError, atomic_path, cache_folder, check_place
+from deri.progress import SILENT, Progress
+from deri.store.locks import file_lock
+from deri.store.reader import Store
+
+_PART = 512  # recordings that a process measures at a time
+
+
+def measure_store(store: Store, *, progress: Progress = SILENT) -> np.ndarray:
+    """Features (n, len(FEATURE_NAMES)) float32 of all rows, NaN where something cannot be measured.
+
+    Measured once, by all processors, and kept beside the store; where its folder is read-only, in
+    :func:`deri.files.cache_folder`.
+    """
+    path = store.path / "measurements" / f"{VERSION}.npy"
+    if not path.is_file():
+        try:
+            check_place(path)
+        except WriteError:
+            path = cache_folder() / "measurements" / f"{store.fingerprint}-{VERSION}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(path.with_suffix(".lock"), wait=True):
+            if not path.is_file():
+                values = _in_parallel(store, progress)
+                with atomic_path(path) as aside, open(aside, "wb") as handle:
+                    np.save(handle, values)
+    return np.asarray(np.load(path))
+
+
+def _in_parallel(store: Store, progress: Progress) -> np.ndarray:
+    from joblib import Parallel, delayed
+
+    parts = np.split(np.arange(len(store)), range(_PART, len(store), _PART))
+    measured = Parallel(n_jobs=-1, return_as="generator")(delayed(extract_features)(store, rows) for rows in parts)
+    out: list[np.ndarray] = []
+    for values in measured:
+        out.append(values)
+        progress.update(min(len(out) * _PART, len(store)), len(store))
+    return np.concatenate(out)
+
+
+def extract_features(store: Store, rows: np.ndarray, progress: Progress = SILENT) -> np.ndarray:
+    """Features (n, len(FEATURE_NAMES)) float32 of rows of a store, NaN where something cannot be measured.
+
+    Of a recording with several windows the row that is named is measured.
+    """
+    out = np.empty((len(rows), len(FEATURE_NAMES)), np.float32)
+    valid = store.index["valid_samples"].to_numpy(np.int64)
+    needs = np.array([[lead in NEEDS.get(name, ()) for name in FEATURE_NAMES] for lead in LEADS])
+    for start in range(0, len(rows), 128):
+        part = rows[start : start + 128]
+        for i, signal in enumerate(store.signals(part)):
+            out[start + i] = ecg_features(signal[:, : valid[part[i]]], store.fs)
+        out[start : start + len(part)][~store.lead_mask(part) @ needs] = np.nan
+        progress.update(start + len(part), len(rows))
+    return out
