@@ -9,7 +9,7 @@ from deri.recipes import Model, Recipe, Text, load_recipe, parse_overrides, reci
 
 
 def test_shipped_recipes_are_those_of_the_docs_and_all_load() -> None:
-    assert recipe_names() == ["demo", "deri", "deri-paper", "deri-reference", "deri-sim", "merl"]
+    assert recipe_names() == ["demo", "deri", "deri-open", "deri-paper", "deri-reference", "deri-sim", "merl"]
     for name in recipe_names():
         assert load_recipe(name).name == name
 

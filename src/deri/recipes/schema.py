@@ -215,7 +215,7 @@ class Train(Section):
         "then zero-shot has seen the classes",
     )
     mix: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (), description="share of each store in every batch, in the order of --data; none: as many as each has"
+        (), description="share of each store in every batch, in the order of --data; the first one counts epochs"
     )
 
 

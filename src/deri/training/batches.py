@@ -166,7 +166,7 @@ class BatchPlan:
 
     Attributes:
         rows: of each stream. One stream is gone through once an epoch, but for an incomplete last batch; of several,
-            each gives ``counts`` rows to every batch and begins anew by itself, and an epoch ends with the longest.
+            each gives ``counts`` rows to every batch and begins anew by itself, and an epoch ends with the first.
         counts: rows of each stream in a batch of one process.
     """
 
@@ -201,7 +201,7 @@ class BatchPlan:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
-        return max(1, *(len(rows) // (count * self.world) for rows, count in zip(self.rows, self.counts, strict=True)))
+        return max(1, len(self.rows[0]) // (self.counts[0] * self.world))
 
     def step_rows(self, step: int) -> np.ndarray:
         """Rows of this process in 0-based ``step``, (batch_size,), stream by stream."""
