@@ -26,7 +26,7 @@ from deri.evaluation.classifier import load_classifier
 from deri.evaluation.features import embed_store
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.result import evaluate
-from deri.evaluation.zero_shot import class_weights, zero_shot
+from deri.evaluation.zero_shot import class_weights
 from deri.models import EcgTextModel, load_model
 from deri.models.build import build_model
 from deri.reports import prompts_for
@@ -132,7 +132,7 @@ def table(
 
 def zero_shot_scores(model: EcgTextModel, store: Store, rows: np.ndarray, names: list[str]) -> np.ndarray:
     """(n, classes) cosines with the package's class prompts."""
-    return zero_shot(embed_store(model, store, rows), class_weights(model, prompts_for("labels", names)))
+    return embed_store(model, store, rows) @ class_weights(model, prompts_for("labels", names)).T
 
 
 def supervised_scores(directory: str, store: Store, rows: np.ndarray, names: list[str]) -> np.ndarray:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,11 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON, atomically. NaN is refused: JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def shipped_text(package: str, name: str) -> str:
+    """The text of a file that lies in ``package``."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def parse_yaml(text: str) -> Any:

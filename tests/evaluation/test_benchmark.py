@@ -14,7 +14,7 @@ from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.evaluation import benchmark, classical, features, figures, result, zero_shot
 from deri.evaluation import probe as probing
-from deri.evaluation.benchmark import run_benchmark
+from deri.evaluation.benchmark import Scope, run_benchmark
 from deri.evaluation.features import Features, encoder_digest
 from deri.evaluation.intervals import METHOD
 from deri.evaluation.options import EvalOptions
@@ -59,7 +59,7 @@ def few_trees() -> Iterator[None]:
 def run(folder: Path, out: Path, options: EvalOptions = OPTIONS, **more: Any) -> dict[str, Any]:
     models = [f"four={folder / 'm4'}", str(folder / "m5")]
     more = {"tasks": TASKS, "figures": False} | more
-    return run_benchmark(models, [folder / "store"], out, options, **more)
+    return run_benchmark(models, [folder / "store"], out, options, Scope(**more))
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_what_decides_the_numbers_decides_the_cell(folder: Path, results: dict[s
     assert not before & {cell["file"] for cell in other["cells"]}
     renamed = run_benchmark(
         [f"new={folder / 'm4'}"], [folder / "store"], folder / "out", OPTIONS,
-        tasks=["ptbxl-super"], figures=False,
+        Scope(tasks=["ptbxl-super"], figures=False),
     )  # fmt: skip
     assert [c["model"] for c in renamed["cells"]][:3] == ["new"] * 3
     assert {c["file"] for c in renamed["cells"]} <= before
@@ -213,7 +213,7 @@ def test_models_of_equal_weights_and_other_configuration_are_told_apart(
     options = EvalOptions(fractions=(100.0,), draws=0)
     found = run_benchmark(
         [f"{name}={tmp_path / name}" for name in switches], [store.path], tmp_path / "out", options,
-        tasks=["ptbxl-super"], figures=False,
+        Scope(tasks=["ptbxl-super"], figures=False),
     )  # fmt: skip
     for name, model in own.items():
         alone = Features(model, store)
@@ -236,7 +236,7 @@ def test_missing_splits_leave_nulls_and_a_reason(folder: Path, tmp_path: Path) -
     prepare(dataset, tmp_path / "store")
     found = run_benchmark(
         [str(folder / "m4")], [tmp_path / "store"], tmp_path / "out", EvalOptions(fractions=(100.0,), draws=0),
-        tasks=["ptbxl-super"], figures=False,
+        Scope(tasks=["ptbxl-super"], figures=False),
     )  # fmt: skip
     assert {c["mode"] for c in found["cells"]} == {"zero-shot"}
     assert found["cells"][0]["macro_f1"] is None  # no records to choose thresholds on

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from deri.evaluation.bootstrap import Bootstrap, patient_weights
+from deri.evaluation.bootstrap import Bootstrap
 
 
 def test_records_of_a_patient_are_drawn_together() -> None:
-    subjects = np.array(["a", "b", "a", "c", "c", "c"])
-    w = patient_weights(subjects, 50, seed=3)
+    w = Bootstrap(np.array([0, 1, 0, 2, 2, 2]), 150, seed=3).sums(np.eye(6))
+    assert w.shape == (150, 6)
     assert (w[:, 0] == w[:, 2]).all()
     assert (w[:, 3] == w[:, 5]).all()
     assert (w[:, 0] + w[:, 1] + w[:, 3] == 3).all()
@@ -18,5 +18,7 @@ def test_sums_are_those_of_the_drawn_records() -> None:
     rng = np.random.default_rng(0)
     groups = np.r_[np.arange(9), rng.integers(0, 9, 11)]
     values = rng.normal(size=(20, 3))
-    drawn = patient_weights(groups, 150, seed=4)  # one digit each, so that their order as texts is theirs
-    np.testing.assert_allclose(Bootstrap(groups, 150, seed=4).sums(values), drawn @ values, atol=1e-9)
+    bootstrap = Bootstrap(groups, 150, seed=4)
+    np.testing.assert_allclose(bootstrap.sums(values), bootstrap.sums(np.eye(20)) @ values, atol=1e-9)
+    even = np.random.default_rng(4).multinomial(9, [1 / 9] * 9, size=150)  # all draws at once
+    np.testing.assert_array_equal(bootstrap.sums(np.eye(20)), even[:, groups])

@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.benchmark import run_benchmark
+from deri.evaluation.benchmark import Scope, run_benchmark
 from deri.evaluation.metrics import best_threshold
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import Method, fit_probe, probe_task, score_probes
@@ -175,7 +175,7 @@ def test_real_recordings(ecg_real: Path, tmp_path: Path) -> None:
     tiny.model(pooling="mean", seed=4).save_pretrained(tmp_path / "model")
     results = run_benchmark(
         [f"tiny={tmp_path / 'model'}"], [tmp_path / "store"], tmp_path / "out",
-        EvalOptions(fractions=(100.0,), folds=5, draws=200), figures=False,
+        EvalOptions(fractions=(100.0,), folds=5, draws=200), Scope(figures=False),
     )  # fmt: skip
     (cell,) = [c for c in results["cells"] if c["kind"] == "classical"]
     assert cell["split"] == "all"

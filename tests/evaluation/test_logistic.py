@@ -6,7 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from deri.evaluation.logistic import fit_logistic
-from deri.evaluation.sgd_probe import fit_published
+from deri.evaluation.sgd_probe import Training, fit_published
+from deri.evaluation.task import Split
 
 STRENGTHS = (1.0, 1e-2, 1e-4)
 
@@ -66,7 +67,8 @@ def test_published_probe_equals_torch_layer_and_optimizer() -> None:
     x, y = correlated(37, 5, 3, seed=9)
     x = x.astype(np.float32)
     epochs, warmup, batch, lr, decay = 6, 2, 16, 0.05, 0.1
-    fit = fit_published(x, y, x, y, seed=3, epochs=epochs, warmup_epochs=warmup, batch=batch, lr=lr, weight_decay=decay)
+    records = Split(x, y, np.arange(len(x)))
+    fit = fit_published(records, records, seed=3, training=Training(epochs, warmup, batch, lr, decay))
     generator = torch.Generator().manual_seed(3)
     start = (torch.rand(3, 6, generator=generator) * 2 - 1) / 5**0.5
     layer = torch.nn.Linear(5, 3)

@@ -33,7 +33,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_tasks_of_equal_name_are_told_apart_by_their_store(stores: list[Store]) -> None:
-    labels = [task.label for task in choose_tasks(stores, None)]
+    labels = [task.label for task in choose_tasks(stores)]
     assert "home/ptbxl-super" in labels
     assert "away/ptbxl-super" in labels
     assert [task.label for task in choose_tasks(stores[:1], ["ptbxl-super"])] == ["ptbxl-super"]
@@ -107,7 +107,7 @@ def test_merged_labels_by_hand() -> None:
         ("home/labels:away/labels", "home/labels:away/labels:\n  AFIB: AF\n", "'AF', which away/labels does not have"),
         ("home/labels:away/labels", "- a\n", "must be a mapping"),
         ("home/labels:away/labels", "home/labels:away/labels:\n  AFIB: []\n", "class AFIB"),
-        ("home/labels:away/labels", "a: [", "cannot be read as YAML"),
+        ("home/labels:away/labels", "a: [", "--mapping .* is not valid YAML"),
     ],
 )
 def test_errors_name_the_cause(

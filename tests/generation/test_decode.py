@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from deri.generation.config import Decoding
 from deri.generation.decode import decode, restrict
@@ -96,6 +97,10 @@ def test_search_equals_that_of_transformers_on_the_same_scores(options: dict[str
     mask = torch.ones(6, 5, dtype=torch.bool)
     mask[2, 3:] = False
     lm: Any = decoder.lm
+    # Theirs counts the begin token as a part of the text; ours does not write it, and its texts begin behind it.
+    options, processors = dict(options), LogitsProcessorList()
+    if penalty := options.pop("repetition_penalty", None):
+        processors.append(RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=1))
     with torch.inference_mode():
         theirs = lm.generate(
             torch.full((6, 1), tokenizer.bos),
@@ -107,6 +112,8 @@ def test_search_equals_that_of_transformers_on_the_same_scores(options: dict[str
             pad_token_id=tokenizer.eos,
             return_dict_in_generate=True,
             output_scores=True,
+            suppress_tokens=[tokenizer.bos],
+            logits_processor=processors,
             **options,
         )
     ours = decode(
@@ -114,12 +121,12 @@ def test_search_equals_that_of_transformers_on_the_same_scores(options: dict[str
         memory,
         mask,
         eos=tokenizer.eos,
-        prompt=[tokenizer.bos],
+        banned=[tokenizer.bos],
         options=Decoding(
             beams=options.get("num_beams", 1),
             length_penalty=options.get("length_penalty", 1.0),
             no_repeat_ngram=options.get("no_repeat_ngram_size", 0),
-            repetition_penalty=options.get("repetition_penalty", 1.0),
+            repetition_penalty=penalty or 1.0,
             max_tokens=24,
         ),
     )

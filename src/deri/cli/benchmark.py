@@ -46,7 +46,7 @@ def benchmark(
         return
     if not model or not data:
         raise DeriError("name at least one --model and one --data (or an --ablation FILE)")
-    from deri.evaluation.benchmark import run_benchmark
+    from deri.evaluation.benchmark import Scope, run_benchmark
     from deri.evaluation.options import EvalOptions
 
     options = EvalOptions(
@@ -58,20 +58,11 @@ def benchmark(
         draws=draws,
         folds=folds,
     )
+    scope = Scope(
+        [one.strip() for one in tasks.split(",")] if tasks else (), transfer or (), mapping, saliency, figures
+    )
     with progress("benchmark: features") as shown:
-        results = run_benchmark(
-            model,
-            [*data, *(more or [])],
-            out,
-            options,
-            tasks=[one.strip() for one in tasks.split(",")] if tasks else None,
-            transfers=transfer or (),
-            mapping=mapping,
-            saliency=saliency,
-            figures=figures,
-            device=device,
-            progress=shown,
-        )
+        results = run_benchmark(model, [*data, *(more or [])], out, options, scope, device=device, progress=shown)
     print(f"{len(results['cells'])} cells, {len(results['missing'])} missing → {out / 'table.md'}")
 
 

@@ -44,6 +44,10 @@ FRACTIONS = (1.0, 10.0, 100.0)
 """Of the field's tables, percent of the training records."""
 
 
+Compute = Callable[[], tuple[dict[str, Any], np.ndarray]]
+"""Gives what is to be kept of a result, and its scores."""
+
+
 @dataclass(frozen=True)
 class ScoredTask:
     """A candidate scored on a task in one way: the figures, and the scores (runs, n, classes) that they come from."""
@@ -53,17 +57,32 @@ class ScoredTask:
     new: bool
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What a benchmark scores and draws.
+
+    Attributes:
+        tasks: which of the stores' tasks; all when not given.
+        transfers: ``TRAIN:TEST``, tasks between which probes are transferred.
+        mapping: YAML of classes that mean the same in both tasks of a transfer.
+        saliency: of how many recordings per model to draw an occlusion map.
+        figures: whether to draw any.
+    """
+
+    tasks: Sequence[str] = ()
+    transfers: Sequence[str] = ()
+    mapping: str | Path | None = None
+    saliency: int = 0
+    figures: bool = True
+
+
 def run_benchmark(
     models: Sequence[str],
     stores: Sequence[str | Path],
     out: str | Path,
     options: EvalOptions | None = None,
+    scope: Scope | None = None,
     *,
-    tasks: Sequence[str] | None = None,
-    transfers: Sequence[str] = (),
-    mapping: str | Path | None = None,
-    saliency: int = 0,
-    figures: bool = True,
     device: str | None = "cpu",
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -74,32 +93,28 @@ def run_benchmark(
         stores: of ``deri prepare``.
         out: a directory; what an earlier run left there is used again.
         options: fractions (1, 10 and 100 when not given), protocol, seeds …; the split is test, or all for folds.
-        tasks: which of the stores' tasks; all when not given.
-        transfers: ``TRAIN:TEST``, tasks between which probes are transferred.
-        mapping: YAML of classes that mean the same in both tasks of a transfer.
-        saliency: of how many recordings per model to draw an occlusion map.
-        figures: whether to draw any.
+        scope: what is scored and drawn.
         device: of the models.
         progress: is told every result, and how many recordings are embedded.
     """
-    options = options or EvalOptions(fractions=FRACTIONS)
+    options, scope = options or EvalOptions(fractions=FRACTIONS), scope or Scope()
     options = replace(options, split="all" if options.folds else "test")
-    if options.folds and transfers:
+    if options.folds and scope.transfers:
         raise DeriError("--folds: a transfer needs the splits of its stores; leave out --folds or --transfer")
     out = Path(out)
     if out.is_file():
         raise DeriError(f"--out {out} is a file; name a directory")
     opened = [Store.open(store) for store in stores]
-    chosen = choose_tasks(opened, list(tasks) if tasks else None)
+    chosen = choose_tasks(opened, scope.tasks)
     if not chosen:
         raise DeriError(f"--data: none of the stores has a task; prepare one with labels, see deri info {stores[0]}")
-    benchmark = _Benchmark(out, options, chosen, choose_transfers(transfers, opened, mapping), progress)
+    benchmark = _Benchmark(out, options, chosen, choose_transfers(scope.transfers, opened, scope.mapping), progress)
     for candidate in candidates(models, device):
         benchmark.score(candidate)
-        if figures and candidate.model is not None:
-            benchmark.draw(candidate, saliency if candidate.kind == "model" else 0)
+        if scope.figures and candidate.model is not None:
+            benchmark.draw(candidate, scope.saliency if candidate.kind == "model" else 0)
     results = benchmark.results(opened)
-    if figures:
+    if scope.figures:
         from deri.evaluation.figures import draw_all
 
         drawn = draw_all(results, benchmark.maps, out / "figures")
@@ -222,7 +237,7 @@ class _Benchmark:
             return content | {"n_val": n_val}, scores[None]
 
         key = self._key(candidate, "zero-shot", task) | {"prompts": prompts_for(task.name, task.classes)}
-        return self._kept(candidate, task.store, task.label, f"{task.name}-zero-shot", key, compute, mode="zero-shot")
+        return self._kept(candidate, task.store, task.label, f"{task.name}-zero-shot", key, compute)
 
     def _probe(self, candidate: Candidate, task: Task, fraction: float) -> ScoredTask:
         options = self.options
@@ -235,18 +250,14 @@ class _Benchmark:
             return about | content | provenance(candidate.model, task.store), scores
 
         key = self._key(candidate, "probe", task, fraction)
-        return self._kept(
-            candidate, task.store, task.label, f"{task.name}-probe{fraction:g}", key, compute, mode="probe"
-        )
+        return self._kept(candidate, task.store, task.label, f"{task.name}-probe{fraction:g}", key, compute)
 
     def _transfer(self, candidate: Candidate, transfer: Transfer, fraction: float) -> ScoredTask:
         train, test = transfer.train, transfer.test
 
         def compute() -> tuple[dict[str, Any], np.ndarray]:
-            features = [self._of(candidate, task.store) for task in (train, test)]
-            content, scores, subjects = score_transfer(
-                transfer, features[0], features[1], fraction, self.options, candidate.method
-            )
+            features = self._of(candidate, train.store), self._of(candidate, test.store)
+            content, scores, subjects = score_transfer(transfer, *features, fraction, self.options, candidate.method)
             head = scored_records(transfer.label, candidate.name, subjects, self.options)
             return head | content | provenance(candidate.model, train.store), scores
 
@@ -255,7 +266,7 @@ class _Benchmark:
             "classes": [[name, *map(list, sides)] for name, sides in transfer.classes.items()],
         }
         name = f"{train.name}-to-{test.name}-{fraction:g}"
-        return self._kept(candidate, train.store, transfer.label, name, key, compute, mode="transfer")
+        return self._kept(candidate, train.store, transfer.label, name, key, compute)
 
     def _key(self, candidate: Candidate, mode: str, task: Task, fraction: float | None = None) -> dict[str, Any]:
         """All that decides the numbers of a result."""
@@ -274,15 +285,7 @@ class _Benchmark:
         }
 
     def _kept(
-        self,
-        candidate: Candidate,
-        store: Store,
-        label: str,
-        name: str,
-        key: dict[str, Any],
-        compute: Callable[[], tuple[dict[str, Any], np.ndarray]],
-        *,
-        mode: str,
+        self, candidate: Candidate, store: Store, label: str, name: str, key: dict[str, Any], compute: Compute
     ) -> ScoredTask:
         """The result with this key from its files, else computed and written; the JSON comes last and stands for both.
 
@@ -293,8 +296,8 @@ class _Benchmark:
         new = not (file.is_file() and arrays.is_file())
         if new:
             content, scores = compute()
-            about = {"kind": candidate.kind, "mode": mode, "fraction": key["fraction"], "folds": self.options.folds}
-            content = content | about | {"file": f"cells/{file.name}", "key": key}
+            about = {"kind": candidate.kind, "mode": key["mode"], "fraction": key["fraction"]}
+            content = content | about | {"folds": self.options.folds, "file": f"cells/{file.name}", "key": key}
             with atomic_path(arrays) as path, open(path, "wb") as handle:
                 np.savez(handle, scores=scores)
             write_json(file, content)

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from deri.evaluation.contributions import patient_numbers
+from deri.evaluation.intervals import Interval
 
 _CHUNK = 64  # draws at a time, which bounds memory to 64 counts per patient
-
-Interval = tuple[float, float]
-
-
-def patient_weights(subjects: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """How often each record is in each bootstrap sample of patients: (draws, n) float32."""
-    patient, n = patient_numbers(subjects)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=draws) if n else np.zeros((draws, 0))
-    return counts[:, patient].astype(np.float32)
 
 
 class Bootstrap:

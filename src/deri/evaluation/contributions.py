@@ -51,8 +51,7 @@ class Contributions:
     @property
     def mean(self) -> np.ndarray:
         """(classes,) the figures, mean over runs."""
-        mean: np.ndarray = self.values.mean(axis=0)
-        return mean
+        return self.values.mean(axis=0)
 
     @property
     def patients(self) -> np.ndarray:
@@ -149,5 +148,4 @@ def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The share of ``others`` below each value, ties half."""
     ordered = np.sort(others)
     ends = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    share: np.ndarray = ends / (2 * len(others))
-    return share
+    return ends / (2 * len(others))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from deri._version import __version__
 from deri.ecg import measure
@@ -166,7 +165,7 @@ def embed_store(
             f"the model's embedding is not finite for {len(bad)} of {len(rows)} recordings of {store.path}, "
             f"the first is {record}: the weights are broken, use another model or an earlier checkpoint"
         )
-    return F.normalize(torch.from_numpy(out), dim=-1).numpy() if normalise else out
+    return unit(out) if normalise else out
 
 
 @torch.inference_mode()
@@ -184,8 +183,8 @@ def embed_windows(
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Rows at unit length, float32; a row of zeros stays."""
-    return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    """Rows at unit length; a row of zeros stays."""
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def encoder_digest(model: EcgTextModel) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deri.evaluation.features import Features, digest_of
+from deri.evaluation.features import Features, digest_of, unit
 from deri.evaluation.options import Way, way_name, ways_to_score
 from deri.evaluation.published import TITLES, published_rows
 from deri.evaluation.task import Task
@@ -244,8 +244,7 @@ def embedding_map(
     if file.is_file():
         points = np.load(file)
     else:
-        x = features.rows(rows).astype(np.float64)
-        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        x = unit(features.rows(rows).astype(np.float64))
         if method == "UMAP":
             from umap import UMAP  # type: ignore[import-not-found, unused-ignore]
 

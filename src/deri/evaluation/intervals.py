@@ -231,8 +231,7 @@ def _moments(of: Contributions) -> _Moments:
 def _df(peak: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Degrees of freedom of the variance of n values with Σ x⁴ / (Σ x²)² = ``peak``: n - 1 where x is normal, fewer
     where a few large values make the sum."""
-    df: np.ndarray = np.clip(2 / np.maximum(peak - 1 / np.maximum(n, 1), 1e-9), 1, np.maximum(n - 1, 1))
-    return df
+    return np.clip(2 / np.maximum(peak - 1 / np.maximum(n, 1), 1e-9), 1, np.maximum(n - 1, 1))
 
 
 def _macro_variance(of: Contributions, spread: np.ndarray, *, prior: bool) -> tuple[float, float]:
@@ -263,14 +262,12 @@ def _macro_variance(of: Contributions, spread: np.ndarray, *, prior: bool) -> tu
 def _share(of: Contributions, prior: float) -> np.ndarray:
     """The weight of a sample's own variance (sides, classes) beside an expected one."""
     seen = np.maximum(of.patients - 1, 0)
-    share: np.ndarray = seen / (seen + prior)
-    return share
+    return seen / (seen + prior)
 
 
 def _kept(of: Contributions) -> np.ndarray:
     """What the estimate's A (1 - A) is of the true one (classes,): it is too small by the variance of A."""
-    kept: np.ndarray = 1 - of.ratio * of.size.sum(axis=0)
-    return kept
+    return 1 - of.ratio * of.size.sum(axis=0)
 
 
 def _unbiased(spread: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -290,8 +287,7 @@ def _spread_of_difference(a: Contributions, b: Contributions) -> np.ndarray:
     together = (a.deviations * b.deviations).sum(axis=1)
     alone = np.sqrt((a.deviations**2).sum(axis=1) * (b.deviations**2).sum(axis=1))
     alike = np.divide(together, alone, out=np.zeros_like(alone), where=alone > 0).clip(0, 1)[::-1]
-    spread: np.ndarray = first**2 + second**2 - 2 * alike * first * second
-    return spread
+    return first**2 + second**2 - 2 * alike * first * second
 
 
 def _shortfall(of: Contributions) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 
 from deri.ecg.leads import LEADS
 from deri.errors import DeriError
+from deri.evaluation.features import unit
 from deri.progress import SILENT, Progress
 from deri.store import Store
 
@@ -100,9 +101,7 @@ def _projected(store: Store, progress: Progress, before: int, total: int) -> np.
         signature = signatures(store, rows)
         if matrix is None:
             matrix = np.random.default_rng(0).standard_normal((signature.shape[1], _PROJECTED)).astype(np.float32)
-        small = signature @ matrix
-        size = np.linalg.norm(small, axis=1, keepdims=True)
-        projected[rows] = np.divide(small, size, out=np.zeros_like(small), where=size > 0)
+        projected[rows] = unit(signature @ matrix)
         progress.update(before + int(rows[-1]) + 1, total)
     return projected
 

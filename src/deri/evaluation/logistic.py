@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MEMORY = 10
+MAX_ITERATIONS = 2000
+"""After which a problem counts as not converged."""
 TOLERANCE = 1e-5
 """Of the gradient in preconditioned coordinates; the loss is then within about 1e-10 of its minimum."""
 
@@ -28,7 +30,6 @@ class LogisticFits:
     strengths: tuple[float, ...]
     weight: np.ndarray  # (strengths, classes, d)
     bias: np.ndarray  # (strengths, classes)
-    iterations: int
     converged: np.ndarray  # (strengths, classes) bool
 
     def logits(self, features: np.ndarray) -> np.ndarray:
@@ -36,14 +37,7 @@ class LogisticFits:
         return np.einsum("nd,scd->snc", features.astype(np.float64), self.weight, optimize=True) + self.bias[:, None]
 
 
-def fit_logistic(
-    features: np.ndarray,
-    labels: np.ndarray,
-    strengths: tuple[float, ...],
-    *,
-    max_iterations: int = 2000,
-    tolerance: float = TOLERANCE,
-) -> LogisticFits:
+def fit_logistic(features: np.ndarray, labels: np.ndarray, strengths: tuple[float, ...]) -> LogisticFits:
     """Fit every class at every strength.
 
     A class whose records are all positive or all negative has no finite fit: its weights are 0 and its bias is the
@@ -53,8 +47,6 @@ def fit_logistic(
         features: (n, d), finite; standardise them first, as the penalty treats all alike.
         labels: (n, classes) 0 or 1.
         strengths: values of α, all positive.
-        max_iterations: after which a problem counts as not converged.
-        tolerance: see ``TOLERANCE``.
     """
     if not strengths or min(strengths) <= 0:
         raise ValueError("strengths of the penalty must be positive")
@@ -67,18 +59,17 @@ def fit_logistic(
     prior = (n_pos + 0.5) / (n + 1)
     bias = np.tile(np.log(prior / (1 - prior)), (len(strengths), 1))
     converged = np.ones((len(strengths), n_classes), bool)
-    steps = 0
     if len(fitted):
         centre = x.mean(dim=0)
         z, basis, variance = _eigenbasis(x - centre)
         problem = _Problems.make(z, variance, y[:, torch.from_numpy(fitted)], strengths)
-        u, steps, done = _minimise(problem, max_iterations, tolerance)
+        u, done = _minimise(problem)
         u = u.view(len(strengths), len(fitted), -1)
         w = u[..., :-1] @ basis.T
         weight[:, fitted] = w.numpy()
         bias[:, fitted] = (u[..., -1] - w @ centre).numpy()
         converged[:, fitted] = done.view(len(strengths), len(fitted)).numpy()
-    return LogisticFits(tuple(strengths), weight, bias, steps, converged)
+    return LogisticFits(tuple(strengths), weight, bias, converged)
 
 
 @dataclass
@@ -129,8 +120,8 @@ def _eigenbasis(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x @ basis, basis, variance[keep]
 
 
-def _minimise(problem: _Problems, max_iterations: int, tolerance: float) -> tuple[Tensor, int, Tensor]:
-    """L-BFGS on every problem by itself; those that have converged leave the product."""
+def _minimise(problem: _Problems) -> tuple[Tensor, Tensor]:
+    """L-BFGS on every problem by itself, and which have converged: those leave the product."""
     v = problem.start.clone()
     solution = v.clone()
     done = torch.zeros(len(v), dtype=torch.bool)
@@ -139,14 +130,14 @@ def _minimise(problem: _Problems, max_iterations: int, tolerance: float) -> tupl
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # s, y, 1 / s·y, newest last
     step = 0
     while True:
-        small = gradient.norm(dim=1) <= tolerance
-        if small.any() or step == max_iterations:
+        small = gradient.norm(dim=1) <= TOLERANCE
+        if small.any() or step == MAX_ITERATIONS:
             solution[which] = v
             done[which[small]] = True
             active = ~small
             which, v, loss, gradient = which[active], v[active], loss[active], gradient[active]
             history = [(s[active], y[active], rho[active]) for s, y, rho in history]
-        if not len(which) or step == max_iterations:
+        if not len(which) or step == MAX_ITERATIONS:
             break
         step += 1
         direction = _direction(gradient, history)
@@ -160,7 +151,7 @@ def _minimise(problem: _Problems, max_iterations: int, tolerance: float) -> tupl
         if stuck.all():  # at the resolution of float64
             solution[which] = v
             break
-    return solution * problem.scale, step, done
+    return solution * problem.scale, done
 
 
 def _direction(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

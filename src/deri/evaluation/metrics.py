@@ -32,21 +32,9 @@ def require_finite(scores: np.ndarray, of: str = "") -> None:
         raise ValueError(f"{bad} of {np.size(scores)} scores {of}are not finite")
 
 
-def auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """AUROC of one class under one or many record weightings.
-
-    Args:
-        positive: (n,) 0 or 1.
-        score: (n,) finite, higher for positives.
-        weights: (k, n) non-negative, e.g. how often a bootstrap drew each record; ones when not given.
-
-    Returns:
-        (k,) float64 (k = 1 without weights); NaN where positives or negatives have no weight.
-    """
-    pos, neg = _weight_by_score(positive, score, weights)
-    below = np.cumsum(neg, axis=1) - neg
-    wins = (pos * (below + neg / 2)).sum(axis=1)
-    return _ratio(wins, pos.sum(axis=1) * neg.sum(axis=1))
+def auroc(positive: np.ndarray, score: np.ndarray) -> float:
+    """AUROC of one class: positive (n,) 0 or 1, score (n,) finite and higher for positives; NaN without either kind."""
+    return float(aurocs(np.asarray(positive)[:, None], np.asarray(score)[:, None])[0])
 
 
 def aurocs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -62,32 +50,21 @@ def aurocs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return _ratio(ranks - n_pos * (n_pos + 1) / 2, n_pos * (n - n_pos))
 
 
-def average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
     """Area under the precision–recall curve as average precision: Σ (R_k − R_{k−1}) P_k, without interpolation.
 
-    Arguments and shape as for :func:`auroc`. NaN where positives have no weight; 1 where all records are positive, as
-    scikit-learn has it. A random score has the share of positives, not 0.5.
+    Arguments as for :func:`auroc`. NaN without positives; 1 where all records are positive, as scikit-learn has it. A
+    random score has the share of positives, not 0.5.
     """
-    pos, neg = (part[:, ::-1] for part in _weight_by_score(positive, score, weights))
-    hits = np.cumsum(pos, axis=1)
-    called = hits + np.cumsum(neg, axis=1)
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    return _ratio((pos * precision).sum(axis=1), pos.sum(axis=1))
+    _, hits, called = _called_from(positive, score)
+    gained = np.diff(hits, prepend=0)
+    return float((gained * (hits / called)).sum() / hits[-1]) if hits.any() else float("nan")
 
 
 def best_threshold(positive: np.ndarray, score: np.ndarray) -> float | None:
     """The score at and above which calling a record positive has the highest F1; None without positives."""
-    positive = np.asarray(positive, bool)
-    score = np.asarray(score, np.float64)
-    require_finite(score)
-    if not positive.any():
-        return None
-    order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(positive[order])
-    called = np.arange(1, len(score) + 1)
-    last_of_tie = np.r_[score[order][1:] != score[order][:-1], True]
-    f1 = np.where(last_of_tie, 2 * hits / (called + positive.sum()), -1)
-    return float(score[order][int(np.argmax(f1))])
+    thresholds, hits, called = _called_from(positive, score)
+    return float(thresholds[int(np.argmax(2 * hits / (called + hits[-1])))]) if hits.any() else None
 
 
 def best_thresholds(labels: np.ndarray, scores: np.ndarray) -> list[float | None]:
@@ -114,8 +91,8 @@ METRICS: Registry[Metric] = Registry(
     "metric",
     "deri.metrics",
     {
-        "auroc": lambda positive, score: float(auroc(positive, score)[0]),
-        "auprc": lambda positive, score: float(average_precision(positive, score)[0]),
+        "auroc": auroc,
+        "auprc": average_precision,
         "f1": f1_score,
         "accuracy": accuracy,
         "ece": lambda positive, probability: expected_calibration_error(positive, probability),
@@ -153,23 +130,14 @@ def measure(
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def _weight_by_score(
-    positive: np.ndarray, score: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The weight of positives and of negatives at each distinct score, ascending: (k, distinct) each."""
+def _called_from(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every distinct score, highest first; how many positives, and how many records, are called at or above it."""
     score = np.asarray(score, np.float64)
     require_finite(score)
-    w = np.ones((1, len(score))) if weights is None else np.asarray(weights, np.float64)
-    if not len(score):
-        return np.zeros((len(w), 0)), np.zeros((len(w), 0))
-    order = np.argsort(score, kind="stable")
+    order = np.argsort(-score, kind="stable")
     ordered = score[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    is_positive = np.asarray(positive, bool)[order]
-    w_ordered = w[:, order]
-    pos = np.add.reduceat(w_ordered * is_positive, starts, axis=1)
-    neg = np.add.reduceat(w_ordered * ~is_positive, starts, axis=1)
-    return pos, neg
+    last = np.flatnonzero(np.diff(ordered, append=np.nan))  # of the records with one score; NaN is not 0
+    return ordered[last], np.cumsum(np.asarray(positive, bool)[order])[last], last + 1
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -14,13 +14,19 @@ import numpy as np
 import torch
 
 from deri.evaluation.metrics import aurocs
+from deri.evaluation.task import Split
 
-EPOCHS = 100
-WARMUP_EPOCHS = 5
-BATCH = 16
-LR = 0.01
-# Not stated for the probe; that of the published pre-training. At this size it does nothing.
-WEIGHT_DECAY = 1e-8
+
+@dataclass(frozen=True)
+class Training:
+    """How the linear layer is trained: the last batch of an epoch is smaller, and the warm-up is part of the epochs."""
+
+    epochs: int = 100
+    warmup_epochs: int = 5
+    batch: int = 16
+    lr: float = 0.01
+    # Not stated for the probe; that of the published pre-training. At this size it does nothing.
+    weight_decay: float = 1e-8
 
 
 @dataclass(frozen=True)
@@ -32,56 +38,33 @@ class LinearProbe:
     epoch: int
 
 
-def fit_published(
-    features: np.ndarray,
-    labels: np.ndarray,
-    val_features: np.ndarray,
-    val_labels: np.ndarray,
-    *,
-    seed: int,
-    epochs: int = EPOCHS,
-    warmup_epochs: int = WARMUP_EPOCHS,
-    batch: int = BATCH,
-    lr: float = LR,
-    weight_decay: float = WEIGHT_DECAY,
-) -> LinearProbe:
+def fit_published(train: Split, val: Split, *, seed: int, training: Training | None = None) -> LinearProbe:
     """Train a linear layer and keep the first epoch of the highest validation macro AUROC.
 
-    Where no class has an AUROC on validation, the lowest validation loss decides.
-
-    Args:
-        features: (n, d) of training.
-        labels: (n, classes) 0 or 1.
-        val_features: (m, d) of validation.
-        val_labels: (m, classes).
-        seed: of initial weights and order.
-        epochs: passes over the training records.
-        warmup_epochs: of linear warm-up, part of ``epochs``.
-        batch: records per step; the last batch of an epoch is smaller.
-        lr: peak learning rate.
-        weight_decay: of AdamW, on weights and bias.
+    Where no class has an AUROC on validation, the lowest validation loss decides. ``seed`` is that of the initial
+    weights and of the order of the records.
     """
-    n, d = features.shape
-    classes = labels.shape[1]
+    how = training or Training()
+    (n, d), classes = train.features.shape, train.labels.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    x, x_val = _with_ones(features), _with_ones(val_features)  # the bias is the weight of a feature that is 1
-    y = torch.from_numpy(np.ascontiguousarray(labels, np.float32))
+    x, x_val = _with_ones(train.features), _with_ones(val.features)  # the bias is the weight of a feature that is 1
+    y = torch.from_numpy(np.ascontiguousarray(train.labels, np.float32))
     bound = 1 / math.sqrt(d)
     weight = (torch.rand(classes, d + 1, generator=generator) * 2 - 1) * bound  # as torch.nn.Linear starts
     first, second = torch.zeros_like(weight), torch.zeros_like(weight)
-    steps_per_epoch = -(-n // batch)
-    total, warmup = epochs * steps_per_epoch, warmup_epochs * steps_per_epoch
+    steps_per_epoch = -(-n // how.batch)
+    total, warmup = how.epochs * steps_per_epoch, how.warmup_epochs * steps_per_epoch
     best: tuple[float, int, torch.Tensor] | None = None
     step = 0
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, how.epochs + 1):
         order = torch.randperm(n, generator=generator)
-        for rows in order.split(batch):
+        for rows in order.split(how.batch):
             x_batch = x[rows]
             residual = (x_batch @ weight.T).sigmoid_().sub_(y[rows]).div_(len(rows) * classes)
-            rate = _rate(step, total, warmup, lr)
+            rate = _rate(step, total, warmup, how.lr)
             step += 1
-            _adamw(weight, residual.T @ x_batch, first, second, step, rate, weight_decay)
-        value = _quality((x_val @ weight.T).double().numpy(), val_labels)
+            _adamw(weight, residual.T @ x_batch, first, second, step, rate, how.weight_decay)
+        value = _quality((x_val @ weight.T).double().numpy(), val.labels)
         if best is None or value > best[0]:
             best = (value, epoch, weight.clone())
     assert best is not None

@@ -6,7 +6,7 @@ Both are made from ``results.json`` alone. A cell that does not exist, or an ave
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,10 +43,10 @@ def with_interval(
 _percent = partial(with_interval, style=".1f", scale=100)
 
 
-def markdown_row(cells: list[str], *, head: bool = False) -> list[str]:
-    """The lines of a row of a Markdown table; below a ``head`` stands that all columns but the first are numbers."""
-    row = "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-    return [row, "|---" + "|---:" * (len(cells) - 1) + "|"] if head else [row]
+def markdown_table(heads: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """The lines of a Markdown table; all its columns but the first are numbers."""
+    head, *lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in (heads, *rows)]
+    return [head, "|---" + "|---:" * (len(heads) - 1) + "|", *lines]
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,10 @@ def _other_records(results: dict[str, Any]) -> dict[str, Cell]:
 def markdown(results: dict[str, Any]) -> str:
     """The content of ``table.md``: the table, per-class tables, paired tests, transfers."""
     (titles, *below), shown = _main_table(results, "mean of six")
-    lines = ["# Benchmark", "", *markdown_row(titles, head=True)]
-    for row in below:
-        lines += markdown_row(row)
     for title, rows in shown:
-        for row in ([f"**{title}**", *[""] * (len(titles) - 1)], *rows):
-            lines += markdown_row(row)
-    lines += ["", *(line for note in notes(results) for line in (note, ""))]
+        below += [[f"**{title}**", *[""] * (len(titles) - 1)], *rows]
+    lines = ["# Benchmark", "", *markdown_table(titles, below), ""]
+    lines += [line for note in notes(results) for line in (note, "")]
     lines += _md_comparisons(results) + _md_transfers(results) + _md_classes(results)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -204,19 +201,20 @@ def markdown(results: dict[str, Any]) -> str:
 def _md_comparisons(results: dict[str, Any]) -> list[str]:
     if not results["comparisons"]:
         return []
-    lines = ["## Paired tests on the same test records", ""]
-    lines += markdown_row(["a against b", "task", "scored by", "a − b", "95 % interval", "p"], head=True)
+    rows = []
     for one in results["comparisons"]:
         test = one["macro"]
         ci = DASH if test["ci"] is None else " to ".join(f"{100 * limit:+.1f}" for limit in test["ci"])
         difference = with_interval(test["difference"], None, style="+.1f", scale=100)
         p = DASH if test["p"] is None else "≤ 0.001" if test["p"] <= 0.001 else f"{test['p']:.3f}"
         way = way_name(one["mode"], one["fraction"])
-        lines += markdown_row([f"{one['a']} against {one['b']}", one["task"], way, difference, ci, p])
+        rows.append([f"{one['a']} against {one['b']}", one["task"], way, difference, ci, p])
     seeded = any(one["training_seed"] is not None for one in results["comparisons"])
     seed = f" Probes are those of seed {results['options']['seed']}." if seeded else ""
     return [
-        *lines,
+        "## Paired tests on the same test records",
+        "",
+        *markdown_table(["a against b", "task", "scored by", "a − b", "95 % interval", "p"], rows),
         "",
         "Difference of macro AUROC × 100, tested by patient. The test of every class is in results.json, marked where "
         f"positives are few. p is not corrected for the number of tests.{seed}",
@@ -227,13 +225,19 @@ def _md_comparisons(results: dict[str, Any]) -> list[str]:
 def _md_transfers(results: dict[str, Any]) -> list[str]:
     if not results["transfers"]:
         return []
-    lines = ["## Transfer: probe trained on one task, tested on another", ""]
-    lines += markdown_row(["trained:tested", "model", "labels", "shared classes", "there", "at home"], head=True)
+    rows = []
     for cell in results["transfers"]:
         classes = f"{cell['n_classes_scored']} of {cell['n_classes']}"
         figures = [_macro_auroc(one) for one in (cell, cell["in_domain"])]
-        lines += markdown_row([cell["task"], cell["model"], f"{cell['fraction']:g} %", classes, *figures])
-    return [*lines, "", "At home: the same probes on the test records of the task they were trained on.", ""]
+        rows.append([cell["task"], cell["model"], f"{cell['fraction']:g} %", classes, *figures])
+    return [
+        "## Transfer: probe trained on one task, tested on another",
+        "",
+        *markdown_table(["trained:tested", "model", "labels", "shared classes", "there", "at home"], rows),
+        "",
+        "At home: the same probes on the test records of the task they were trained on.",
+        "",
+    ]
 
 
 def _md_classes(results: dict[str, Any]) -> list[str]:
@@ -245,15 +249,13 @@ def _md_classes(results: dict[str, Any]) -> list[str]:
         if not shown:
             continue
         names = [f"{c['model']}, {way_name(c['mode'], c['fraction'])}" for c in shown]
-        lines += [f"## {TITLES.get(task, task)}: every class", "", *markdown_row(["", "positives", *names], head=True)]
-        few = False
+        rows = []
         for name, about in shown[0]["classes"].items():
-            few = few or about["few_positives"]
-            own = [c["classes"][name] for c in shown]
-            entries = [_percent(one["auroc"], one["ci"]) for one in own]
-            lines += markdown_row([name + " *" * about["few_positives"], str(about["n_pos"]), *entries])
+            entries = [_percent(c["classes"][name]["auroc"], c["classes"][name]["ci"]) for c in shown]
+            rows.append([name + " *" * about["few_positives"], str(about["n_pos"]), *entries])
+        lines += [f"## {TITLES.get(task, task)}: every class", "", *markdown_table(["", "positives", *names], rows), ""]
         marked = f"\\* fewer than {results['options']['min_pos']} positives: one record more or less moves the figure."
-        lines += ["", *([marked, ""] if few else [])]
+        lines += [marked, ""] if any(about["few_positives"] for about in shown[0]["classes"].values()) else []
     return lines
 
 

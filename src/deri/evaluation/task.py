@@ -5,6 +5,7 @@ Splits and folds are both a list of parts, each with records to train on, to cho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,7 @@ class Task:
         return self.store.tasks[self.name]
 
 
-def choose_tasks(stores: list[Store], wanted: list[str] | None) -> list[Task]:
+def choose_tasks(stores: list[Store], wanted: Sequence[str] = ()) -> list[Task]:
     """The tasks of the stores, or those of them that are ``wanted`` (by name or by STORE/TASK).
 
     Raises:
@@ -135,7 +136,7 @@ def choose_tasks(stores: list[Store], wanted: list[str] | None) -> list[Task]:
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise DeriError(f"--data: two stores of the same folder name have the task {twice[0]}; rename one of them")
-    for one in wanted or []:
+    for one in wanted:
         if one not in labels and one not in names:
             raise DeriError(f"--tasks {one}: no such task in the stores given; there are {', '.join(labels) or 'none'}")
     return [task for task in tasks if not wanted or task.label in wanted or task.name in wanted]

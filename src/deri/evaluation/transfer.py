@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
 from deri.errors import DeriError
 from deri.evaluation.features import Features
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import Method, score_probes
 from deri.evaluation.task import Split, Task, TaskData, choose_tasks, lacking_records, load_split
-from deri.files import parse_yaml
+from deri.files import read_yaml
 from deri.store import Store
 
 
@@ -73,14 +72,14 @@ def choose_transfers(wanted: Sequence[str], stores: list[Store], mapping: str | 
 
 
 def _task(stores: list[Store], name: str, text: str) -> Task:
-    tasks = [task for task in choose_tasks(stores, None) if name in (task.label, task.name)]
+    tasks = [task for task in choose_tasks(stores) if name in (task.label, task.name)]
     exact = [task for task in tasks if task.label == name]
     if exact:
         return exact[0]
     if len(tasks) > 1:
         raise DeriError(f"--transfer {text}: several stores have {name}; give {' or '.join(t.label for t in tasks)}")
     if not tasks:
-        have = ", ".join(task.label for task in choose_tasks(stores, None)) or "none"
+        have = ", ".join(task.label for task in choose_tasks(stores)) or "none"
         raise DeriError(f"--transfer {text}: no store given has the task {name}; there are {have}")
     return tasks[0]
 
@@ -94,10 +93,7 @@ def read_mapping(path: str | Path) -> dict[str, dict[str, tuple[tuple[str, ...],
     Raises:
         DeriError: the file cannot be read or has another form.
     """
-    try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DeriError(f"--mapping {path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
+    content = read_yaml(Path(path), "--mapping")
     if not isinstance(content, dict) or not all(isinstance(one, dict) and one for one in content.values()):
         raise DeriError(f"--mapping {path}: must be a mapping TRAIN:TEST → class → classes of the test task")
     found: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {}

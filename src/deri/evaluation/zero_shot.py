@@ -33,14 +33,9 @@ def class_weights(
     return unit(np.stack([embedded[a:b].mean(axis=0) for a, b in itertools.pairwise(bounds)]))
 
 
-def zero_shot(ecg: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Scores (n, classes): cosines of unit embeddings (n, d) and class weights (classes, d)."""
-    return ecg @ weights.T
-
-
 def zero_shot_scores(features: Features, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Scores (n, classes) of rows of a store against class weights (classes, d)."""
-    return zero_shot(unit(features.rows(rows)), weights)
+    """Scores (n, classes) of rows of a store: cosines of their embeddings and class weights (classes, d)."""
+    return unit(features.rows(rows)) @ weights.T
 
 
 def zero_shot_task(

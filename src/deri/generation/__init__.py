@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deri.generation.evaluate import evaluate_reports, finding_scores, paired_difference
+from deri.generation.evaluate import evaluate_reports, paired_difference
 from deri.generation.meteor import meteor_exact
 from deri.generation.metrics import (
     METRICS,
@@ -19,7 +19,6 @@ __all__ = [
     "cider_d",
     "corpus_bleu",
     "evaluate_reports",
-    "finding_scores",
     "meteor_exact",
     "pair_scores",
     "paired_difference",

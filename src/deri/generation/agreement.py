@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deri.evaluation.bootstrap import Bootstrap, interval
-from deri.evaluation.intervals import as_list
+from deri.evaluation.bootstrap import Bootstrap
 
 
 def precision_recall_f1(truth: np.ndarray, called: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,12 +32,6 @@ def mean_of_known(drawn: np.ndarray) -> np.ndarray:
     return np.divide(sums, present.sum(axis=1), out=np.full(len(sums), np.nan), where=present.any(axis=1))
 
 
-def ci_of(drawn: np.ndarray) -> list[float] | None:
-    """The interval of drawn figures as a JSON value; None without draws."""
-    return as_list(interval(drawn.astype(np.float64)))
-
-
 def _f1(hits: np.ndarray, positives: np.ndarray, calls: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        f1: np.ndarray = 2 * hits / (positives + calls)
-        return f1
+        return 2 * hits / (positives + calls)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 
 import numpy as np
 import torch
 
 from deri.errors import DeriError
 from deri.evaluation.features import Features, unit
-from deri.files import parse_yaml
+from deri.files import parse_yaml, shipped_text
 from deri.generation.data import rows_with_report
 from deri.generation.findings import score_findings
 from deri.models import EcgTextModel
@@ -107,8 +106,8 @@ def write_findings(codes: Sequence[str]) -> str:
 @cache
 def templates() -> dict[str, str]:
     """The sentence of each finding."""
-    text = resources.files("deri.generation").joinpath("templates.yaml").read_text(encoding="utf-8")
-    return {str(code): sentence for code, sentence in parse_yaml(text)["sentences"].items()}
+    content = parse_yaml(shipped_text("deri.generation", "templates.yaml"))
+    return {str(code): sentence for code, sentence in content["sentences"].items()}
 
 
 def _with_reports(store: Store, split: str) -> np.ndarray:

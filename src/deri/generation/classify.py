@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import patient_weights
+from deri.evaluation.bootstrap import Bootstrap, interval
+from deri.evaluation.contributions import patient_numbers
+from deri.evaluation.intervals import as_list
 from deri.evaluation.metrics import best_thresholds
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.agreement import ci_of
+from deri.generation.agreement import mean_of_known
 from deri.generation.efficacy import TextSpace
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
@@ -89,14 +91,14 @@ def classify_reports(
         thresholds = [None if t is None else max(t, _SCORES["uncertain"]) for t in thresholds]
     options = EvalOptions(split=split, seed=seed, draws=draws)
     found = evaluate(scores[None], labels, subjects, options, classes=names, thresholds=[thresholds])
-    f1_ci, accuracy_ci = _intervals(labels, scores, thresholds, patient_weights(subjects, draws, seed))
+    bootstrap = Bootstrap(patient_numbers(subjects)[0], draws, seed)
     name, model, protocol = (
         (None, None, "generated reports, labeller") if space is None else (space.name, space.model, "generated reports")
     )
     return (
         scored_records(task, name, subjects, options, protocol=protocol)
         | found.to_json()
-        | {"macro_f1_ci": f1_ci, "accuracy_ci": accuracy_ci}
+        | _intervals(labels, scores, thresholds, bootstrap)
         | provenance(model, store)
         | {"notes": [*notes, *found.notes()]}
     )
@@ -173,17 +175,20 @@ def _split_of(store: Store, rows: np.ndarray) -> str:
 
 
 def _intervals(
-    labels: np.ndarray, scores: np.ndarray, thresholds: list[float | None], weights: np.ndarray
-) -> tuple[list[float] | None, list[float] | None]:
-    """95 % intervals of macro F1 and mean accuracy over draws of patients (weights of records), thresholds fixed."""
+    labels: np.ndarray, scores: np.ndarray, thresholds: list[float | None], bootstrap: Bootstrap
+) -> dict[str, list[float] | None]:
+    """95 % intervals of macro F1 and mean accuracy over draws of patients, thresholds fixed."""
     known = [c for c, t in enumerate(thresholds) if t is not None and 0 < labels[:, c].sum() < len(labels)]
-    if not len(weights) or not known:
-        return None, None
+    if not known:
+        return {"macro_f1_ci": None, "accuracy_ci": None}
     positive = labels[:, known].astype(bool)
     called = scores[:, known] >= np.array([thresholds[c] for c in known], float)
-    hits, calls, there = (weights @ m.astype(np.float32) for m in (positive & called, called, positive))
-    with np.errstate(invalid="ignore"):
-        f1 = np.nanmean(np.where(there > 0, 2 * hits / (calls + there), np.nan), axis=1)
+    counted = [positive & called, called, positive, np.ones((len(labels), 1), bool)]
+    sums = bootstrap.sums(np.concatenate(counted, axis=1).astype(float))
+    hits, calls, there, drawn = np.split(sums, np.arange(1, 4) * len(known), axis=1)
+    f1 = np.divide(2 * hits, calls + there, out=np.full(hits.shape, np.nan), where=there > 0)
     wrong = calls + there - 2 * hits
-    accuracy = (1 - wrong / weights.sum(axis=1, keepdims=True)).mean(axis=1)
-    return ci_of(f1), ci_of(accuracy)
+    return {
+        "macro_f1_ci": as_list(interval(mean_of_known(f1))),
+        "accuracy_ci": as_list(interval((1 - wrong / drawn).mean(axis=1))),
+    }

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from deri._version import __version__
-from deri.evaluation.tables import DASH, with_interval
+from deri.evaluation.tables import DASH, markdown_table, with_interval
 from deri.generation.efficacy import TextSpace
 from deri.generation.evaluate import evaluate_reports, paired_difference
 from deri.generation.metrics import METRICS
@@ -68,17 +68,17 @@ def markdown(result: dict[str, Any]) -> str:
     heads = ["system", *(_HEADS.get(name, name) for name in METRICS), "corpus BLEU"]
     heads += ["finding F1 (macro)", "finding F1 (micro)", *(["CE F1 (model)"] if efficacy else [])]
     rows = [
-        [_name(name), *_cells(scores), *([_percent_of(scores.get("clinical_efficacy"), "f1")] if efficacy else [])]
+        [name, *_cells(scores), *([_percent_of(scores.get("clinical_efficacy"), "f1")] if efficacy else [])]
         for name, scores in systems.items()
     ]
-    text = _table(heads, rows)
+    lines = markdown_table(heads, rows)
     if result["differences"]:
         rows = [
-            [_name(name), *(_signed(entry[key]) for key in ("bleu_4", "finding_f1"))]
+            [name, *(_signed(entry[key]) for key in ("bleu_4", "finding_f1"))]
             for name, entry in result["differences"].items()
         ]
-        text += "\n" + _table(["paired difference", "BLEU-4", "finding F1 (macro)"], rows)
-    return text
+        lines += ["", *markdown_table(["paired difference", "BLEU-4", "finding F1 (macro)"], rows)]
+    return "\n".join([*lines, ""])
 
 
 def _cells(scores: dict[str, Any]) -> list[str]:
@@ -97,15 +97,6 @@ def _cells(scores: dict[str, Any]) -> list[str]:
         _percent_of(findings["macro"], "f1"),
         _percent_of(findings["micro"], "f1", ci=False),
     ]
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---", *(["---:"] * (len(heads) - 1))], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _name(name: str) -> str:
-    return name.replace("|", "\\|")
 
 
 def _percent_of(entry: dict[str, Any] | None, key: str, *, ci: bool = True) -> str:

@@ -47,7 +47,6 @@ def decode(
     eos: int,
     options: Decoding,
     banned: Sequence[int] = (),
-    prompt: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Decoded:
     """Write one text per memory.
@@ -59,7 +58,6 @@ def decode(
         eos: the token that ends a text.
         options: how.
         banned: tokens that are never written, as padding.
-        prompt: tokens before the text, which the repetition penalty counts as used (transformers: the begin token).
         generator: of the draws, on the CPU; needed to sample.
     """
     if not len(memory):
@@ -70,17 +68,15 @@ def decode(
     logits, state = decoder.begin(memory, mask, options.beams)
 
     def allowed(scores: Tensor, texts: Tensor) -> Tensor:
-        return restrict(scores, texts, options, banned, prompt)
+        return restrict(scores, texts, options, banned)
+
+    def choose(logits: Tensor, texts: Tensor) -> Tensor:
+        scores = allowed(logits, texts)
+        return _draw(scores, options, generator) if options.sample else scores.argmax(dim=-1)
 
     if options.beams > 1:
         return _beams(decoder, logits, state, eos, options, allowed)
-
-    def choose(scores: Tensor) -> Tensor:
-        return _draw(scores, options, generator) if options.sample else scores.argmax(dim=-1)
-
-    return _single(
-        decoder, logits, state, eos, options.max_tokens, lambda logits, texts: choose(allowed(logits, texts))
-    )
+    return _single(decoder, logits, state, eos, options.max_tokens, choose)
 
 
 def _single(
@@ -202,9 +198,7 @@ class _Beams(NamedTuple):
         return _Beams(*(torch.cat(pair, dim=1) for pair in zip(self, other, strict=True)))
 
 
-def restrict(
-    scores: Tensor, texts: Tensor, options: Decoding, banned: Sequence[int] = (), prompt: Sequence[int] = ()
-) -> Tensor:
+def restrict(scores: Tensor, texts: Tensor, options: Decoding, banned: Sequence[int] = ()) -> Tensor:
     """Logits or log-probabilities (rows, V) under the rules against repetition, as transformers applies them.
 
     Args:
@@ -213,19 +207,15 @@ def restrict(
         options: ``repetition_penalty`` (Keskar et al. 2019: positive scores divided by it, negative multiplied) and
             ``no_repeat_ngram``.
         banned: tokens that are never written.
-        prompt: tokens that came before all texts.
     """
-    used = texts
-    if prompt and (options.repetition_penalty != 1 or options.no_repeat_ngram):
-        used = torch.cat([texts.new_tensor(list(prompt)).expand(len(texts), -1), texts], dim=1)
-    if options.repetition_penalty != 1 and used.shape[1]:
-        old = scores.gather(1, used)
+    if options.repetition_penalty != 1 and texts.shape[1]:
+        old = scores.gather(1, texts)
         p = options.repetition_penalty
-        scores = scores.scatter(1, used, torch.where(old < 0, old * p, old / p))
+        scores = scores.scatter(1, texts, torch.where(old < 0, old * p, old / p))
     n = options.no_repeat_ngram
-    if n and used.shape[1] >= n:
-        grams = used.unfold(1, n, 1)
-        again = (grams[:, :, :-1] == used[:, None, used.shape[1] - n + 1 :]).all(dim=2)
+    if n and texts.shape[1] >= n:
+        grams = texts.unfold(1, n, 1)
+        again = (grams[:, :, :-1] == texts[:, None, texts.shape[1] - n + 1 :]).all(dim=2)
         rows, places = again.nonzero(as_tuple=True)
         scores = scores.clone()
         scores[rows, grams[rows, places, -1]] = float("-inf")

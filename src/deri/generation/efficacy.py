@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from deri.evaluation.bootstrap import Bootstrap
+from deri.evaluation.bootstrap import Bootstrap, interval
+from deri.evaluation.intervals import as_list
 from deri.evaluation.zero_shot import class_weights
-from deri.generation.agreement import ci_of, drawn_f1, mean_of_known, precision_recall_f1
+from deri.generation.agreement import drawn_f1, mean_of_known, precision_recall_f1
 from deri.generation.findings import embed_texts
 from deri.models import EcgTextModel
 from deri.reports import load_prompt_file, load_prompts
@@ -48,8 +49,7 @@ class TextSpace:
 
 def text_classes(model: EcgTextModel, texts: Sequence[str], weights: np.ndarray) -> np.ndarray:
     """The class of each text, int64 (n,): that of the prompt with the highest cosine; the first of equal ones."""
-    found: np.ndarray = (embed_texts(model, texts) @ weights.T).argmax(axis=1)
-    return found
+    return (embed_texts(model, texts) @ weights.T).argmax(axis=1)
 
 
 def model_efficacy(
@@ -82,6 +82,6 @@ def model_efficacy(
         "precision": precision,
         "recall": recall,
         "f1": f1,
-        "ci": ci_of(mean_of_known(drawn_f1(bootstrap, left, right))),
+        "ci": as_list(interval(mean_of_known(drawn_f1(bootstrap, left, right)))),
         "accuracy": float((truth == said).mean()),
     }

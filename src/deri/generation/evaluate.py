@@ -10,10 +10,10 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.bootstrap import Bootstrap
+from deri.evaluation.bootstrap import Bootstrap, interval
 from deri.evaluation.contributions import f1_contributions, patient_numbers
 from deri.evaluation.intervals import METHOD, as_list, macro_interval, mean_interval, paired_macro_difference
-from deri.generation.agreement import ci_of, drawn_f1, precision_recall_f1
+from deri.generation.agreement import drawn_f1, precision_recall_f1
 from deri.generation.efficacy import TextSpace, model_efficacy
 from deri.generation.findings import finding_matrix
 from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
@@ -93,16 +93,6 @@ def evaluate_reports(
     }
 
 
-def finding_scores(
-    references: Sequence[str], generated: Sequence[str], *, uncertain: bool = True, min_count: int = 1
-) -> dict[str, Any]:
-    """Precision, recall and F1 per finding, macro and micro: the labeller on both sides, without intervals."""
-    if len(references) != len(generated):
-        raise ValueError(f"{len(references)} references but {len(generated)} generated texts")
-    truth, called = (finding_matrix(texts, uncertain=uncertain) for texts in (references, generated))
-    return _findings(truth, called, Bootstrap(np.arange(len(references)), 0, 0), min_count)
-
-
 def paired_difference(
     references: Sequence[str],
     first: Sequence[str],
@@ -168,7 +158,7 @@ def _findings(truth: np.ndarray, called: np.ndarray, bootstrap: Bootstrap, min_c
             "n": int(n[i]),
             "generated": int(calls[i]),
             **{name: float(values[i]) if n[i] else None for name, values in figures.items()},
-            "ci": ci_of(drawn[:, i]) if n[i] > 1 else None,
+            "ci": as_list(interval(drawn[:, i])) if n[i] > 1 else None,
         }
         for i, (code, finding) in enumerate(known_findings().items())
         if n[i] or calls[i]

@@ -232,7 +232,7 @@ def calibrate(model: EcgTextModel, store: Store, *, split: str = "val", progress
 def _calibration(score: np.ndarray, label: np.ndarray, threshold: float | None) -> Calibration:
     """Of one finding, from the scores (n,) and what the reports assert (n,) of the validation records."""
     n_pos = int(label.sum())
-    value = float(auroc(label, score)[0])
+    value = auroc(label, score)
     slope = intercept = None
     told = MIN_POSITIVES <= n_pos < len(label)
     if told:

@@ -68,43 +68,28 @@ def train_writer(
     Raises:
         DeriError: no reports, no val split, a wrong option, a checkpoint of another run, or a loss that is not finite.
     """
-    config = config or WriterConfig()
-    out = Path(out)
+    config, out, chosen = config or WriterConfig(), Path(out), choose_device(device)
     claim_directory(out, resume=resume)
     with writing(out, "go on with --resume"):
-        _train(model, store, out, config, model_name, resume, choose_device(device), progress)
+        task = WriterTask(model.to(chosen), store, out, config, model_name, progress)
+        last = out / "checkpoints" / "last.safetensors"
+        engine = Engine(
+            task,
+            task.schedule(),
+            adamw(task.trained, config.learning_rate, config.weight_decay, scale=task.scale),
+            Replica(0, 1, chosen),
+            checkpoint=Checkpoint(last, task.identity, frozenset({"epochs"}), _STATE_VERSION),
+            progress=progress,
+        )
+        if resume and engine.resume():
+            progress.message(f"resuming {out} at step {engine.state.step}")
+        task.describe(out)
+        engine.log = RunLog(out / "log.jsonl", engine.state.step, first_epoch=1)
+        try:
+            engine.fit()
+        finally:
+            engine.log.close()
     return out
-
-
-def _train(
-    model: EcgTextModel,
-    store: Store,
-    out: Path,
-    config: WriterConfig,
-    model_name: str,
-    resume: bool,
-    chosen: torch.device,
-    progress: Progress,
-) -> None:
-    task = WriterTask(model.to(chosen), store, out, config, model_name, progress)
-    engine = Engine(
-        task,
-        task.schedule(),
-        adamw(task.trained, config.learning_rate, config.weight_decay, scale=task.scale),
-        Replica(0, 1, chosen),
-        checkpoint=Checkpoint(
-            out / "checkpoints" / "last.safetensors", task.identity, frozenset({"epochs"}), _STATE_VERSION
-        ),
-        progress=progress,
-    )
-    if resume and engine.resume():
-        progress.message(f"resuming {out} at step {engine.state.step}")
-    task.describe(out)
-    engine.log = RunLog(out / "log.jsonl", engine.state.step, first_epoch=1)
-    try:
-        engine.fit()
-    finally:
-        engine.log.close()
 
 
 @dataclass

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from deri.simulate.beats import Array, Rhythm
+from deri.simulate.beats import Rhythm
 from deri.simulate.leadfield import DOWER, rotate_frontal, rotation_to_axis
 from deri.simulate.patient import Patient
 from deri.simulate.ventricles import Codes
-from deri.simulate.waves import Waves
+from deri.simulate.waves import Array, Waves
 
 ATRIAL_GAIN: Array = np.array([0.85, 0.38, 0.30, 0.30, 0.36, 0.44])
 """Strength of the atria in V1 ... V6 beside what Dower's matrix gives: made for the ventricles, it puts the atria,

@@ -13,7 +13,6 @@ from deri.simulate.beats import (
     LEAD_IN,
     LEAD_OUT,
     NONE,
-    Array,
     Rhythm,
     Variability,
     coupled,
@@ -22,6 +21,7 @@ from deri.simulate.beats import (
 )
 from deri.simulate.patient import Patient
 from deri.simulate.ventricles import Codes
+from deri.simulate.waves import Array
 
 
 def _without_p(qrs: Array, atrial: str, rate: float, phase: float, kind: int | NDArray[np.int64] = CONDUCTED) -> Rhythm:

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deri.simulate.patient import Patient
-
-Array = NDArray[np.float64]
+from deri.simulate.waves import Array
 
 CONDUCTED, ECTOPIC = 0, 1
 LEAD_IN = 2.0  # s simulated before the recording starts, so that its first beat is none in particular
@@ -85,8 +84,7 @@ def sinus_times(
         + v.chance * rng.standard_normal(count).clip(-3, 3)
     )
     intervals = rr * (1 + swing * min(1.0, v.most / (rr * float(np.ptp(swing)))))
-    times: Array = np.cumsum(intervals) - LEAD_IN - rr * rng.uniform(0.5, 1.5)
-    return times
+    return np.cumsum(intervals) - LEAD_IN - rr * rng.uniform(0.5, 1.5)
 
 
 def regular(rng: np.random.Generator, rr: float, seconds: float, jitter: float = 0.003) -> Array:

@@ -12,15 +12,14 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 import numpy as np
 
 from deri.ecg.leads import LEADS
-from deri.simulate.beats import Array
+from deri.files import shipped_text
 from deri.simulate.repolarisation import Repolarisation
 from deri.simulate.ventricles import RIGHT_LATE, Codes
-from deri.simulate.waves import Waves
+from deri.simulate.waves import Array, Waves
 
 I, II, III, AVR, AVL, AVF, V1, V2, V3, V4, V5, V6 = range(12)  # noqa: E741
 _STEP = 0.003  # s
@@ -35,8 +34,7 @@ _SHAPED = _ODD | frozenset(
 
 def sample_qrs(qrs: Waves, leads: Array, duration: float) -> Array:
     """(12, n) the QRS in mV at 3 ms steps from its onset to its end."""
-    values: Array = leads @ qrs.values(np.arange(0.0, duration + _STEP, _STEP))
-    return values
+    return leads @ qrs.values(np.arange(0.0, duration + _STEP, _STEP))
 
 
 def _q_wave(lead: Array) -> tuple[float, float]:
@@ -88,8 +86,7 @@ class _Limit:
 def _limits(quantities: tuple[str, ...]) -> dict[str, list[_Limit]]:
     """The rows of ``criteria.csv`` about these quantities, by finding."""
     found: dict[str, list[_Limit]] = {}
-    text = resources.files("deri.simulate").joinpath("data/criteria.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(text.splitlines()):
+    for row in csv.DictReader(shipped_text("deri.simulate", "data/criteria.csv").splitlines()):
         if (
             row["quantity"] not in (*_QRS_QUANTITIES, *_ST_T_QUANTITIES)
             or row["side"] not in ("above", "below")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from deri.simulate.beats import CONDUCTED, ECTOPIC, Array, Rhythm, Variability, coupled, regular, sinus_times
+from deri.simulate.beats import CONDUCTED, ECTOPIC, Rhythm, Variability, coupled, regular, sinus_times
 from deri.simulate.patient import Patient
+from deri.simulate.waves import Array
 
 
 def _slots(rng: np.random.Generator, times: Array, seconds: float, count: int, after: float) -> list[int]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from deri.errors import DeriError
-from deri.files import parse_yaml
+from deri.files import parse_yaml, shipped_text
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def read_catalogue(text: str) -> Catalogue:
     return catalogue
 
 
-CATALOGUE = read_catalogue(resources.files("deri.simulate").joinpath("data/findings.yaml").read_text(encoding="utf-8"))
+CATALOGUE = read_catalogue(shipped_text("deri.simulate", "data/findings.yaml"))
 FINDINGS = CATALOGUE.findings
 """All findings by SCP code, in the order in which sets of them are listed."""
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from deri.simulate.waves import Array
 
 # Dower GE, Machado HB, Osborne JA: On deriving the electrocardiogram from vectorcardiographic leads, Clin
 # Cardiol 1980;3:87-95. The matrix rests on Frank's torso image surface; its pseudo-inverse is what Edenbrandt
@@ -77,8 +76,7 @@ def lead_matrix(
     independent = np.concatenate([DOWER[:2], chest])
     if local is not None:
         independent = np.concatenate([independent, local], axis=1)
-    leads: Array = FROM_INDEPENDENT @ independent
-    return leads
+    return FROM_INDEPENDENT @ independent
 
 
 def frontal_axis(vector: Array) -> float:
@@ -89,10 +87,20 @@ def frontal_axis(vector: Array) -> float:
 
 def rotate_frontal(vectors: Array, degrees: float) -> Array:
     """Rotate dipole ``vectors`` (..., 3) about the front-back axis; positive turns left towards the feet."""
+    return _rotated(vectors, degrees, 1)
+
+
+def rotate_horizontal(vectors: Array, degrees: float) -> Array:
+    """Rotate dipole ``vectors`` (..., 3) about the head-feet axis; positive turns left towards the front."""
+    return _rotated(vectors, -degrees, 2)
+
+
+def _rotated(vectors: Array, degrees: float, other: int) -> Array:
+    """``vectors`` turned from left towards the axis ``other``."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     rotated = np.array(vectors, dtype=np.float64)
-    rotated[..., 0] = c * vectors[..., 0] - s * vectors[..., 1]
-    rotated[..., 1] = s * vectors[..., 0] + c * vectors[..., 1]
+    rotated[..., 0] = c * vectors[..., 0] - s * vectors[..., other]
+    rotated[..., other] = s * vectors[..., 0] + c * vectors[..., other]
     return rotated
 
 
@@ -120,12 +128,3 @@ def rotation_to_axis(net: Array, target: float) -> float:
     solutions = (middle + half, middle - half)
     best = max(solutions, key=lambda a: along[0] * math.cos(a) + along[1] * math.sin(a) + along[2])
     return (math.degrees(best) + 180) % 360 - 180
-
-
-def rotate_horizontal(vectors: Array, degrees: float) -> Array:
-    """Rotate dipole ``vectors`` (..., 3) about the head-feet axis; positive turns left towards the front."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    rotated = np.array(vectors, dtype=np.float64)
-    rotated[..., 0] = c * vectors[..., 0] + s * vectors[..., 2]
-    rotated[..., 2] = -s * vectors[..., 0] + c * vectors[..., 2]
-    return rotated

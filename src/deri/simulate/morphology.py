@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from deri.simulate.atria import ATRIAL_GAIN, ectopic_p, p_waves
-from deri.simulate.beats import Array
 from deri.simulate.criteria import qrs_shows, repolarisation_shows, sample_qrs
 from deri.simulate.leadfield import lead_matrix
 from deri.simulate.patient import Patient
 from deri.simulate.repolarisation import Repolarisation, draw_repolarisation, qtc_of
 from deri.simulate.ventricles import DIMENSIONS, PACED_VENTRICLE, Codes, axis_part, conducted_qrs, ectopic_qrs
-from deri.simulate.waves import Waves
+from deri.simulate.waves import Array, Waves
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,7 @@ def _leads(codes: Codes, patient: Patient, own: np.random.Generator, amount: flo
 
 
 def _chest_gain(patient: Patient, amount: float) -> Array:
-    gain: Array = 1 + (patient.chest_gain - 1) * (0.3 + 0.7 * amount)
-    return gain
+    return 1 + (patient.chest_gain - 1) * (0.3 + 0.7 * amount)
 
 
 def _voltage(q: Array, codes: Codes, patient: Patient, own: np.random.Generator) -> float:

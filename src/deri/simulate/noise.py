@@ -52,16 +52,12 @@ class Noise:
         spread = [math.exp(0.9 * value) for value in u]
         if u[4] < -0.6:
             mains_hz = 110.0 - mains_hz
-        if kind < 0.6:
-            wander, muscle, mains, contact = (
-                a * b for a, b in zip((0.034, 0.0075, 0.0006, 0.0095), spread[:4], strict=True)
-            )
-            return cls(wander, muscle, mains, mains_hz, drift=0.4 * drift, contact=contact)
         if kind < 0.85:
-            wander, muscle, mains, contact = (
-                a * b for a, b in zip((0.060, 0.013, 0.002, 0.014), spread[:4], strict=True)
-            )
-            return cls(wander, muscle, mains, mains_hz, quality="light", drift=drift, contact=contact)
+            clean = kind < 0.6
+            levels = (0.034, 0.0075, 0.0006, 0.0095) if clean else (0.060, 0.013, 0.002, 0.014)
+            wander, muscle, mains, contact = (a * b for a, b in zip(levels, spread[:4], strict=True))
+            quality, drift = ("clean", 0.4 * drift) if clean else ("light", drift)
+            return cls(wander, muscle, mains, mains_hz, quality=quality, drift=drift, contact=contact)
         dominant = str(rng.choice(["wander", "muscle", "mains", "motion"]))
         strong = 0.7 + 0.9 * rng.random()
         return cls(

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from deri.simulate.waves import Array
 
 
 def clamp(value: float, low: float, high: float) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
-from deri.files import parse_yaml
+from deri.files import parse_yaml, shipped_text
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Phrases:
 @cache
 def phrases() -> Phrases:
     """The shipped wording. Raises TypeError where an entry has an unknown field."""
-    content = parse_yaml(resources.files("deri.simulate").joinpath("data/phrases.yaml").read_text(encoding="utf-8"))
+    content = parse_yaml(shipped_text("deri.simulate", "data/phrases.yaml"))
     findings = {}
     for code, entry in content["findings"].items():
         terse = entry.pop("terse", None)

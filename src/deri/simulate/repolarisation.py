@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deri.simulate.beats import Array
 from deri.simulate.leadfield import rotate_frontal
 from deri.simulate.patient import Patient
 from deri.simulate.ventricles import DIMENSIONS, PACED_VENTRICLE, RIGHT_LATE, Codes
-from deri.simulate.waves import TAIL, Waves
+from deri.simulate.waves import TAIL, Array, Waves
 
 _T_NORMAL = np.array([0.39, 0.20, -0.29])
 _ZERO: Array = np.zeros(3)

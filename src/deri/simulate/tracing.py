@@ -18,9 +18,7 @@ from deri.simulate.noise import Noise, electrode_noise
 from deri.simulate.patient import Patient
 from deri.simulate.rhythm import CONDUCTED, Rhythm, draw_rhythm
 from deri.simulate.ventricles import DIMENSIONS
-from deri.simulate.waves import Waves, render
-
-Array = NDArray[np.float64]
+from deri.simulate.waves import Array, Waves, render
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
-from importlib import resources
 
 import numpy as np
 
-from deri.files import parse_yaml
-from deri.simulate.beats import Array
+from deri.files import parse_yaml, shipped_text
 from deri.simulate.leadfield import rotate_frontal, rotate_horizontal, rotation_to_axis
 from deri.simulate.patient import Patient, clamp
-from deri.simulate.waves import Waves
+from deri.simulate.waves import Array, Waves
 
 Row = tuple[float, float, float, float, float, float]
 Codes = frozenset[str]
@@ -51,8 +49,8 @@ _START = {"LAFB": "lafb", "LPFB": "lpfb", "RAD": "steep"}
 
 @cache
 def _patterns() -> dict[str, list[Row]]:
-    text = resources.files("deri.simulate").joinpath("data/qrs.yaml").read_text(encoding="utf-8")
-    patterns: dict[str, list[Row]] = {name: [tuple(row) for row in rows] for name, rows in parse_yaml(text).items()}
+    content = parse_yaml(shipped_text("deri.simulate", "data/qrs.yaml"))
+    patterns: dict[str, list[Row]] = {name: [tuple(row) for row in rows] for name, rows in content.items()}
     odd = [name for name, rows in patterns.items() if any(len(row) != 6 for row in rows)]
     if odd:
         raise ValueError(f"a wave has six numbers; see {', '.join(odd)} in qrs.yaml")

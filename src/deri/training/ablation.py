@@ -20,7 +20,7 @@ from deri.evaluation.contributions import auroc_contributions
 from deri.evaluation.features import embed_store
 from deri.evaluation.intervals import METHOD, as_list, macro_interval, paired_macro_difference
 from deri.evaluation.tables import with_interval
-from deri.evaluation.zero_shot import class_weights, zero_shot
+from deri.evaluation.zero_shot import class_weights
 from deri.files import atomic_path, read_yaml, write_json, write_text
 from deri.models import load_model
 from deri.progress import SILENT, Progress
@@ -240,7 +240,7 @@ def _scores(model: str, file: Path, store: Store, target: Target, device: str | 
             return kept
     loaded = load_model(model, device=device)
     weights = class_weights(loaded, prompts_for(target.task, store.tasks[target.task]))
-    scores = zero_shot(embed_store(loaded, store, rows), weights)
+    scores = embed_store(loaded, store, rows) @ weights.T
     with atomic_path(file) as temporary, open(temporary, "wb") as handle:
         np.save(handle, scores)
     return scores

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from deri.generation.config import WriterConfig
     from deri.generation.tokenizer import ReportTokenizer
 
+Shape = tuple[int, int]
+"""(m, d) of the memory of an ECG."""
+Built = tuple["ReportDecoder", "ReportTokenizer"]
+
 
 class MemoryInput(nn.Module):
     """Memory as a decoder takes it: standardised, projected to the decoder's width, with learned positions.
@@ -27,7 +31,7 @@ class MemoryInput(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, shape: tuple[int, int], width: int) -> None:
+    def __init__(self, shape: Shape, width: int) -> None:
         super().__init__()
         m, d = shape
         self.register_buffer("mean", torch.zeros(m, d))
@@ -37,8 +41,7 @@ class MemoryInput(nn.Module):
 
     def forward(self, memory: Tensor) -> Tensor:
         """(B, m, d) → (B, m, width)."""
-        projected: Tensor = self.projection((memory - self.mean) / self.scale)
-        return projected + self.positions
+        return self.projection((memory - self.mean) / self.scale) + self.positions
 
     def standardise(self, mean: np.ndarray, scale: np.ndarray) -> None:
         """Take the statistics (m, d) of the training records."""
@@ -60,9 +63,7 @@ class ReportDecoder(nn.Module):
     memory_input: MemoryInput
 
     @classmethod
-    def build(
-        cls, config: WriterConfig, shape: tuple[int, int], texts: list[str]
-    ) -> tuple[ReportDecoder, ReportTokenizer]:
+    def build(cls, config: WriterConfig, shape: Shape, texts: list[str]) -> Built:
         """A new decoder and its tokenizer.
 
         Args:
@@ -73,7 +74,7 @@ class ReportDecoder(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def rebuild(cls, config: WriterConfig, shape: tuple[int, int], architecture: dict[str, Any]) -> Self:
+    def rebuild(cls, config: WriterConfig, shape: Shape, architecture: dict[str, Any]) -> Self:
         """The decoder that :meth:`architecture` described, without its weights."""
         raise NotImplementedError
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deri.errors import DeriError
 from deri.generation.config import WriterConfig
-from deri.generation.decoders.base import MemoryInput, ReportDecoder, shifted, summed_loss
+from deri.generation.decoders.base import Built, MemoryInput, Shape, shifted, summed_loss
 from deri.generation.decoders.language_model import (
     LanguageModelDecoder,
     LanguageModelState,
@@ -29,7 +29,7 @@ class Gpt2Decoder(LanguageModelDecoder):
         bos: the token that every report starts with.
     """
 
-    def __init__(self, lm: Any, shape: tuple[int, int], bos: int) -> None:
+    def __init__(self, lm: Any, shape: Shape, bos: int) -> None:
         super().__init__()
         self.lm = lm
         self.bos = bos
@@ -37,9 +37,7 @@ class Gpt2Decoder(LanguageModelDecoder):
         self.memory_input = MemoryInput(shape, int(lm.config.n_embd))
 
     @classmethod
-    def build(
-        cls, config: WriterConfig, shape: tuple[int, int], texts: list[str]
-    ) -> tuple[ReportDecoder, ReportTokenizer]:
+    def build(cls, config: WriterConfig, shape: Shape, texts: list[str]) -> Built:
         """A published GPT-2 with its own tokenizer; see :meth:`ReportDecoder.build`."""
         from transformers import AutoConfig, GPT2LMHeadModel
 
@@ -58,7 +56,7 @@ class Gpt2Decoder(LanguageModelDecoder):
         return cls(lm, shape, tokenizer.bos), tokenizer
 
     @classmethod
-    def rebuild(cls, config: WriterConfig, shape: tuple[int, int], architecture: dict[str, Any]) -> Gpt2Decoder:
+    def rebuild(cls, config: WriterConfig, shape: Shape, architecture: dict[str, Any]) -> Gpt2Decoder:
         """See :meth:`ReportDecoder.rebuild`."""
         from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -97,9 +95,7 @@ class ScratchDecoder(Gpt2Decoder):
     """A small GPT-2 that is trained from scratch."""
 
     @classmethod
-    def build(
-        cls, config: WriterConfig, shape: tuple[int, int], texts: list[str]
-    ) -> tuple[ReportDecoder, ReportTokenizer]:
+    def build(cls, config: WriterConfig, shape: Shape, texts: list[str]) -> Built:
         """With a tokenizer that is trained on ``texts``; see :meth:`ReportDecoder.build`."""
         from transformers import GPT2Config, GPT2LMHeadModel
 

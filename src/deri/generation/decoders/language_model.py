@@ -30,8 +30,7 @@ class LanguageModelDecoder(ReportDecoder):
         """See :meth:`ReportDecoder.advance`."""
         out = self.lm(tokens[:, None], past_key_values=state.cache, use_cache=True, **state.given)
         state.cache = out.past_key_values
-        logits: Tensor = out.logits[:, -1]
-        return logits.float()
+        return out.logits[:, -1].float()
 
     def architecture(self) -> dict[str, Any]:
         """The language model's own config."""

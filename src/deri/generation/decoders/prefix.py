@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deri.errors import DeriError
 from deri.generation.config import LoRA, WriterConfig
-from deri.generation.decoders.base import MemoryInput, ReportDecoder, summed_loss
+from deri.generation.decoders.base import Built, MemoryInput, Shape, summed_loss
 from deri.generation.decoders.language_model import (
     LanguageModelDecoder,
     LanguageModelState,
@@ -17,7 +17,6 @@ from deri.generation.decoders.language_model import (
     own_config,
     published,
 )
-from deri.generation.tokenizer import ReportTokenizer
 
 
 class PrefixDecoder(LanguageModelDecoder):
@@ -36,7 +35,7 @@ class PrefixDecoder(LanguageModelDecoder):
     default_lr = 2e-4
     options = frozenset({"lora"})
 
-    def __init__(self, lm: Any, shape: tuple[int, int], prefix: int, lora: LoRA | None) -> None:
+    def __init__(self, lm: Any, shape: Shape, prefix: int, lora: LoRA | None) -> None:
         super().__init__()
         embeddings = lm.get_input_embeddings().weight
         width = int(embeddings.shape[1])
@@ -51,9 +50,7 @@ class PrefixDecoder(LanguageModelDecoder):
         self.out = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, width))
 
     @classmethod
-    def build(
-        cls, config: WriterConfig, shape: tuple[int, int], texts: list[str]
-    ) -> tuple[ReportDecoder, ReportTokenizer]:
+    def build(cls, config: WriterConfig, shape: Shape, texts: list[str]) -> Built:
         """Around the language model that ``config`` names, with its own tokenizer; see :meth:`ReportDecoder.build`."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -71,7 +68,7 @@ class PrefixDecoder(LanguageModelDecoder):
         return decoder, tokenizer
 
     @classmethod
-    def rebuild(cls, config: WriterConfig, shape: tuple[int, int], architecture: dict[str, Any]) -> PrefixDecoder:
+    def rebuild(cls, config: WriterConfig, shape: Shape, architecture: dict[str, Any]) -> PrefixDecoder:
         """See :meth:`ReportDecoder.rebuild`."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -85,7 +82,7 @@ class PrefixDecoder(LanguageModelDecoder):
         hidden = None if mask is None else ~mask
         read, _ = self.attention(queries, x, x, key_padding_mask=hidden, need_weights=False)
         h = self.norm(queries + read)
-        vectors: Tensor = self.out(h + self.mlp(h)) * self.spread
+        vectors = self.out(h + self.mlp(h)) * self.spread
         return vectors.to(self.lm.get_input_embeddings().weight.dtype)
 
     def loss(self, memory: Tensor, mask: Tensor | None, ids: Tensor, lengths: Tensor) -> Tensor:

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from deri.errors import DeriError
 from deri.generation.config import WriterConfig
-from deri.generation.decoders.base import MemoryInput, ReportDecoder, shifted, summed_loss
+from deri.generation.decoders.base import Built, MemoryInput, ReportDecoder, Shape, shifted, summed_loss
 from deri.generation.tokenizer import ReportTokenizer
+
+KeysValues = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -29,13 +31,11 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def keys(self, x: Tensor) -> KeysValues:
         """Keys and values of (B, n, width): two (B, heads, n, width / heads)."""
         return self._split(self.k(x)), self._split(self.v(x))
 
-    def forward(
-        self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None, causal: bool = False
-    ) -> Tensor:
+    def forward(self, query: Tensor, keys: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """query: (B, q, width); mask: (B, n) of the keys that count → (B, q, width)."""
         attended = F.scaled_dot_product_attention(
             self._split(self.q(query)),
@@ -44,8 +44,7 @@ class Attention(nn.Module):
             is_causal=causal,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
-        return out
+        return self.out(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
@@ -123,13 +122,8 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        x: Tensor,
-        slots: Tensor,
-        ecg: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        past: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, x: Tensor, slots: Tensor, ecg: KeysValues, mask: Tensor | None, past: KeysValues | None = None
+    ) -> tuple[Tensor, KeysValues]:
         """x: (B, T, width), all tokens, or with ``past`` the next one; returns keys and values as the next past."""
         y = self.norms[0](x, slots)
         own = self.self_attention.keys(y)
@@ -142,10 +136,10 @@ class DecoderLayer(nn.Module):
 
 @dataclass
 class _State:
-    ecg: list[tuple[Tensor, Tensor]]
+    ecg: list[KeysValues]
     mask: Tensor | None
     slots: Tensor
-    past: list[tuple[Tensor, Tensor] | None]
+    past: list[KeysValues | None]
     step: int = 0
 
 
@@ -166,7 +160,7 @@ class R2GenDecoder(ReportDecoder):
 
     def __init__(
         self,
-        shape: tuple[int, int],
+        shape: Shape,
         vocabulary: int,
         bos: int,
         positions: int,
@@ -198,9 +192,7 @@ class R2GenDecoder(ReportDecoder):
         self.dropout = nn.Dropout(dropout)
 
     @classmethod
-    def build(
-        cls, config: WriterConfig, shape: tuple[int, int], texts: list[str]
-    ) -> tuple[ReportDecoder, ReportTokenizer]:
+    def build(cls, config: WriterConfig, shape: Shape, texts: list[str]) -> Built:
         """With the tokenizer that ``config`` names, MedCPT's if none; see :meth:`ReportDecoder.build`."""
         name, size = config.tokenizer or "medcpt", config.network
         if name == "scratch":
@@ -211,7 +203,7 @@ class R2GenDecoder(ReportDecoder):
         return cls(shape, len(tokenizer), tokenizer.bos, config.max_tokens, **sizes), tokenizer
 
     @classmethod
-    def rebuild(cls, config: WriterConfig, shape: tuple[int, int], architecture: dict[str, Any]) -> R2GenDecoder:
+    def rebuild(cls, config: WriterConfig, shape: Shape, architecture: dict[str, Any]) -> R2GenDecoder:
         """See :meth:`ReportDecoder.rebuild`."""
         return cls(shape, **architecture)
 
@@ -256,8 +248,7 @@ class R2GenDecoder(ReportDecoder):
         for i, (layer, ecg) in enumerate(zip(self._decoder_layers, state.ecg, strict=True)):
             x, state.past[i] = layer(x, condition, ecg, state.mask, state.past[i])
         state.step += 1
-        logits: Tensor = self.head(self.norm(x[:, 0]))
-        return logits.float()
+        return self.head(self.norm(x[:, 0])).float()
 
     def reorder(self, state: _State, index: Tensor) -> None:
         """See :meth:`ReportDecoder.reorder`."""
@@ -265,10 +256,9 @@ class R2GenDecoder(ReportDecoder):
         state.past = [None if pair is None else (pair[0][index], pair[1][index]) for pair in state.past]
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        embedded: Tensor = self.embedding(tokens) * math.sqrt(self.width)
-        return embedded
+        return self.embedding(tokens) * math.sqrt(self.width)
 
-    def _read(self, memory: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    def _read(self, memory: Tensor, mask: Tensor | None) -> list[KeysValues]:
         """Keys and values of the encoded memory for every decoder layer."""
         x = self.dropout(self.memory_input(memory))
         for layer in self.encoder:

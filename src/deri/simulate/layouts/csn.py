@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
 from deri.ecg.leads import LEADS
+from deri.files import shipped_text
 from deri.simulate.findings import FINDINGS
-from deri.simulate.layouts.wfdb16 import digitise, write_mat_record
+from deri.simulate.layouts.wfdb16 import digitise, write_record
 from deri.simulate.studies import Study, draw_studies
 
 NAME = "csn"
@@ -27,7 +27,7 @@ def condition_table() -> str:
     A large scale 12-lead electrocardiogram database for arrhythmia study, by Zheng, Guo and Chu (PhysioNet,
     version 1.0.0), licensed CC BY 4.0.
     """
-    return resources.files("deri").joinpath("datasets/data/ConditionNames_SNOMED-CT.csv").read_text(encoding="utf-8")
+    return shipped_text("deri.datasets", "data/ConditionNames_SNOMED-CT.csv")
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +71,8 @@ def write(root: Path, records: int, seed: int, label_noise: float = 0.0) -> Iter
         comments += [f"{key}: Unknown" for key in ("Rx", "Hx", "Sx")]
         digital = digitise(study.tracing.signal, GAIN)
         stamp = when + timedelta(seconds=index // 20)  # the real ones were written some twenty a second
-        write_mat_record(f"{root}/{folder}", name, digital, LEADS, fs=500, gain=GAIN, start=stamp, comments=comments)
+        where = f"{root}/{folder}"
+        write_record(where, name, digital, LEADS, fs=500, gain=GAIN, start=stamp, comments=comments, matlab=True)
         yield study
     (root / "ConditionNames_SNOMED-CT.csv").write_text(condition_table(), encoding="utf-8")
     (root / "RECORDS").write_text("\n".join(listed) + "\n", encoding="utf-8")

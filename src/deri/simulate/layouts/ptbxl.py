@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deri.ecg.leads import LEADS as CANONICAL
+from deri.files import shipped_text
 from deri.simulate.findings import FINDINGS, implied
 from deri.simulate.layouts import write_table
 from deri.simulate.layouts.wfdb16 import digitise, write_record
@@ -45,7 +45,7 @@ def scp_statements() -> str:
     PTB-XL, a large publicly available electrocardiography dataset, by Wagner, Strodthoff, Bousseljot, Samek
     and Schaeffter (PhysioNet, version 1.0.3), licensed CC BY 4.0.
     """
-    return resources.files("deri").joinpath("datasets/data/scp_statements.csv").read_text(encoding="utf-8")
+    return shipped_text("deri.datasets", "data/scp_statements.csv")
 
 
 def patient_id(patient: int) -> int:

@@ -37,64 +37,32 @@ def write_record(
     gain: float,
     start: datetime | None = None,
     comments: Sequence[str] = (),
+    matlab: bool = False,
 ) -> None:
     """Write ``folder/name.hea`` and ``.dat`` for ``digital`` (n, leads) in units of 1/``gain`` mV.
 
     A signal line holds file, format, gain(baseline)/units, ADC resolution and zero, first value, 16-bit
-    checksum, block size and lead.
+    checksum, block size and lead. ``matlab`` writes a ``.mat`` as the CinC Challenges do: a MATLAB v4 matrix ``val``
+    (leads, n) of int16, which is 24 bytes, then the samples in the order of a format 16 file. There the header's
+    checksums are signed, its gain has no decimals, its date comes first.
     """
-    first = f"{_sizes(name, digital, leads, fs)}{start.strftime(' %H:%M:%S %d/%m/%Y') if start else ''}"
-    signals = _signal_lines(f"{name}.dat 16 {gain:.1f}(0)/mV", digital, _checksums(digital), leads)
-    _write_lines(f"{folder}/{name}.hea", [first, *signals, *(f"# {comment}" for comment in comments)])
-    _write(f"{folder}/{name}.dat", digital.astype("<i2", copy=False).tobytes())
-
-
-def write_mat_record(
-    folder: str | Path,
-    name: str,
-    digital: NDArray[np.int16],
-    leads: Sequence[str],
-    *,
-    fs: int,
-    gain: float,
-    start: datetime,
-    comments: Sequence[str] = (),
-) -> None:
-    """Write ``folder/name.hea`` and ``.mat`` as the CinC Challenges do, for ``digital`` (n, leads).
-
-    The signal file is a MATLAB v4 matrix ``val`` (leads, n) of int16: 24 bytes, then the samples in the order of
-    a format 16 file. The header's checksums are signed, its gain has no decimals, its date comes first.
-    """
-    first = f"{_sizes(name, digital, leads, fs)}{start.strftime(' %d-%b-%Y %H:%M:%S')}"
-    checksums = (_checksums(digital) + 32768) % 65536 - 32768
-    signals = _signal_lines(f"{name}.mat 16+24 {gain:.0f}/mV", digital, checksums, leads)
-    _write_lines(f"{folder}/{name}.hea", [first, *signals, *(f"#{comment}" for comment in comments)])
-    # Type 30 is little-endian int16; rows, columns, real, length of the name with its final zero.
-    matrix = np.array([30, len(leads), len(digital), 0, 4], "<i4").tobytes() + b"val\0"
-    _write(f"{folder}/{name}.mat", matrix + digital.astype("<i2", copy=False).tobytes())
-
-
-def _sizes(name: str, digital: NDArray[np.int16], leads: Sequence[str], fs: int) -> str:
     samples, count = digital.shape
     if count != len(leads):
         raise ValueError(f"{count} signals and {len(leads)} lead names")
-    return f"{name} {count} {fs} {samples}"
-
-
-def _signal_lines(
-    start: str, digital: NDArray[np.int16], checksums: NDArray[np.int64], leads: Sequence[str]
-) -> list[str]:
-    columns = zip(digital[0].tolist(), checksums.tolist(), leads, strict=True)
-    return [f"{start} 16 0 {value} {checksum} 0 {lead}" for value, checksum, lead in columns]
-
-
-def _checksums(digital: NDArray[np.int16]) -> NDArray[np.int64]:
+    when, mark = ("%d-%b-%Y %H:%M:%S", "#") if matlab else ("%H:%M:%S %d/%m/%Y", "# ")
+    form = f"{name}.mat 16+24 {gain:.0f}/mV" if matlab else f"{name}.dat 16 {gain:.1f}(0)/mV"
     # In double precision, where these sums are exact, the matrix product is four times as fast as an integer sum.
-    return (np.ones(len(digital)) @ digital.astype(np.float64)).astype(np.int64) % 65536
-
-
-def _write_lines(path: str, lines: list[str]) -> None:
-    _write(path, ("\n".join(lines) + "\n").encode("ascii"))
+    checksums = (np.ones(samples) @ digital.astype(np.float64)).astype(np.int64) % 65536
+    if matlab:
+        checksums = (checksums + 32768) % 65536 - 32768
+    lines = [f"{name} {count} {fs} {samples}{start.strftime(f' {when}') if start else ''}"]
+    for value, checksum, lead in zip(digital[0].tolist(), checksums.tolist(), leads, strict=True):
+        lines.append(f"{form} 16 0 {value} {checksum} 0 {lead}")
+    lines += [f"{mark}{comment}" for comment in comments]
+    _write(f"{folder}/{name}.hea", ("\n".join(lines) + "\n").encode("ascii"))
+    # Type 30 is little-endian int16; rows, columns, real, length of the name with its final zero.
+    matrix = np.array([30, count, samples, 0, 4], "<i4").tobytes() + b"val\0" if matlab else b""
+    _write(f"{folder}/{name}.{'mat' if matlab else 'dat'}", matrix + digital.astype("<i2", copy=False).tobytes())
 
 
 def _write(path: str, content: bytes) -> None:
