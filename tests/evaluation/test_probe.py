@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.errors import DeriError
-from deri.evaluation.features import Features, embed_store, encoder_digest
+from deri.evaluation.features import Features, FeaturesAndMeasurements, embed_store, encoder_digest
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import STRENGTHS, choose_strength, fit_probe, probe_task, sample_training, score_probes
 from deri.evaluation.task import Split, TaskData, load_task
@@ -113,6 +114,38 @@ def test_corrected_probe_equals_sklearn_step_by_step(store: Store, features: Fea
     place = STRENGTHS.index(probe.chosen["strength"])
     assert quality[place] >= max(quality) - 0.01  # a tie of two records may fall either way
     np.testing.assert_allclose(probe.test, probabilities(STRENGTHS[place])[1], atol=2e-3)
+
+
+def test_embedding_and_measurements_fill_what_is_not_known_with_the_training_mean(
+    store: Store, model: EcgTextModel, features: Features
+) -> None:
+    both = FeaturesAndMeasurements(model, store)
+    rows = np.arange(len(store))
+    width = model.config.dim
+    np.testing.assert_allclose(both.rows(rows)[:, :width], features.rows(rows), atol=1e-6)
+    np.testing.assert_array_equal(both.rows(rows)[:, width:], Features(None, store).rows(rows))
+    assert both.digest != features.digest
+    data = load_task(both, "ptbxl-super")
+    holed = [part.features.copy() for part in (data.train, data.val, data.test)]
+    for part in holed:
+        part[::3, width + 4] = np.nan
+    mean = np.nanmean(holed[0], axis=0)
+    filled = [np.where(np.isnan(part), mean, part) for part in holed]
+    parts = (data.train, data.val, data.test)
+    one, other = (
+        fit_probe(*(replace(part, features=x.astype(np.float32)) for part, x in zip(parts, values, strict=True)))
+        for values in (holed, filled)
+    )
+    np.testing.assert_allclose(one.test, other.test, atol=1e-5)
+    result = probe_task(both, "ptbxl-super", EvalOptions(draws=0), model_name="tiny")
+    assert result["encoder"]["features"].endswith("and 98 intervals and amplitudes")
+
+
+def test_small_fractions_are_means_over_five_draws_unless_a_number_is_given() -> None:
+    options = EvalOptions(seed=7)
+    assert list(options.seeds_of(10)) == [7, 8, 9, 10, 11]
+    assert list(options.seeds_of(100)) == [7]
+    assert list(EvalOptions(seed=7, seeds=2).seeds_of(1)) == [7, 8]
 
 
 def test_strength_is_the_strongest_of_the_best_and_by_loss_without_auroc() -> None:

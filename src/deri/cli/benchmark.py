@@ -24,7 +24,7 @@ def benchmark(
     more: Annotated[list[Path] | None, typer.Argument(metavar="[STORE]…", help="further stores", hidden=True)] = None,
     tasks: Annotated[str | None, typer.Option(help="which tasks, comma between them; all when not given")] = None,
     fraction: opt.Fraction = "1,10,100",
-    seeds: opt.Seeds = 1,
+    seeds: opt.Seeds = None,
     seed: opt.FirstSeed = 42,
     protocol: opt.Protocol = opt.ProtocolName.corrected,
     sampling: opt.Sampling = opt.SamplingName.random,

@@ -75,19 +75,25 @@ def probe(
     task: opt.Task,
     out: opt.ResultFile,
     fraction: opt.Fraction = "100",
+    features: Annotated[
+        opt.FeaturesName, typer.Option(help="the embedding, or both it and measured intervals and amplitudes")
+    ] = opt.FeaturesName.embedding,
     protocol: opt.Protocol = opt.ProtocolName.corrected,
     sampling: opt.Sampling = opt.SamplingName.random,
     seed: opt.FirstSeed = 42,
-    seeds: opt.Seeds = 1,
+    seeds: opt.Seeds = None,
     folds: Annotated[int | None, typer.Option(min=3, help="cross-validate by patient over all records instead")] = None,
     device: opt.Device = None,
 ) -> None:
     """Linear probe: train a linear layer on the embeddings of a frozen encoder."""
-    from deri.evaluation.features import Features
+    from deri.evaluation.features import Features, FeaturesAndMeasurements
     from deri.evaluation.options import EvalOptions
     from deri.evaluation.probe import probe_task
     from deri.files import write_json
 
+    both = features is opt.FeaturesName.both
+    if both and protocol is opt.ProtocolName.published:
+        raise DeriError("--features both: the published protocol does not scale features; use --protocol corrected")
     options = EvalOptions(
         protocol=protocol.value,
         fractions=opt.fractions_of(fraction),
@@ -98,7 +104,8 @@ def probe(
     )
     store, loaded = _opened(model, data, device)
     with progress("probe: embedding") as shown:
-        result = probe_task(Features(loaded, store, progress=shown), task, options, model_name=model)
+        read = (FeaturesAndMeasurements if both else Features)(loaded, store, progress=shown)
+        result = probe_task(read, task, options, model_name=model)
     write_json(out, result)
     for one in result["fractions"].values() if "fractions" in result else [result]:
         where = f"{one['fraction']:g} % → test"

@@ -23,6 +23,13 @@ class SplitName(str, Enum):
     all = "all"
 
 
+class FeaturesName(str, Enum):
+    """What a probe is trained on."""
+
+    embedding = "embedding"
+    both = "both"
+
+
 class ProtocolName(str, Enum):
     """As the papers did, or without their flaws (docs/evaluation.md)."""
 
@@ -49,7 +56,10 @@ Protocol = Annotated[ProtocolName, typer.Option(help="as the papers did, or with
 Sampling = Annotated[SamplingName, typer.Option(help="of a fraction: records, or whole patients")]
 Fraction = Annotated[str, typer.Option(help="percent of the training records; several: 1,10,100")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="the first seed")]
-Seeds = Annotated[int, typer.Option(min=1, help="how many seeds; figures are means over them")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="how many seeds; figures are means over them [default: 5 below 100 %, else 1]"),
+]
 BootstrapSeed = Annotated[int, typer.Option(min=0, help="of the bootstrap")]
 Draws = Annotated[int, typer.Option(min=0, help="0: no intervals; else bootstrap samples, where an interval is drawn")]
 Device = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N [default: the GPU where there is one]")]

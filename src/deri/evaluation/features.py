@@ -37,7 +37,12 @@ class Features:
         store: the recordings.
         folder: where files of features are kept; whole files are computed at once.
         progress: is told how many recordings are done.
+
+    Attributes:
+        content: what they are, in words.
     """
+
+    content = "inference embedding, not normalised"
 
     def __init__(
         self,
@@ -110,13 +115,32 @@ class Features:
     def _compute(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         if self._model is None:
             return extract_features(self.store, rows, progress)
-        before = self.digest
+        before = encoder_digest(self._model)
         values = embed_store(
             self._model, self.store, rows, batch_size=self._batch_size, normalise=False, progress=progress
         )
         if encoder_digest(self._model) != before:
             raise RuntimeError(f"embedding {self.store.path} changed the weights or statistics of the frozen encoder")
         return values
+
+
+class FeaturesAndMeasurements(Features):
+    """A model's embeddings beside intervals and amplitudes, NaN where one cannot be measured."""
+
+    content = f"{Features.content}, and {len(measure.FEATURE_NAMES)} intervals and amplitudes"
+
+    def __init__(self, model: EcgTextModel, store: Store, *, progress: Progress = SILENT) -> None:
+        super().__init__(model, store, progress=progress)
+        self._measured = Features(None, store, progress=progress)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the encoder's weights, and the version of the measurements."""
+        return f"{encoder_digest(self.model)} {self._measured.digest}"
+
+    def rows(self, rows: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """See :meth:`Features.rows`: (n, d + m)."""
+        return np.hstack([super().rows(rows, progress), self._measured.rows(rows, progress)])
 
 
 class _Shifted(Progress):

@@ -41,7 +41,8 @@ class EvalOptions:
         fractions: percent of the training records that probes are trained on, in (0, 100].
         sampling: of a fraction: by record, or by whole patients.
         seed: the first seed, of sampling, of the published training and of folds.
-        seeds: how many; figures are means over them.
+        seeds: how many, figures are means over them; None: 5 for a fraction below 100, whose draw of records decides
+            much, else 1.
         folds: 0 for the splits of the store, else cross-validation by patient with so many folds, 3 or more.
         draws: 0 for no intervals; they are computed, so that any other number gives the same.
         min_pos: classes with fewer positives are marked and left out of the ``reliable`` mean.
@@ -55,7 +56,7 @@ class EvalOptions:
     fractions: tuple[float, ...] = (100.0,)
     sampling: Sampling = "random"
     seed: int = DEFAULT_SEED
-    seeds: int = 1
+    seeds: int | None = None
     folds: int = 0
     draws: int = 1000
     min_pos: int = MIN_POS
@@ -66,3 +67,8 @@ class EvalOptions:
                 raise DeriError(f"--fraction {fraction:g}: percentages of the training records lie in (0, 100]")
         if self.folds in (1, 2):
             raise DeriError(f"--folds {self.folds}: at least 3 are needed (train, choose, score)")
+
+    def seeds_of(self, fraction: float) -> range:
+        """The seeds of a probe on ``fraction`` % of the training records."""
+        count = self.seeds or (5 if fraction < 100 else 1)
+        return range(self.seed, self.seed + count)

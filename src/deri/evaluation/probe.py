@@ -72,9 +72,22 @@ def fit_probe(
         fit = fit_published(train, val, seed=seed)
         weight, bias, chosen = fit.weight.astype(np.float64), fit.bias.astype(np.float64), {"epoch": fit.epoch}
     else:
+        train, val, test = _filled(train, val, test)
         weight, bias, chosen = fit_corrected(train, val)
     of_val, of_test = (expit(part.features @ weight.T + bias) for part in (val, test))
     return Probe(of_val, of_test, chosen)
+
+
+def _filled(train: Split, *others: Split) -> list[Split]:
+    """The parts with the mean of the training records where a feature is NaN, which cannot be measured."""
+    known = np.isfinite(train.features)
+    if known.all() and all(np.isfinite(part.features).all() for part in others):
+        return [train, *others]
+    mean = np.where(known, train.features, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return [
+        replace(part, features=np.where(np.isfinite(part.features), part.features, mean).astype(np.float32))
+        for part in (train, *others)
+    ]
 
 
 def fit_corrected(train: Split, val: Split) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -156,7 +169,7 @@ def probe_task(
         | {
             "encoder": {
                 "mode": "eval",
-                "features": "inference embedding, not normalised",
+                "features": features.content,
                 "weights_sha256": features.digest,
             }
         }
@@ -196,7 +209,7 @@ def score_probes(
     n_train = len(data.train.labels)
     repeats = not options.folds and method != "published" and round(n_train * fraction / 100) >= n_train
     runs: list[_Run] = []
-    for seed in range(options.seed, options.seed + options.seeds):
+    for seed in options.seeds_of(fraction):
         if runs and repeats:
             runs.append(replace(runs[0], about=runs[0].about | {"seed": seed}))
         else:

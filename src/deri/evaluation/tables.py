@@ -145,7 +145,8 @@ def _has_published(shown: list[Part]) -> bool:
 def notes(results: dict[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
     options = results["options"]
-    seeds = f", mean over {options['seeds']} samples" if options["seeds"] > 1 else ""
+    samples = "5 samples below 100 %" if options["seeds"] is None else f"{options['seeds']} samples"
+    seeds = "" if options["seeds"] == 1 else f", mean over {samples}"
     folds = options.get("folds")
     where = f"on all records, each scored by a probe of {folds} folds by patient" if folds else "on test"
     found = [
