@@ -9,9 +9,12 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/deri demo --out runs/demo
 
-# The built-in model anew: simulate, train, write src/deri/models/pretrained/deri-sim. Takes hours on two cores.
+# The built-in models anew, in src/deri/models/pretrained. Takes about two hours on two cores (deri-sim 80 minutes,
+# deri-open 40), 15 GB of disk, and for deri-open the recordings of PTB-XL: make pretrained PTBXL=folder.
 pretrained: $(STAMP)
-	$(BIN)/python tools/pretrained.py
+	$(BIN)/python tools/pretrained.py deri-sim $(if $(PTBXL),--ptb-xl "$(PTBXL)")
+	@test -n "$(PTBXL)" || { echo "deri-open needs PTB-XL: make pretrained PTBXL=folder (deri download ptb-xl)"; exit 1; }
+	$(BIN)/python tools/pretrained.py deri-open --ptb-xl "$(PTBXL)"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --slow

@@ -1,6 +1,6 @@
-"""Zero-shot on real recordings of a model that never saw one, beside its bounds. Prints one JSON object.
+"""Zero-shot on real recordings that a model never saw, beside its bounds. Prints one JSON object.
 
-    python benchmarks/zero_shot_real.py --real DIR [--model deri-sim] [--supervised DIR] [--min-pos 8]
+    python benchmarks/zero_shot_real.py --real DIR [--model deri-sim] [--without ptbxl] [--supervised DIR]
 
 DIR: recordings with an ``index.csv`` of file, source, subject, labels, dx and evaluate (rows to use). Its labels are
 used as they are and, beside that, without those that the source's own text contradicts: "incomplete right bundle
@@ -43,11 +43,12 @@ def main() -> None:
     parser.add_argument("--model", default="deri-sim")
     parser.add_argument("--supervised", help="what deri finetune wrote, trained on simulated labels")
     parser.add_argument("--classes", nargs="*", default=CLASSES)
+    parser.add_argument("--without", nargs="*", default=[], help="sources to leave out: a model may have seen them")
     parser.add_argument("--min-pos", type=int, default=8)
     parser.add_argument("--draws", type=int, default=1000)
     options = parser.parse_args()
     index = pd.read_csv(options.real / "index.csv")
-    index = index[index["evaluate"].astype(bool)]
+    index = index[index["evaluate"].astype(bool) & ~index["source"].isin(options.without)]
     with tempfile.TemporaryDirectory() as folder:
         store = real_store(options.real, index, Path(folder))
         rows = store.task_rows("labels", "all")

@@ -6,7 +6,8 @@
 #   examples/reproduce.sh WORK --small     # the same steps on simulated data, minutes on two cores
 #
 # Variables: RECIPE (deri), SEED (42), GPUS (processes of pre-training, 1), WORKERS (processes that read files, all
-# cores), WRITER (distilgpt2), SPLITS (folder of the published split files; none: the packages' own splits).
+# cores), WRITER (distilgpt2), SPLITS (folder of the published split files; none: the package's own splits), RECORDS
+# (of each simulated set, 240).
 set -euo pipefail
 
 work=${1:?usage: reproduce.sh WORK [--small]}
@@ -29,7 +30,7 @@ step() { printf '\n== %s\n' "$*"; }
 for name in mimic-iv-ecg ptb-xl cpsc2018 csn; do
     step "$name: recordings"
     if [[ $small == --small ]]; then
-        [[ -d $data/$name ]] || $deri simulate "$name" --records 240 --seed 1 --out "$data/$name"
+        [[ -d $data/$name ]] || $deri simulate "$name" --records "${RECORDS:-240}" --seed 1 --out "$data/$name"
     else
         $deri download "$name" --to "$data/$name"
     fi

@@ -48,8 +48,8 @@ ABOUT = {
         "It was trained on simulated recordings and on real ones of PTB-XL (Wagner et al., 2020, version 1.0.3, CC BY\n"
         "4.0, https://doi.org/10.13026/kfzx-aw45): these weights are derived from them, with thanks to their authors.",
         "[ecg, electrocardiogram, contrastive-learning, simulation, ptb-xl]",
-        "Real recordings come from one German archive of 1989–1996, twelve leads, adults mostly. Rare findings have few\n"
-        "real examples. Do not report its figures on PTB-XL folds 1–8, on which it was trained.",
+        "Real recordings come from one German archive of 1989–1996, twelve leads, adults mostly. Rare findings have\n"
+        "few real examples. Do not report its figures on PTB-XL folds 1–8, on which it was trained.",
     ),
 }
 

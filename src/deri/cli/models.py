@@ -17,7 +17,7 @@ from deri.files import atomic_path
 def classify(
     inputs: options.Inputs,
     labels: Annotated[list[str], typer.Option(help="a text, or a code such as AFIB; repeat it")],
-    model: Annotated[str | None, typer.Option(help=f"{options.MODEL} [default: deri-sim]")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{options.MODEL} [default: deri-open]")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     out: Annotated[Path | None, typer.Option(help="write a table instead: .csv, .parquet or .xlsx")] = None,
     windows: options.Windows = "all",
@@ -31,8 +31,8 @@ def classify(
 ) -> None:
     """Score recordings against texts: cosines in [-1, 1] that rank recordings; not probabilities, not a diagnosis.
 
-    Without --model the built-in deri-sim answers, which was trained on simulated recordings alone. A file that cannot
-    be used is named and passed over. Subject, split and labels of a folder's CSV or of a store go along.
+    Without --model the built-in deri-open answers, trained on simulated recordings and PTB-XL. A file that cannot be
+    used is named and passed over. Subject, split and labels of a folder's CSV or of a store go along.
     """
     import numpy as np
 
@@ -46,7 +46,7 @@ def classify(
         check_table_name(out)
     if model is None:
         model = DEFAULT_MODEL
-        say(f"{model}: trained on simulated recordings alone; for research, not a diagnosis")
+        say(f"{model}: a small model, trained on simulated recordings and PTB-XL; for research, not a diagnosis")
     loaded = load_model(model, device=device)
     weights, notes = loaded.encode_labels(texts)
     for note in notes:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from deri.errors import DeriError
 
-DEFAULT_MODEL = "deri-sim"
-"""Used where no model is named. It was trained on simulated recordings only."""
+DEFAULT_MODEL = "deri-open"
+"""Used where no model is named. It was trained on simulated recordings and PTB-XL, ``deri-sim`` on simulation alone."""
 
 _FOLDER = Path(__file__).parent / "pretrained"
 

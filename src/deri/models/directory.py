@@ -46,7 +46,8 @@ MODEL = Kind(
     "model",
     "deri-model",
     1,
-    "give a model directory, a run, a hub id OWNER/NAME, random:RECIPE or deri-sim; released checkpoints: deri convert",
+    "give a model directory, a run, a hub id OWNER/NAME, random:RECIPE, deri-open or deri-sim; released checkpoints: "
+    "deri convert",
     "model",
 )
 HEAD = Kind(
