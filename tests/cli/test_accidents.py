@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -392,6 +393,58 @@ def test_a_signal_keeps_a_checkpoint_and_says_how_to_go_on(
     monkeypatch.undo()
     assert run(*command) == 0
     assert "at step 3" in capsys.readouterr().err
+
+
+SIGNALLED = """
+import os, sys
+import deri.cli.main as cli
+from deri.training.pretrain import PairTask
+original = PairTask.read
+def read(self, step):
+    if step == 2 and os.environ["RANK"] == "1" and "NUMBER" in os.environ:
+        os.kill(os.getpid(), int(os.environ["NUMBER"]))
+    return original(self, step)
+PairTask.read = read
+cli.main(sys.argv[1:])
+"""
+
+
+def run_two(command: list[object], folder: Path, **environment: str) -> list[tuple[int, str]]:
+    """Exit code and messages of each of two processes that train together."""
+    folder.mkdir()
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", **environment}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared["MASTER_PORT"] = str(free.getsockname()[1])
+    processes = []
+    for rank in ("0", "1"):
+        with open(folder / rank, "w") as messages:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", SIGNALLED, *map(str, command)],
+                    env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+                    stdout=messages,
+                    stderr=messages,
+                )
+            )
+    return [(p.wait(120), (folder / rank).read_text()) for rank, p in zip("01", processes, strict=True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_one_of_two_processes_keeps_a_checkpoint(
+    number: signal.Signals, given: Path, tmp_path: Path
+) -> None:
+    """Both stop at the same step, whichever was told to, with the exit code of a single process; then they go on."""
+    command = [*start(CASES["pretrain"], given, tmp_path / "out"), "train.checkpoint_steps=1000", "train.prefetch=0"]
+    for code, text in run_two(command, tmp_path / "first", NUMBER=str(int(number))):
+        assert code == 128 + number, text
+        assert text.splitlines()[-1] == "deri: interrupted; go on with --resume"
+    with safe_open(tmp_path / "out/run/checkpoints/last.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["progress"])["step"] == 3
+    check_whole(tmp_path / "out")
+    for rank, (code, text) in enumerate(run_two(command, tmp_path / "second")):
+        assert code == 0, text
+        assert ("at step 3" in text) == (rank == 0)
 
 
 @pytest.mark.slow
