@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def ecg_real(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ptbxl_part(shared: Path) -> Path:
+    """3,175 recordings of PTB-XL in its own layout, unpacked once into a cache folder."""
+    script = shared / "ptb-xl-part" / "unpack"
+    if not script.is_file():
+        pytest.skip(f"no part of PTB-XL in {script.parent}")
+    return Path(subprocess.run([script], capture_output=True, text=True, check=True).stdout.strip())
 
 
 @pytest.fixture(scope="session")

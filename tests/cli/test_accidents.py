@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from deri.cli.main import main
+from deri.cli import report
+from deri.cli.main import app, main
 from deri.evaluation import classical
 from deri.training.pretrain import PairTask
 from support import tiny, writers
@@ -94,6 +100,7 @@ def _score(name: str, *more: object, slow: bool = False) -> Case:
 TASK = ("--task", "ptbxl-super")
 CASES: dict[str, Case] = {
     "simulate": Case(lambda g, o: ["simulate", "ptb-xl", "--records", 2, "--out", o / "data"]),
+    "download": Case(lambda g, o: ["download", "ptb-xl", "--url", (g / "url").read_text(), "--to", o / "data"]),
     "prepare": Case(lambda g, o: ["prepare", "ptb-xl", g / "data", "--limit", 6, "--out", o / "store"]),
     "merge": Case(lambda g, o: ["merge", g / "store", g / "store2", "--out", o / "merged"]),
     "pretrain": Case(
@@ -157,6 +164,23 @@ def run(*arguments: object) -> int:
     return 0
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder without a line on stderr."""
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def serve(folder: Path, address: Path) -> None:
+    """Serve ``folder`` as PhysioNet would, as long as the tests run; ``address`` tells where."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())[:5]
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()} {file.relative_to(folder)}\n" for file in files]
+    (folder / "SHA256SUMS.txt").write_text("".join(sums))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address.write_text(f"http://127.0.0.1:{server.server_port}/")
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inputs of all commands."""
@@ -168,6 +192,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(released_merl("resnet18"), folder / "merl.pth")
     assert not run("simulate", "ptb-xl", "--records", 60, "--seed", 3, "--out", folder / "data")
     assert not run("prepare", "ptb-xl", folder / "data", "--out", folder / "store")
+    serve(folder / "data", folder / "url")
     assert not run("simulate", "csn", "--records", 4, "--out", folder / "data2")
     assert not run("prepare", "csn", folder / "data2", "--out", folder / "store2")
     common = ["--data", folder / "store"]
@@ -216,6 +241,22 @@ def check_told(text: str) -> None:
     message = lines[max(i for i, line in enumerate(lines) if line.startswith("deri: ")) :]
     assert 1 <= len(message) <= 2, text
     assert "cannot write" in message[0], text
+
+
+def test_every_command_has_a_case() -> None:
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands |= {f"report {c.callback.__name__}" for c in report.app.registered_commands if c.callback}
+    assert commands == {name.split(" --")[0] for name in CASES} | {"demo"}
+
+
+@pytest.mark.parametrize("first", [1, 30, 500])
+def test_the_demo_survives_a_write_that_fails(first: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before it trains. What it does then are other commands."""
+    command = ["demo", "--out", tmp_path / "demo", "--train-records", 200, "--test-records", 200]
+    with INJECTOR.below(tmp_path, first):
+        assert run(*command) == 2
+    check_told(capsys.readouterr().err)
+    check_whole(tmp_path)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * c.slow) for n, c in CASES.items()])
@@ -392,6 +433,57 @@ def test_a_signal_keeps_a_checkpoint_and_says_how_to_go_on(
     monkeypatch.undo()
     assert run(*command) == 0
     assert "at step 3" in capsys.readouterr().err
+
+
+SIGNALLED = """
+import os, sys
+import deri.cli.main as cli
+from deri.training.pretrain import PairTask
+original = PairTask.read
+def read(self, step):
+    if step == 2 and os.environ["RANK"] == "1" and "NUMBER" in os.environ:
+        os.kill(os.getpid(), int(os.environ["NUMBER"]))
+    return original(self, step)
+PairTask.read = read
+cli.main(sys.argv[1:])
+"""
+
+
+def run_two(command: list[object], folder: Path, **environment: str) -> list[tuple[int, str]]:
+    """Exit code and messages of each of two processes that train together."""
+    folder.mkdir()
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", **environment}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared["MASTER_PORT"] = str(free.getsockname()[1])
+    processes = []
+    for rank in ("0", "1"):
+        with open(folder / rank, "w") as messages:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", SIGNALLED, *map(str, command)],
+                    env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+                    stdout=messages,
+                    stderr=messages,
+                )
+            )
+    return [(p.wait(300), (folder / rank).read_text()) for rank, p in zip("01", processes, strict=True)]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_keeps_a_checkpoint(given: Path, tmp_path: Path) -> None:
+    """Both stop at the same step, whichever was told to, with the exit code of a single process; then they go on."""
+    command = [*start(CASES["pretrain"], given, tmp_path / "out"), "train.checkpoint_steps=1000", "train.epochs=1"]
+    command.append("train.prefetch=0")
+    for code, text in run_two(command, tmp_path / "first", NUMBER=str(int(signal.SIGTERM))):
+        assert code == 128 + signal.SIGTERM, text
+        assert text.splitlines()[-1] == "deri: interrupted; go on with --resume"
+    with safe_open(tmp_path / "out/run/checkpoints/last.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["progress"])["step"] == 3
+    check_whole(tmp_path / "out")
+    for rank, (code, text) in enumerate(run_two(command, tmp_path / "second")):
+        assert code == 0, text
+        assert ("at step 3" in text) == (rank == 0)
 
 
 @pytest.mark.slow

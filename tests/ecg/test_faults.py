@@ -153,8 +153,16 @@ def test_wfdb_segments_of_several_samples_a_frame(faults: Path) -> None:
         np.testing.assert_allclose(ecg.signal[LEADS.index(lead)], expected, atol=1e-6)
 
 
-def test_names_of_wfdb_files_that_are_not_followed(faults: Path) -> None:
-    with pytest.raises(ReadError, match="names carry a folder"):
-        read_ecg(faults / "B17" / "r.hea")
-    with pytest.raises(ReadError, match="capitals"):
-        read_ecg(faults / "B11" / "R1.HEA")
+def test_wfdb_names_that_carry_a_folder(faults: Path) -> None:
+    ecg = read_ecg(faults / "B17" / "r.hea")
+    counts = np.fromfile(faults / "B17" / "r.dat", "<i4").reshape(-1, 3).T.astype(float)
+    gains = np.array([[6344117.125], [9481164.0], [12413200.271062272]])
+    baselines = np.array([[-1842966025], [-2062153171], [1241320027]])
+    np.testing.assert_allclose(ecg.signal[:3], (counts - baselines) / gains, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(ecg.signal, read_ecg(faults / "B17" / "plain.hea").signal)
+
+
+@pytest.mark.parametrize("name", ["R1.HEA", "R1.DAT", "R1"])
+def test_wfdb_names_in_capitals(faults: Path, name: str) -> None:
+    counts = np.fromfile(faults / "B11" / "R1.DAT", "<i2").reshape(-1, 12).T
+    np.testing.assert_allclose(read_ecg(faults / "B11" / name).signal, counts / 1000, rtol=1e-6)

@@ -45,6 +45,26 @@ from deri.errors import ReadError
         ("Afleiding I", "I"),
         ("\u2161", "II"),
         ("aVR, augmented voltage, right", "aVR"),
+        ("aVL, augmented", "aVL"),
+        ("II, Einthoven", "II"),
+        ("Einthoven III", "III"),
+        ("aV R", "aVR"),
+        ("a-VF", "aVF"),
+        ("V_1", "V1"),
+        ("ECG V-4", "V4"),
+        ("V06", "V6"),
+        ("D II", "II"),
+        ("V3 ECG", "V3"),
+        ("aVL_lead", "aVL"),
+        ("ECG LA-RA", "I"),
+        ("LL-RA", "II"),
+        ("LL-LA", "III"),
+        ("Brustwandableitung V2", "V2"),
+        ("Derivación aVF", "aVF"),
+        ("derivac\u0327a\u0303o V5", "V5"),
+        ("Derivazione II", "II"),
+        ("Avledning V1", "V1"),
+        ("Odprowadzenie III", "III"),
     ],
 )
 def test_aliases(name: str, lead: str) -> None:
@@ -67,6 +87,8 @@ def test_what_only_resembles_a_lead_is_none(name: str, prefix: str) -> None:
         # MDC_ECG_LEAD_dI is a lead computed from others (ISO 11073-10102), and no case of DI.
         *["MDC_ECG_LEAD_dI", "MDC_ECG_LEAD_V3R", "MDC_ECG_LEAD_LII", "dV1"],
         *["IV", "MCL1", "CM5", "Lead 4", "L1", "C3"],
+        # Opposite signs, leads without augmentation, channels that are numbered, another tracing of a lead.
+        *["RA-LA", "RA-LL", "VR", "aVR-", "V-R", "ECG 1", "Channel II", "CH I", "V1_2", "I-2", "II-III", "VI", "V 10"],
     ],
 )
 def test_another_lead_is_none(name: str) -> None:
@@ -129,6 +151,9 @@ def test_no_known_lead_lists_what_there_is() -> None:
     [
         ([f"V{k}" for k in range(1, 13)], "numbered"),  # the columns of an R matrix
         ([f"V{k}" for k in range(1, 9)], "numbered"),
+        ([f"V_{k:02d}" for k in range(1, 13)], 'numbered.*--leads "V_01=I"'),
+        ([f"Lead {k}" for k in range(1, 9)], "numbered"),  # I, II and V1 to V6, perhaps
+        ([f"D{k}" for k in range(1, 13)], "numbered"),
         (["ES", "AS", "AI"], "EASI"),
         ([f"V{k} (EASI)" for k in range(1, 7)], "EASI"),
         (["MLII", "CM5"], "MLII=II"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_a_lead_cut_off_at_a_level_is_clipped() -> None:
     row = LEADS.index("V2")
     signal[row] = np.minimum(signal[row], 0.5 * signal[row].max())
     assert quality_flags(signal, FS) == ("clipped:V2",)
-    signal[row] = -signal[row]  # at the lower end as well
+    signal = -signal  # at the lower end as well
     assert quality_flags(signal, FS) == ("clipped:V2",)
     two = heart()
     two[:, : 2 * 417] = np.minimum(two[:, : 2 * 417], 0.5 * two.max(axis=1, keepdims=True))
@@ -172,7 +173,7 @@ def test_an_inverted_limb_lead_is_named(lead: str) -> None:
     assert f"inverted_lead:{lead}" in quality_flags(np.rint(signal * 1000).astype(np.int16), FS, mv_per_unit=1e-3)
 
 
-@pytest.mark.parametrize("lead", LEADS[7:11])
+@pytest.mark.parametrize("lead", LEADS[7:])
 def test_an_inverted_chest_lead_is_named(lead: str) -> None:
     signal = heart(seed=4)
     signal[LEADS.index(lead)] *= -1
@@ -194,7 +195,39 @@ def test_exchanged_arm_electrodes() -> None:
     signal[:6] = [-one, three, two, left, right, foot]
     assert lead_flags(signal, FS) == ("arm_reversal",)
     assert "arm_reversal" in standardise(ECG(signal.astype(np.float32), FS)).flags
+    signal[10] = np.nan  # V6 alone tells as well
+    assert lead_flags(signal, FS) == ("arm_reversal",)
+    signal[11] = np.nan
+    assert lead_flags(signal, FS) == ()
     assert lead_flags(heart(seed=4), FS) == ()
+
+
+def test_right_arm_and_left_leg_exchanged() -> None:
+    """II is inverted, I and III change places with opposite signs, aVR and aVF change places."""
+    one, two, three, right, left, foot = heart(seed=4)[:6]
+    signal = heart(seed=4)
+    signal[:6] = [-three, -two, -one, foot, left, right]
+    assert lead_flags(signal, FS) == ("arm_leg_reversal",)
+
+
+def test_how_often_exchanged_electrodes_are_found(ptbxl_part: Path) -> None:
+    """Of real recordings hardly one is flagged as it is, most are where electrodes were exchanged."""
+    found: Counter[str] = Counter()
+    files = sorted(ptbxl_part.rglob("*.hea"))[::10]
+    for path in files:
+        ecg = read_ecg(path)
+        one, two, three, right, left, foot = ecg.signal[:6]
+        arms, leg, chest = (ecg.signal.copy() for _ in range(3))
+        arms[:6] = [-one, three, two, left, right, foot]
+        leg[:6] = [-three, -two, -one, foot, left, right]
+        chest[10] *= -1
+        named = {"none": ecg.signal, "arm_reversal": arms, "arm_leg_reversal": leg, "inverted_lead:V5": chest}
+        for flag, signal in named.items():
+            flags = lead_flags(signal, ecg.fs)
+            found[flag] += flag in flags if flag != "none" else flags != ()
+    assert len(files) > 300
+    assert found["none"] <= 0.01 * len(files)
+    assert min(found["arm_reversal"], found["arm_leg_reversal"], found["inverted_lead:V5"]) > 0.85 * len(files)
 
 
 def test_gaps_and_missing_leads_are_no_contradiction() -> None:

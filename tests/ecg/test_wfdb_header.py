@@ -66,7 +66,7 @@ def test_record_line_variants() -> None:
         ("r 1 500 10\nr.dat 16\nr.dat 16\n", "1 signals, but 2"),
         ("r 1 500 10\nr.dat\n", "lacks a format"),
         ("r 1 500 10\nr.dat sixteen 200\n", "signal format"),
-        ("r/x 1 500 10\n", "segments"),
+        ("r/2x 1 500 10\n", "1 signals, but 0"),
         ("r 1 500 10\nr.dat 16\0\n", "not a text"),
         ("r 99999999999999999999999 500 10\n", "number of signals"),
     ],
@@ -98,3 +98,10 @@ def test_subject_of_challenge_ptbxl_and_ludb_headers() -> None:
         "dx": ("Rhythm: Sinus bradycardia.", "Sex of nobody: M"),
     }
     assert parse_subject(["69 M 1085", "Image: a.png"]) == {}
+
+
+def test_names_with_the_folder_of_the_header() -> None:
+    header = parse_header("a/b/r 2 500 10\na/b/r.dat 16\nc/r.dat 16\n")
+    assert (header.record, header.n_segments) == ("r", None)
+    assert [signal.file for signal in header.signals] == ["r.dat", "c/r.dat"]  # the second is refused when opened
+    assert parse_header("r/2 1 500 20\na 10\nb 10\n").n_segments == 2

@@ -319,3 +319,18 @@ def test_mutated_headers_are_read_or_refused(tmp_path: Path, write_record: Write
     else:
         assert ecg.signal.shape[0] == 12
         assert 0 < ecg.fs < math.inf
+
+
+def test_a_record_in_capitals(tmp_path: Path, write_record: Write) -> None:
+    """The header may keep the small letters of its signal file. A record in small letters beside it goes first."""
+    usual = write_record(tmp_path, "r1", np.arange(240).reshape(20, 12))
+    expected = read_ecg(usual).signal
+    usual.rename(tmp_path / "R1.HEA")
+    (tmp_path / "r1.dat").rename(tmp_path / "R1.DAT")
+    for name in ("R1.HEA", "R1.DAT", "R1"):
+        np.testing.assert_array_equal(read_ecg(tmp_path / name).signal, expected)
+    other = write_record(tmp_path, "R1", np.ones((20, 12)))
+    np.testing.assert_array_equal(read_ecg(tmp_path / "R1").signal, read_ecg(other).signal)
+    (tmp_path / "R1.DAT").unlink()
+    with pytest.raises(ReadError, match=r"R1\.DAT is missing"):
+        read_ecg(tmp_path / "R1.HEA")

@@ -27,7 +27,38 @@ from deri.simulate.phrases import phrases
 STATEMENTS = {code: words.cart for code, words in phrases().findings.items() if words.cart}
 TERSE = {code: words.terse for code, words in phrases().findings.items() if words.terse}
 
+GERMAN = {
+    "AFIB": "tachyabsolute Arrhythmie; Arrhythmia absoluta; Bradyarrhythmia absoluta; intermittierendes Vorhofflimmern",
+    "CRBBB": "Rechtsschenkelblockbild; RSB",
+    "IRBBB": "Rechtsschenkelblock inkomplett; Rechtsverspätung",
+    "LAFB": "linksanteriorer Faszikelblock; linker anteriorer Hemiblock",
+    "PVC": "ventrikulärer Extraschlag; ventrikuläre Extraschläge",
+    "PAC": "Vorhofextrasystolen; supraventrikulärer Extraschlag",
+    "LVH": "Hypertrophie des linken Ventrikels; positiver Sokolow-Lyon-Index; Linksherzhypertrophiezeichen",
+    "IMI": "inferiorer Myokardinfarkt; Hinterwandmyokardinfarkt; Infarkt der Hinterwand; HW-Infarkt",
+    "AMI": "anteroseptaler Myokardinfarkt; Vorderwandmyokardinfarkt; VW-Infarkt",
+    "LMI": "lateraler Myokardinfarkt; Seitenwandinfarkt",
+    "MI": "Herzinfarkt; ST-Hebungsinfarkt",
+    "1AVB": "AV-Block ersten Grades; AV-Block Grad I; AVB I°; verlängerte PQ-Zeit",
+    "2AVB": "AV-Block zweiten Grades; AVB II°",
+    "3AVB": "AV-Block dritten Grades; drittgradiger AV-Block",
+    "PACE": "Schrittmacherstimulation; ventrikuläre Stimulation; SM-EKG",
+    "WPW": "Präexzitationssyndrom; Delta-Welle",
+    "LNGQT": "verlängerte QTc-Zeit; Long-QT",
+    "STD_": "ST-Strecken-Senkung; Senkung der ST-Strecke",
+    "STE_": "ST-Strecken-Hebung; Hebung der ST-Strecken",
+    "INVT": "T-Wellen-Inversion; T-Wellen-Negativierung",
+    "LOWT": "abgeflachte T-Wellen; T-Wellen-Abflachung",
+    "NST_": "unspezifische Erregungsrückbildungsstörungen; ERBS; ST-Streckenveränderungen",
+    "LAO/LAE": "P-sinistroatriale; linksatriale Vergrößerung",
+    "RAO/RAE": "P-dextroatriale; rechtsatriale Belastung",
+    "PRWP": "fehlende R-Progression; mangelnde R-Progression; R-Verlust",
+    "NORM": "EKG unauffällig; EKG ohne pathologischen Befund; regelrechtes EKG",
+}
+
 SENTENCES = [
+    *[(word, {code: "present"}) for code, words in GERMAN.items() for word in words.split("; ")],
+    ("keine Erregungsrückbildungsstörung", {"NST_": "absent"}),
     # text, {finding: certainty}
     ("Sinus rhythm. Normal ECG.", {"SR": "present", "NORM": "present"}),
     ("Abnormal ECG.", {}),

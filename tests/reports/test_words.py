@@ -16,12 +16,18 @@ AFIB = tuple(load_prompts("labels")["AFIB"])
     ("label", "texts", "note"),
     [
         ("AFIB", AFIB, None),
-        ("atrial fibrillation", ("atrial fibrillation",), None),
+        ("atrial fibrillation", AFIB, None),
+        ("A-Fib.", AFIB, None),
         ("Possible atrial fibrillation.", ("Possible atrial fibrillation.",), None),
+        ("anteroseptal infarct", ("anteroseptal infarct",), None),
+        ("ventricular tachycardia", tuple(load_prompts("labels")["VT"]), None),
         ("Vorhofflimmern", AFIB, "is scored as atrial fibrillation"),
         ("absolute Arrhythmie bei Vorhofflimmern", AFIB, "is scored as atrial fibrillation"),
-        ("no atrial fibrillation", ("no atrial fibrillation",), "denies atrial fibrillation"),
-        ("kein Vorhofflimmern", ("kein Vorhofflimmern",), "denies atrial fibrillation"),
+        (
+            "Sinusrhythmus, kein Vorhofflimmern",
+            tuple(load_prompts("labels")["SR"]),
+            "which is left out: scored as sinus",
+        ),
         ("pizza", ("pizza",), "names no finding"),
         ("file", ("file",), "names no finding"),
     ],
@@ -30,6 +36,40 @@ def test_what_is_made_of_a_label(label: str, texts: tuple[str, ...], note: str |
     (found,) = label_texts([label])
     assert found.texts == texts
     assert found.note is None if note is None else note in str(found.note)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("AFIB", "atrial fibrillation; tachyabsolute Arrhythmie; VHF; Arrhythmia absoluta"),
+        ("CLBBB", "left bundle branch block; LBBB.; Linksschenkelblock; kompletter Linksschenkelblock; LSB"),
+        ("CRBBB", "right bundle branch block; kompletter Rechtsschenkelblock; Rechtsschenkelblockbild"),
+        ("PVC", "premature ventricular complexes; ventrikuläre Extrasystolen; VES; ventrikulärer Extraschlag"),
+        ("STACH", "sinus tachycardia; Sinustachykardie; tachykarder Sinusrhythmus"),
+        ("SBRAD", "sinus bradycardia; Sinusbradykardie"),
+        ("LVH", "left ventricular hypertrophy; Linksherzhypertrophie; Hypertrophie des linken Ventrikels"),
+        ("IMI", "inferior myocardial infarction; Hinterwandinfarkt; inferiorer Myokardinfarkt; HW-Infarkt"),
+        ("AMI", "anterior myocardial infarction; Vorderwandinfarkt; anteriorer Myokardinfarkt"),
+        ("1AVB", "first degree av block; AV-Block I. Grades; AV-Block ersten Grades; verlängerte PQ-Zeit"),
+    ],
+)
+def test_all_words_for_a_finding_have_one_score(code: str, words: str) -> None:
+    expected = tuple(load_prompts("labels")[code])
+    assert {
+        word: found.texts for word, found in zip(words.split("; "), label_texts(words.split("; ")), strict=True)
+    } == dict.fromkeys(words.split("; "), expected)
+
+
+@pytest.mark.parametrize(
+    "label", ["no atrial fibrillation", "kein Vorhofflimmern", "No evidence of atrial fibrillation."]
+)
+def test_a_denied_finding_is_scored_as_its_opposite(label: str) -> None:
+    (found,) = label_texts([label])
+    assert (found.texts, found.sign) == (AFIB, -1)
+    assert "denies atrial fibrillation: scored as the opposite" in str(found.note)
+    vectors, notes = tiny.model(pooling="mean").encode_labels(["AFIB", label])
+    np.testing.assert_allclose(vectors[1], -vectors[0], atol=1e-6)
+    assert len(notes) == 1
 
 
 def test_two_german_findings_are_one_text() -> None:
@@ -45,10 +85,10 @@ def test_labels_without_a_meaning_are_refused(labels: list[str], message: str) -
 
 def test_a_model_scores_a_code_by_the_mean_of_its_prompts_and_warns() -> None:
     model = tiny.model(pooling="mean")
-    vectors, notes = model.encode_labels(["AFIB", "sinus rhythm", "pizza"])
+    vectors, notes = model.encode_labels(["AFIB", "possible sinus rhythm", "pizza"])
     mean = model.encode_text(AFIB).mean(axis=0)
     np.testing.assert_allclose(vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
-    np.testing.assert_allclose(vectors[1], model.encode_text("sinus rhythm")[0], atol=1e-6)
+    np.testing.assert_allclose(vectors[1], model.encode_text("possible sinus rhythm")[0], atol=1e-6)
     assert len(notes) == 1
     with pytest.warns(UserWarning, match="pizza"):
         assert list(model.classify([], ["pizza"]).columns) == ["pizza"]
@@ -57,7 +97,7 @@ def test_a_model_scores_a_code_by_the_mean_of_its_prompts_and_warns() -> None:
 def test_a_model_of_nan_gives_no_scores() -> None:
     model = tiny.model(pooling="mean")
     torch.nn.init.constant_(next(model.text_projection.parameters()), float("nan"))
-    with pytest.raises(DeriError, match="not finite for 1 of 1 texts"):
+    with pytest.raises(DeriError, match="not finite for 3 of 3 texts"):
         model.classify([], ["sinus rhythm"])
     signals = np.full((2, 12, 5000), 0.1, np.float32)
     for parameter in model.parameters():

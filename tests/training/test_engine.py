@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -190,6 +193,23 @@ def test_the_train_loss_of_an_epoch_covers_it_over_a_resume(tmp_path: Path) -> N
     assert resumed.resume()
     resumed.fit()
     assert again.results[0].train_loss == result.train_loss
+
+
+def test_a_signal_that_another_process_received_stops_after_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here nothing was received; what all processes learn at the second step counts."""
+    said = iter([0, signal.SIGTERM])
+    monkeypatch.setattr(Replica, "most", lambda self, value: max(value, next(said, 0)))
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        engine(Contrast(), tmp_path, checkpoint_steps=100).fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
+    with safe_open(tmp_path / "last.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["progress"])["step"] == 2
 
 
 def test_what_is_no_matrix_by_meaning_is_not_decayed() -> None:

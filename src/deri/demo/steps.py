@@ -32,7 +32,7 @@ from deri.evaluation.features import Features, embed_store
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import probe_task
 from deri.evaluation.zero_shot import class_weights, zero_shot_task
-from deri.files import write_json
+from deri.files import write_json, write_text
 from deri.models import EcgTextModel, load_model
 from deri.progress import SILENT, Progress
 from deri.recipes import load_recipe
@@ -244,5 +244,4 @@ def _clear(out: Path) -> None:
         if not (out / ".deri-demo").is_file():
             raise DeriError(f"{out} exists and is not a demo of before; name another --out")
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / ".deri-demo").write_text("written by deri demo; deri demo may delete this directory\n", encoding="utf-8")
+    write_text(out / ".deri-demo", "written by deri demo; deri demo may delete this directory\n")

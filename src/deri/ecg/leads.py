@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,19 +18,31 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 """Order of the signals in a MIMIC-IV-ECG record: aVF stands before aVL."""
 
+_COUNTED = (
+    (re.compile(r"v[ _-]?(\d\d?)", re.IGNORECASE | re.ASCII), 6),
+    (re.compile(r"(?:d|lead|ableitung)[ _.:-]?(\d\d?)", re.IGNORECASE | re.ASCII), 3),
+)
+"""Names that count, and the highest number that is a lead."""
 _MAX_NAME = 64  # characters
 _BY_KEY = {name.lower(): name for name in LEADS}
-# Names of other languages and habits.
+# Names of other languages and habits; and Einthoven's leads by their electrodes.
 _ALIASES = {key: LEADS[n - 1] for n in (1, 2, 3) for key in (f"d{n}", f"d{'i' * n}", f"l{'i' * n}")}
-# "Lead II", "ECG_II", "EKG-I", "Ableitung I", "ECG Lead 2".
-_PREFIX = re.compile(r"^(?:e[ck]g[ _.:-]?)?(?:(?:lead|ableitung|abl\.?|d[eé]rivation|afleiding)[ _.:-]?)?")
+_ALIASES |= {"la-ra": "I", "ll-ra": "II", "ll-la": "III"}
+_WHO = "einthoven|goldberger|wilson"
+# "Lead II", "ECG_II", "EKG-I", "Ableitung I", "ECG Lead 2", "Derivación III", "Einthoven I".
+_PREFIX = re.compile(
+    r"^(?:e[ck]g[ _.:-]?)?(?:(?:lead|(?:extremitäten|brustwand)?ableitung|abl\.?|d[eé]rivation|deriva(?:ci[oó]n|zione)|"
+    rf"deriva[cç][aã]o|afleiding|a[vf]ledning|odprowadzenie|{_WHO})[ _.:-]?)?"
+)
 _NUMBERED = re.compile(r"^(?:e[ck]g[ _.:-]?)?(?:lead|ableitung)[ _.:-]?([123])$")
+# "aV R", "V_1", "V 01", "D-II".
+_SPACED = re.compile(r"^(?:(a)[ _-]?(v)[ _-]?([rlf])|(v)[ _-]?0?([1-6])|(d)[ ._-](i{1,3}|[123]))$")
 # MDC_ECG_LEAD_II (ISO 11073-10102, used by HL7 aECG and DICOM). Codes are exact: MDC_ECG_LEAD_dI is a computed lead.
 _MDC = re.compile(r"^mdc[ _]?ecg[ _]?lead[ _]?")
 # What may stand behind a name without making it another lead: a unit, the reference electrode, who defined the lead.
 _SUFFIX = re.compile(
-    r"(?:[ _-]+(?:ref|[mµun]?v)|\s*[(\[]\s*(?:ref|[mµun]?v|einthoven|goldberger|wilson)\s*[)\]]"
-    r"|, augmented voltage, (?:right|left|foot))$"
+    rf"(?:[ _-]+(?:ref|[mµun]?v|e[ck]g|lead)|\s*[(\[]\s*(?:ref|[mµun]?v|{_WHO})\s*[)\]]|, (?:{_WHO})"
+    r"|, augmented(?: voltage, (?:right|left|foot))?)$"
 )
 
 
@@ -38,10 +50,10 @@ _SUFFIX = re.compile(
 def canonical_lead(name: str) -> str | None:
     """The canonical name of a lead (one of ``LEADS``), or None if ``name`` is none of the twelve.
 
-    Case does not matter, nor do ``Lead``, ``ECG``, ``Ableitung`` or ``MDC_ECG_LEAD_`` before the name, a unit or
-    ``-Ref`` behind it; ``DI`` ``LII`` ``D3`` are names of other countries. Leads that only resemble a standard one are
-    not taken for it: ``-aVR`` has the opposite sign, ``MLII`` other electrode places, ``V1 (V3R)`` was recorded on the
-    right, ``vx`` ``vy`` ``vz`` are Frank leads.
+    Case and separators (``aV R``, ``V_1``) do not matter, nor do ``Lead``, ``ECG``, ``Ableitung`` or ``MDC_ECG_LEAD_``
+    before the name, a unit or ``-Ref`` behind it; ``DI`` ``LII`` ``D3`` are names of other countries. Leads that only
+    resemble a standard one are not taken for it: ``-aVR`` has the opposite sign, ``MLII`` other electrode places,
+    ``V1 (V3R)`` was recorded on the right, ``vx`` ``vy`` ``vz`` are Frank leads.
     """
     if len(name) > _MAX_NAME:
         return None
@@ -52,6 +64,8 @@ def canonical_lead(name: str) -> str | None:
     if numbered := _NUMBERED.match(key):
         return LEADS[int(numbered[1]) - 1]
     key = _PREFIX.sub("", key)
+    if spaced := _SPACED.match(key):
+        key = "".join(part for part in spaced.groups() if part)
     return _BY_KEY.get(key) or _ALIASES.get(key)
 
 
@@ -114,7 +128,7 @@ def lead_plan(names: tuple[str, ...]) -> LeadPlan:
             )
         seen[row] = name
         rows.append(row)
-    if not seen or _is_numbered(names, seen):
+    if not seen or _is_numbered(names):
         raise ReadError(_why_unknown(names), "unknown_leads")
     derivations = _derivable(set(seen))
     have = set(seen) | {d.lead for d in derivations}
@@ -124,19 +138,23 @@ def lead_plan(names: tuple[str, ...]) -> LeadPlan:
     return LeadPlan(tuple(rows), derivations, tuple(dropped), missing, recorded, channels)
 
 
-def _is_numbered(names: Sequence[str], seen: Mapping[int, str]) -> bool:
-    """Whether V1, V2 … may be what R calls the columns of a matrix: more than six, and no limb lead beside them."""
-    numbers = [int(name.strip()[1:]) for name in names if re.fullmatch(r"\s*[Vv][1-9]\d?\s*", name, re.ASCII)]
-    return max(numbers, default=0) > 6 and min(seen) > 5
+def _is_numbered(names: Sequence[str]) -> bool:
+    """Whether V1, V2 … may be numbers of columns, as R gives them: beyond V6 (D3, Lead 3), without another lead."""
+    known = [name for name in names if canonical_lead(name)]
+    for pattern, most in _COUNTED:
+        counted = [match for name in names if (match := pattern.fullmatch(name.strip()))]
+        if max((int(match[1]) for match in counted), default=0) > most:
+            return all(pattern.fullmatch(name.strip()) for name in known)
+    return False
 
 
 def _why_unknown(names: Sequence[str]) -> str:
     listed = ", ".join(repr(name) for name in names[:12]) or "no channel"
     keys = {name.strip().lower() for name in names}
-    if any(re.fullmatch(r"v[7-9]|v\d\d", key) for key in keys):
+    if _is_numbered(names):
         return (
-            f"its channels are numbered ({listed}), so V1 need not be a lead; name them: leads={{'V1': 'I', …}} or "
-            '--leads "V1=I"'
+            f"its channels are numbered ({listed}), so {names[0]} need not be a lead; name them: "
+            f"leads={{'{names[0]}': 'I', …}} or --leads \"{names[0]}=I\""
         )
     if {"es", "as", "ai"} <= keys or any("easi" in key for key in keys):
         return f"its channels are of the EASI system ({listed}), from which the 12 leads can only be estimated"

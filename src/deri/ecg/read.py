@@ -70,10 +70,10 @@ def _checked(fs: float | None, units: str | None, gain: float | None, leads: Map
 def _read(name: str, options: Options, depth: int) -> ECG:
     if "://" in name:
         return _read_packed(name, None, options, depth)
-    stem = header_file(name).removesuffix(".hea")
-    # The usual case first, with no look at the disk beyond opening the header itself.
-    if os.path.exists(f"{stem}.hea"):
-        return _read_as(FORMATS["wfdb"], f"{stem}.hea", options)
+    header = header_file(name)
+    if os.path.exists(header):
+        return _read_as(FORMATS["wfdb"], header, options)
+    stem = header[:-4]
     if os.path.isdir(name):
         raise ReadError(f"{name}: is a folder; name one recording in it", "unsupported_format")
     if not os.path.exists(name):
@@ -132,12 +132,6 @@ def _unknown(name: str, stem: str, head: bytes) -> ReadError:
         return ReadError(
             f"{name}: has no header {os.path.basename(stem)}.hea beside it to tell its leads, gain and sampling rate",
             "missing_header",
-        )
-    if name.endswith(".HEA"):
-        return ReadError(
-            f"{name}: is a WFDB header named in capitals; call it {os.path.basename(name)[:-4]}.hea and its signal "
-            "files as it names them",
-            "unsupported_format",
         )
     kind = "empty" if not head else "a PDF" if head.startswith(b"%PDF") else "of no known format"
     if is_xml(head):

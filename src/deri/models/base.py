@@ -313,13 +313,14 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
     def encode_labels(self, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Embed labels, (n, d) float32, L2-normalised, and say what is not as it seems.
 
-        A label may be a text, a code such as ``AFIB``, or a finding in German; see
+        A label may be a text, a code such as ``AFIB``, or a finding in German or denied; see
         :func:`deri.reports.words.label_texts`.
         """
         found = label_texts(labels)
         vectors = self.encode_text([text for label in found for text in label.texts])
         parts = np.split(vectors, np.cumsum([len(label.texts) for label in found])[:-1])
-        return np.stack([_direction(part) for part in parts]), [label.note for label in found if label.note]
+        directions = [label.sign * _direction(part) for label, part in zip(found, parts, strict=True)]
+        return np.stack(directions), [label.note for label in found if label.note]
 
     def classify(self, ecgs: ECG | Iterable[ECG], labels: Sequence[str], *, windows: int | None = None) -> pd.DataFrame:
         """Cosine of each recording with each label text: a table of recordings × labels, values in [-1, 1].

@@ -8,7 +8,7 @@ because real archives mix them within one report (docs/labeller.md).
 How a text is read:
 
 1. Every phrase of every finding is located. A phrase inside a longer one gives way ("right bundle branch block"
-   in "incomplete right bundle branch block"); masked spans name nothing.
+   in "incomplete right bundle branch block"); within masked spans nothing is named.
 2. Cues are located; a cue inside a longer one gives way ("excluded" in "cannot be excluded").
 3. A mention takes the nearest cue before it, else after it, in the same sentence, within ``REACH`` words and with
    neither another mention nor a stop word ("but", "aber") between; a negation does not reach over a comma either.
@@ -161,7 +161,8 @@ def _locate(text: str, rules: _Rules) -> list[_Span]:
     }
     kept = []
     for span in spans:
-        if any(start <= span.start and span.end <= end for start, end in masked):
+        here = span.start, span.end
+        if any(start <= span.start and span.end <= end and (start, end) != here for start, end in masked):
             continue
         inside = any(
             other.start <= span.start

@@ -7,23 +7,27 @@ from dataclasses import dataclass
 
 from deri.errors import DeriError
 from deri.reports.labeller import Mention, find_mentions, is_english, known_findings
-from deri.reports.prompts import LABELS, load_prompts, prompts_for
+from deri.reports.prompts import LABELS, class_names, load_prompts, prompts_for
 
 
 @dataclass(frozen=True)
 class LabelTexts:
-    """The ``texts`` that stand for a label, whose mean embedding counts; ``note`` tells what is not as it seems."""
+    """The ``texts`` that stand for a label: ``sign`` times their mean embedding.
+
+    ``note`` tells what is not as it seems.
+    """
 
     texts: tuple[str, ...]
     note: str | None = None
+    sign: int = 1
 
 
 def label_texts(labels: Sequence[str]) -> list[LabelTexts]:
     """What is scored for each label.
 
-    A code of a shipped task (``AFIB``) has the prompts of that class; a finding in German has the English ones. All
-    other labels are scored as they are written, with a note where that misleads: a denied finding scores like the
-    finding, and words without one score as well.
+    A code of a shipped task (``AFIB``), the name of its class, another word for a finding and its German names all have
+    the prompts of that class, so that their scores are equal. A denied finding is scored as the opposite of it. All
+    other labels are scored as they are written, with a note where they name no finding.
 
     Raises:
         DeriError: no label, an empty one, or a code that means different things in different archives.
@@ -39,21 +43,35 @@ def _understood(label: str) -> LabelTexts:
     prompts = prompts_for(LABELS, [label])[label]
     if prompts != [label]:
         return LabelTexts(tuple(prompts))
-    mentions = find_mentions(label)
+    mentions, plain = find_mentions(label), label.strip(" .").casefold()
+    # Another word for one class. A part of a joined finding (an anteroseptal infarct of AMI) keeps its own words.
+    alone = len(mentions) == 1 and mentions[0].text.casefold() == plain
+    if alone and len(known_findings()[mentions[0].finding].scp) == 1 and is_english(mentions[0]):
+        return LabelTexts(_prompts(mentions))
+    named = next((code for code, name in class_names(LABELS).items() if name.casefold() == plain), None)
+    if named:
+        return LabelTexts(tuple(load_prompts(LABELS)[named]))
     if not mentions:
         return LabelTexts((label,), f"{label!r} names no finding that the labeller knows: scored as it is written")
-    names = " and ".join(dict.fromkeys(known_findings()[m.finding].name for m in mentions))
-    if any(m.certainty == "absent" for m in mentions):
+    denied = [mention for mention in mentions if mention.certainty == "absent"]
+    held = [mention for mention in mentions if mention.certainty != "absent"]
+    if denied and held:
         return LabelTexts(
-            (label,),
-            f"{label!r} denies {names}, and scores do not understand that: take a low score of {names} instead",
+            _prompts(held), f"{label!r} denies {_names(denied)}, which is left out: scored as {_names(held)}"
         )
-    if all(map(is_english, mentions)):
-        return LabelTexts((label,))
-    return LabelTexts(_english(mentions), f"{label!r} is scored as {names}: the model was trained on English")
+    if denied:
+        note = f"{label!r} denies {_names(denied)}: scored as the opposite, high where {_names(denied)} is low"
+        return LabelTexts(_prompts(denied), note, sign=-1)
+    if not all(map(is_english, mentions)):
+        return LabelTexts(_prompts(mentions), f"{label!r} is scored as {_names(mentions)}: the model knows English")
+    return LabelTexts((label,))
 
 
-def _english(mentions: list[Mention]) -> tuple[str, ...]:
+def _names(mentions: list[Mention]) -> str:
+    return " and ".join(dict.fromkeys(known_findings()[mention.finding].name for mention in mentions))
+
+
+def _prompts(mentions: list[Mention]) -> tuple[str, ...]:
     """The prompts of the finding; of several findings the main ones, as one text."""
     findings, known = known_findings(), load_prompts(LABELS)
     texts = [known.get(code, [findings[code].name]) for code in dict.fromkeys(m.finding for m in mentions)]

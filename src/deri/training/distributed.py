@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from deri.errors import DeriError
 from deri.models.device import choose_device
 
 
@@ -31,8 +32,22 @@ class Replica:
 
     def barrier(self) -> None:
         """Wait for all processes."""
-        if self.world > 1:
-            dist.barrier()
+        self.most(0)
+
+    def most(self, value: int) -> int:
+        """The largest ``value`` of all processes, known to each.
+
+        Raises:
+            DeriError: another process ended.
+        """
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value)
+        try:
+            dist.all_reduce(shared, dist.ReduceOp.MAX)
+        except RuntimeError as error:
+            raise DeriError(f"process {self.rank} ends, because another one did: its message says why") from error
+        return int(shared)
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,8 @@ def join_replicas(device: str | None = None) -> Iterator[Replica]:
     joined = world > 1 and not dist.is_initialized()
     if joined:
         # The text features of a large store are computed by rank 0 while the others wait.
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=timedelta(hours=4))
+        backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=4))
     try:
         yield Replica(rank, world, where)
     finally:

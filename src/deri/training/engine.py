@@ -220,8 +220,7 @@ class Engine(Generic[B]):
         self.task.train_mode(True)
         self.tally, self.epoch = Tally(), Tally(weighted=state.epoch_loss, weight=state.epoch_weight)
         self._unchecked = []
-        # Several processes would stop at different steps, and wait for one another: they keep their last checkpoint.
-        with DeferredSignals(self.replica.world == 1) as signals:
+        with DeferredSignals() as signals:
             self._steps(steps, batches, signals)
         self.task.train_mode(False)
 
@@ -235,10 +234,13 @@ class Engine(Generic[B]):
                 self._log_steps(epoch, lr)
             if end and self.replica.main:
                 self.end_epoch(epoch)
-            if end or state.step % config.checkpoint_steps == 0 or signals.pending:
+            # All processes stop at the same step, whichever received the signal.
+            if stop := self.replica.most(signals.pending or 0):
+                signals.pending = stop
+            if end or state.step % config.checkpoint_steps == 0 or stop:
                 self._save()
             self.progress.update(state.step, self.total)
-            if signals.pending or (end and self._stops(epoch)):
+            if stop or (end and self._stops(epoch)):
                 break
 
     def end_epoch(self, epoch: int) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 class DeferredSignals:
     """Ctrl-C and SIGTERM in the block set ``pending``, and act after it; a second one acts at once.
 
-    Outside the main thread, and with ``active`` False, signals do what they did before.
+    Outside the main thread signals do what they did before.
     """
 
-    def __init__(self, active: bool = True) -> None:
+    def __init__(self) -> None:
         self.pending: int | None = None
-        self._active = active and threading.current_thread() is threading.main_thread()
+        self._active = threading.current_thread() is threading.main_thread()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> DeferredSignals:

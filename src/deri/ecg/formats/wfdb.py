@@ -25,6 +25,7 @@ from deri.ecg.leads import LEADS, LeadPlan, complete, lead_plan
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
+_HEADERS = (".hea", ".HEA")
 _MAX_HEADER_BYTES = 16 * 2**20
 _FULL_RANGE_16 = 65536.0
 _SMALLEST_RANGE_MV = 0.2  # a 16-bit range below this cannot hold a surface ECG in any lead
@@ -85,8 +86,15 @@ class Counts:
 
 
 def header_file(name: str) -> str:
-    """The header of the record that ``name`` names: itself, its signal file, or its name without suffix."""
-    return name if name.endswith(".hea") else (name[:-4] if name.endswith((".dat", ".mat")) else name) + ".hea"
+    """The header of the record that ``name`` names: itself, its signal file, or its name without suffix.
+
+    On CDs it may be in capitals: ``R1.HEA``, where there is no ``R1.hea``.
+    """
+    if name.endswith(_HEADERS):
+        return name
+    stem = name[:-4] if name[-4:].lower() in (".dat", ".mat") else name
+    usual, capitals = (stem + suffix for suffix in _HEADERS)
+    return capitals if not os.path.exists(usual) and os.path.exists(capitals) else usual
 
 
 def read_counts(path: str) -> Counts | None:
@@ -100,7 +108,7 @@ def read_counts(path: str) -> Counts | None:
 
 
 def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
-    """Read the record with the header file ``path`` (ends in ``.hea``).
+    """Read the record with the header file ``path`` (ends in ``.hea`` or ``.HEA``).
 
     ``options.gain`` holds for signals whose header states none.
 
@@ -363,4 +371,4 @@ def _with_options(path: str, header: Header, options: Options) -> Header:
     return header._replace(signals=tuple(signals))
 
 
-FORMAT = Format("WFDB (.hea with .dat or .mat)", lambda path, head: path.endswith(".hea"), read_wfdb, takes=("gain",))
+FORMAT = Format("WFDB (.hea with .dat or .mat)", lambda path, head: path.endswith(_HEADERS), read_wfdb, takes=("gain",))

@@ -81,6 +81,9 @@ def parse_header(text: str) -> Header:
         return Header(record, n_segments, n_signals, fs, n_samples, (), comments, segments)
     if len(lines) - 1 != n_signals:
         raise HeaderError(f"its first line says {n_signals} signals, but {len(lines) - 1} are described")
+    if "/" in record:  # PTB-XL+ writes the folder of the header before all names: the files lie beside it
+        folder, _, record = record.rpartition("/")
+        lines[1:] = [line.removeprefix(f"{folder}/") for line in lines[1:]]
     signals = tuple([_parse_signal_line(line) for line in lines[1:]])
     return Header(record, None, n_signals, fs, n_samples, signals, comments)
 
@@ -89,10 +92,7 @@ def _parse_record_line(line: str) -> tuple[str, int | None, int, float, int | No
     tokens = line.split()
     record, slash, segments = tokens[0].partition("/")
     if slash and not _is_count(segments):
-        raise HeaderError(
-            f"the number of segments in {tokens[0][:40]!r} is not a number; if its names carry a folder, take it away "
-            "from the first line and from the signal files"
-        )
+        record, slash = tokens[0], ""
     if len(tokens) < 2 or not _is_count(tokens[1]):
         raise HeaderError(f"the first line ({line[:60]!r}) lacks the number of signals")
     fs = DEFAULT_FS

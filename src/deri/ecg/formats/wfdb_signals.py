@@ -125,7 +125,10 @@ def signal_path(path: str, folder: str, name: str) -> str:
     """The path of a signal file; a header from elsewhere must not make us open files outside its own folder."""
     if name in ("~", "-", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise ReadError(f"{path}: {name[:60]!r} is not the name of a signal file in the same folder", "bad_header")
-    return os.path.join(folder, name)
+    file = os.path.join(folder, name)
+    if path.endswith(".HEA") and not os.path.exists(file):  # a CD with all names in capitals
+        return os.path.join(folder, name.upper())
+    return file
 
 
 def read_digital(path: str, folder: str, header: Header, kept: list[SignalLine]) -> Digital:
