@@ -15,6 +15,7 @@ from deri.ecg.leads import LEADS
 from deri.evaluation.task import Split
 from deri.progress import SILENT, Progress
 from deri.store import Store
+from deri.store.overview import Flags
 
 VERSION = 1
 """Of the features and settings; part of the identity of results."""
@@ -62,12 +63,15 @@ def extract_features(store: Store, rows: np.ndarray, progress: Progress = SILENT
     """
     out = np.empty((len(rows), len(FEATURE_NAMES)), np.float32)
     valid = store.index["valid_samples"].to_numpy(np.int64)
+    flags = Flags.of(store)
+    printed = flags.rows[flags.codes == "partial_lead"]
     needs = np.array([[lead in _NEEDS.get(name, ()) for name in FEATURE_NAMES] for lead in LEADS])
     for start in range(0, len(rows), 128):
         part = rows[start : start + 128]
         for i, signal in enumerate(store.signals(part)):
             out[start + i] = ecg_features(signal[:, : valid[part[i]]], store.fs)
         out[start : start + len(part)][~store.lead_mask(part) @ needs] = np.nan
+        out[start : start + len(part)][np.isin(part, printed)] = np.nan  # the edges of the strips would be measured
         progress.update(start + len(part), len(rows))
     return out
 
