@@ -64,6 +64,8 @@ def test_pairs_by_study_in_the_order_of_ids(tmp_path: Path) -> None:
     assert list(data.examples["record_id"]) == ["52", "9", "41"]
     assert set(data.examples["source"]) == {"mimic-iv-ecg"}
     assert list(data.examples["split"]) == [None, None, None]
+    assert list(data.examples["date"]) == ["2180-07-23T08:44:00"] * 3
+    assert list(data.examples["device"]) == ["cart 7"] * 3
     assert all(type(v) is str for column in columns for v in data.examples[column])
     assert list(data.rejects.columns) == [*data.examples.columns[:5], "reason", "detail"]
     assert clean_report(data.examples["report"][0]) == 'sinus rhythm. possible ecg, "quoted".'

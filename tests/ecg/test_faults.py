@@ -47,6 +47,10 @@ def test_printed_layout(faults: Path) -> None:
     ecg = read_ecg(faults / "D08" / "a.dcm")
     assert begins(ecg) == [0.0] * 3 + [2.5] * 3 + [5.0] * 3 + [7.5] * 3
     assert np.isfinite(ecg.signal[1]).all()
+    done = standardise(ecg)
+    there = np.isfinite(ecg.signal)
+    np.testing.assert_array_equal(done.signal[there], ecg.signal[there])
+    assert done.flags == tuple(f"partial_lead:{lead}" for lead in LEADS if lead != "II")
 
 
 def test_bits_stored(faults: Path) -> None:

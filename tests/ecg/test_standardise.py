@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deri.ecg import ECG, LEADS, standardise, standardise_windows
+from deri.ecg import ECG, LEADS, normalise, standardise, standardise_windows
 from deri.ecg.standardise import choose_windows, repair_published, resample, window_count
 from deri.errors import DeriError, ReadError
 
@@ -315,3 +315,56 @@ def test_unusable_windows_are_left_out_while_another_is_usable() -> None:
     with pytest.raises(ReadError) as caught:
         list(standardise_windows(ecg))
     assert caught.value.reason == "gaps_too_long"
+
+
+def printed(fs: float = 500, seconds: float = 2.5) -> ECG:
+    """Four groups of three leads, one after the other, and lead II throughout."""
+    n = round(seconds * fs)
+    signal = noise(4 * n, fs).signal.copy() + np.linspace(-0.3, 0.3, 12)[:, None]
+    for row in (0, *range(2, 12)):
+        at = slice(row // 3 * n, (row // 3 + 1) * n)
+        stretch = signal[row, at].copy()
+        signal[row] = np.nan
+        signal[row, at] = stretch
+    return ECG(signal, fs)
+
+
+def test_printed_layout_keeps_each_lead_at_its_time() -> None:
+    ecg = printed()
+    done = standardise(ecg)
+    there = np.isfinite(ecg.signal)
+    np.testing.assert_array_equal(done.signal[there], ecg.signal[there])
+    for row in (0, *range(2, 12)):
+        np.testing.assert_allclose(done.signal[row, ~there[row]], ecg.signal[row, there[row]].mean(), atol=1e-6)
+    assert done.flags == tuple(f"partial_lead:{lead}" for lead in LEADS if lead != "II")
+    assert (done.missing_leads, done.repaired_samples, done.valid_samples) == ((), 0, 5000)
+    assert ecg.partial_leads == tuple(lead for lead in LEADS if lead != "II")
+    centred = normalise(done.signal)  # what a model sees
+    assert np.abs(centred[~there]).max() < 1e-5
+
+
+def test_printed_layout_at_another_rate_and_with_a_small_gap() -> None:
+    ecg = printed(1000)
+    ecg.signal[6, 5500:5510] = np.nan
+    done = standardise(ecg)
+    assert (done.repaired_samples, "repaired" in done.flags, "partial_lead:V1" in done.flags) == (10, True, True)
+    whole = standardise(ECG(np.nan_to_num(ecg.signal), 1000)).signal
+    inner = np.zeros((12, 5000), bool)
+    for row in range(12):
+        first, last = (0, 5000) if row == 1 else (row // 3 * 1250, row // 3 * 1250 + 1250)
+        inner[row, first + 40 : last - 40] = True
+    inner[6, 2700:2800] = False
+    np.testing.assert_allclose(done.signal[inner], whole[inner], atol=2e-3)
+    assert np.ptp(done.signal[11, :3750]) == 0
+
+
+def test_short_strips_are_missing_and_single_dropouts_are_refused() -> None:
+    short = printed(500, 3.0)  # of the last group 1 s lies within the 10 s
+    done = standardise(short)
+    assert done.missing_leads == ("V4", "V5", "V6")
+    assert not done.signal[9:].any()
+    assert "partial_lead:V3" in done.flags
+    assert reason_of(short, min_leads=10) == "missing_leads"
+    signal = noise().signal.copy()
+    signal[2, :2000] = signal[3, :1500] = np.nan  # two electrodes that were put on late: no printed layout
+    assert reason_of(ECG(signal, 500)) == "gaps_too_long"

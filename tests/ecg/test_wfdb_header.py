@@ -96,6 +96,7 @@ def test_subject_of_challenge_ptbxl_and_ludb_headers() -> None:
         "age": 51.0,
         "sex": "female",
         "dx": ("Rhythm: Sinus bradycardia.", "Sex of nobody: M"),
+        "interpretation": ["Rhythm: Sinus bradycardia.", "Sex of nobody: M"],
     }
     assert parse_subject(["69 M 1085", "Image: a.png"]) == {}
 

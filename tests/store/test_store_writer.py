@@ -340,7 +340,8 @@ def test_store_json_holds_the_format(small, tmp_path: Path) -> None:
     names = pq.read_schema(tmp_path / "s" / "index.parquet").names
     first, second = "record_id subject_id study_id source file report_id split", "shard row window start_sample"
     third = "valid_samples repaired_samples missing_leads quality fs n_samples waveform"
-    assert " ".join(names) == f"{first} {second} {third} labels"
+    about = "age sex date device interpretation"
+    assert " ".join(names) == f"{first} {second} {third} {about} labels"
 
 
 @settings(max_examples=60, deadline=None)

@@ -33,17 +33,19 @@ def window_option(text: str) -> int | None:
 
 
 def lead_note(file: str, ecg: ECG) -> str | None:
-    """A line about a recording with fewer than twelve leads; None where all are there."""
-    gone = ecg.missing_leads
-    if not gone:
+    """A line about a recording with fewer than twelve leads, or some for part of the time; None where all are there."""
+    gone, partial = ecg.missing_leads, ecg.partial_leads
+    if not gone and not partial:
         return None
     there = [lead for lead in ecg.leads if lead not in gone]
     which = f"without {', '.join(gone)}" if len(gone) < len(there) else ", ".join(there) or "none"
-    return f"{file}: {len(there)} of {len(ecg.leads)} leads ({which})"
+    listed = f" ({which})" if gone else ""
+    while_there = f", {len(partial)} of them for part of the time" if partial else ""
+    return f"{file}: {len(there)} of {len(ecg.leads)} leads{listed}{while_there}"
 
 
 def say_lead_note(file: str, ecg: ECG) -> None:
-    """Say that a recording which a model is given has fewer than twelve leads."""
+    """Say that a recording which a model is given has fewer than twelve leads, or some for part of the time."""
     if note := lead_note(file, ecg):
         say(f"{note}; the model was trained with 12: expect less")
 

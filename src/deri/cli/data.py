@@ -28,6 +28,13 @@ class Duplicates(str, Enum):
     drop = "drop"
 
 
+class ReportFrom(str, Enum):
+    """Where the reports come from."""
+
+    table = "table"
+    file = "file"
+
+
 class Repair(str, Enum):
     """How gaps in a lead are filled."""
 
@@ -60,6 +67,9 @@ def prepare(
         str | None, typer.Option(help="folder: columns of 0 and 1 in its CSV that are labels: A,B,… | all")
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="folder: encoding of its CSV, when it is not found")] = None,
+    report_from: Annotated[
+        ReportFrom, typer.Option(help="reports: those of the tables, or the interpretation in the files")
+    ] = ReportFrom.table,
     splits: Annotated[Path | None, typer.Option(help="folder of published split files: splits and labels")] = None,
     published_labels: Annotated[
         bool, typer.Option("--published-labels", help="csn: labels match as substrings, as in the published files")
@@ -87,6 +97,7 @@ def prepare(
         published_labels=published_labels,
         label_columns=[name.strip() for name in label_columns.split(",")] if label_columns else (),
         encoding=encoding,
+        report_from=report_from.value,
     )
     for note in opened.notes:
         say(note)

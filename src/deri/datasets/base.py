@@ -31,7 +31,10 @@ class Dataset:
     or None where the recording is no part of that task. ``tasks``: class names of each task, in order. ``rejects``:
     the rows refused, with ``reason`` (a code) and ``detail`` (a sentence). ``val_fraction``, ``test_fraction``: the
     shares held out among the recordings whose ``split`` is None. ``notes``: sentences that a user should read; the
-    store keeps them.
+    store keeps them. ``report_from``: ``"table"``, or ``"file"`` where the interpretation in the files is the report.
+
+    Examples may have columns of ``deri.ecg.recording.ABOUT`` (``age``, ``sex``, ``date``, ``device``), None where
+    nothing is known: they come before what the file says.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Dataset:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     notes: list[str] = field(default_factory=list)
+    report_from: str = "table"
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def open_dataset(
     published_labels: bool = False,
     label_columns: Sequence[str] = (),
     encoding: str | None = None,
+    report_from: str = "table",
 ) -> Dataset:
     """Open a data set of the table ``DATASETS`` by name.
 
@@ -132,6 +137,7 @@ def open_dataset(
     given; the other sets keep every recording.
     ``splits``: folder with the split files behind published numbers (ptb-xl, cpsc2018, csn): splits and labels of the
     tasks are taken from them. ``published_labels``: csn's labels by the substring rule of those files.
+    ``report_from``: see :class:`Dataset`.
     Raises DeriError for an unknown name, a missing folder or table, a table of another form, and an option that the
     data set does not have.
     """
@@ -165,4 +171,6 @@ def open_dataset(
         label_columns=tuple(label_columns),
         encoding=encoding,
     )
-    return kind.open(root, options)
+    dataset = kind.open(root, options)
+    dataset.report_from = report_from
+    return dataset

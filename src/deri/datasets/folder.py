@@ -1,8 +1,9 @@
 """A folder of ECG files, with or without a CSV that describes them.
 
 CSV columns: ``file`` (required, relative to the root), and optionally ``report``, ``labels`` (``;`` between them),
-``subject``, ``split`` (train, val or test) and ``source``. Columns of 0 and 1 are classes where ``label_columns`` names
-them; others are ignored. An empty ``labels`` cell means "not annotated": the recording is no part of the task.
+``subject``, ``split`` (train, val or test), ``source``, ``age``, ``sex``, ``date`` and ``device``. Columns of 0 and 1
+are classes where ``label_columns`` names them; others are ignored. An empty ``labels`` cell means "not annotated": the
+recording is no part of the task.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ import pandas as pd
 
 from deri.datasets.base import Dataset, DatasetKind, OpenOptions
 from deri.datasets.headers import walk
-from deri.datasets.tables import Verdicts, as_objects, assemble, given, listed, outside, read_header, read_table
+from deri.datasets.tables import (
+    ABOUT_COLUMNS,
+    Verdicts,
+    about,
+    as_objects,
+    assemble,
+    given,
+    listed,
+    outside,
+    read_header,
+    read_table,
+)
 from deri.errors import DeriError
 from deri.reports import clean_report
 
@@ -60,7 +72,7 @@ def open_folder(root: Path, options: OpenOptions) -> Dataset:
         annotated = False
     else:
         rows, annotated = _read_csv(csv, options, notes)
-    table = pd.DataFrame({column: as_objects(rows[column]) for column in ("file", *_OPTIONAL)}, dtype=object)
+    table = pd.DataFrame({column: as_objects(rows[column]) for column in rows}, dtype=object)
 
     bare = [_without_suffix(file) for file in table["file"]]
     record = np.array([stem for stem, _ in bare], dtype=object)
@@ -106,10 +118,14 @@ def _read_csv(path: Path, options: OpenOptions, notes: list[str]) -> tuple[pd.Da
     found = read_header(path, "give the CSV of the folder with --labels", options.encoding)
     if "file" not in found:
         raise DeriError(f"{path} has no column 'file' (paths relative to the folder); found {listed(found)}")
-    known = [column for column in ("file", *_OPTIONAL) if column in found]
-    foreign = [column for column in dict.fromkeys(found) if column and column not in known]
-    rows = read_table(path, "", [*known, *(c for c in foreign if found.count(c) == 1)], options.encoding)
-    flags = [c for c in foreign if c in rows and set(rows[c].dropna()) <= _FLAGS and rows[c].notna().any()]
+    said = [column for column in ABOUT_COLUMNS if column in found and column not in options.label_columns]
+    known = [column for column in ("file", *_OPTIONAL, *said) if column in found]
+    foreign = [column for column in dict.fromkeys(found) if column and (column not in known or column in said)]
+    read = dict.fromkeys((*known, *(column for column in foreign if found.count(column) == 1)))
+    rows = read_table(path, "", list(read), options.encoding)
+    flags = [
+        c for c in foreign if c in rows and c not in said and set(rows[c].dropna()) <= _FLAGS and rows[c].notna().any()
+    ]
     classes = _label_columns(path, options.label_columns, foreign, flags)
     if classes and LABELS in known:
         raise DeriError(f"{path} has a column labels: --label-columns is for a CSV without one")
@@ -127,7 +143,12 @@ def _read_csv(path: Path, options: OpenOptions, notes: list[str]) -> tuple[pd.Da
         rows[LABELS] = pd.Series(cells, dtype=object)
     elif LABELS in known:
         rows[LABELS] = pd.Series([_split_labels(cell) for cell in as_objects(rows[LABELS])], dtype=object)
-    rows = rows.reindex(columns=["file", *_OPTIONAL])
+    for name in said:
+        there = rows[name].notna()
+        rows[name] = pd.Series(about(name, as_objects(rows[name])), dtype=object)
+        if lost := int((there & rows[name].isna()).sum()):
+            notes.append(f"{path.name}: {lost} of {len(rows)} cells of the column {name} are not understood")
+    rows = rows.reindex(columns=["file", *_OPTIONAL, *said])
     if rows.empty:
         raise DeriError(f"{path} has no rows")
     empty = np.flatnonzero(rows["file"].fillna("").str.strip() == "")

@@ -86,6 +86,8 @@ def open_mimic(root: Path, options: OpenOptions) -> Dataset:
         source=pd.Series([NAME] * len(rows), dtype=object),
         report=pd.Series(np.array(texts, dtype=object)[text], dtype=object),
         split=None,
+        **({"date": rows["ecg_time"].str.replace(" ", "T")} if "ecg_time" in rows else {}),
+        **({"device": "cart " + paired["cart_id"]} if "cart_id" in paired else {}),
         reason=verdicts.reason,
         detail=verdicts.detail,
     )
@@ -95,7 +97,8 @@ def open_mimic(root: Path, options: OpenOptions) -> Dataset:
 
 
 def _read_records(path: Path) -> pd.DataFrame:
-    rows = pd.concat(list(read_pieces(path, _WHAT, ["subject_id", "study_id", "path"])), ignore_index=True)
+    columns = ["subject_id", "study_id", "path", *(c for c in ("ecg_time",) if c in read_header(path, _WHAT))]
+    rows = pd.concat(list(read_pieces(path, _WHAT, columns)), ignore_index=True)
     if rows.empty:
         raise DeriError(f"{path} has no rows; {_WHAT}")
     order = pd.DataFrame({"subject": sort_keys(rows["subject_id"]), "study": sort_keys(rows["study_id"])})
@@ -115,9 +118,10 @@ def _read_reports(path: Path) -> tuple[pd.DataFrame, list[str]]:
         )
     numbers: dict[str, int] = {}
     parts = []
-    for piece in read_pieces(path, _WHAT, ["subject_id", "study_id", *REPORT_COLUMNS], REPORT_COLUMNS):
+    ids = ["subject_id", "study_id", *(c for c in ("cart_id",) if c in found)]
+    for piece in read_pieces(path, _WHAT, [*ids, *REPORT_COLUMNS], REPORT_COLUMNS):
         piece = piece[piece["study_id"].notna()]
-        parts.append(piece[["study_id", "subject_id"]].assign(text=_number_texts(piece, numbers)))
+        parts.append(piece[ids].assign(text=_number_texts(piece, numbers)))
     reports = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if reports.empty:
         raise DeriError(f"{path} has no rows; {_WHAT}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from deri.datasets.base import Dataset, DatasetKind, OpenOptions, Source, SplitF
 from deri.datasets.published import read_published, use_published
 from deri.datasets.tables import (
     Verdicts,
+    about,
     as_objects,
     assemble,
     duplicates,
@@ -53,6 +55,9 @@ SPLIT_FILES = tuple(
     )
 )
 _FLAGS = ("diagnostic", "form", "rhythm")
+_ABOUT = {"age": "age", "sex": "sex", "date": "recording_date", "device": "device"}
+_SEXES = {"0": "male", "1": "female"}
+_OVER_89 = "300"  # what the table writes for any age above 89 years; kept as 90
 
 
 def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
@@ -64,7 +69,9 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
     fold. Raises DeriError for a statement that ``scp_statements.csv`` does not know.
     """
     columns = ["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_hr"]
-    rows = read_table(root / DATABASE, _WHAT, columns)
+    there = set(read_header(root / DATABASE, _WHAT))
+    about_columns = {name: column for name, column in _ABOUT.items() if column in there}
+    rows = read_table(root / DATABASE, _WHAT, [*columns, *about_columns.values()])
     rows = rows.iloc[sort_keys(rows["ecg_id"]).sort_values(kind="stable").index].reset_index(drop=True)
     classes_of = read_statements(root / STATEMENTS)
     verdicts = Verdicts(len(rows))
@@ -109,10 +116,18 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
         split=split,
         reason=verdicts.reason,
         detail=verdicts.detail,
+        **{name: _about(name, rows[column]) for name, column in about_columns.items()},
         **{task: pd.Series(values, dtype=object) for task, values in labels.items()},
     )
     examples, rejects = assemble(rows, None, list(tasks), options.limit)
     return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1, notes=notes)
+
+
+def _about(name: str, cells: pd.Series) -> list[Any]:
+    plain = cells.str.replace(r"\.0$", "", regex=True)
+    if name in ("age", "sex"):
+        plain = plain.replace({_OVER_89: "90"} if name == "age" else _SEXES)
+    return about(name, plain)
 
 
 def read_statements(path: Path) -> dict[str, dict[str, str | None]]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from deri.ecg.formats.common import device_name, sex_of, to_float, years
+from deri.ecg.recording import ABOUT
 from deri.errors import DeriError, some
 from deri.tables import TextTable, decode, parse_text_table, read_text_table
 
 ID_COLUMNS = ("file", "record_id", "subject_id", "study_id", "source")
 EXAMPLE_COLUMNS = (*ID_COLUMNS, "report", "split")
 REJECT_COLUMNS = (*ID_COLUMNS, "reason", "detail")
+ABOUT_COLUMNS = tuple(name for name in ABOUT if name != "interpretation")
 PIECE = 8192
 """Rows whose texts are looked at at a time."""
 PIECE_BYTES = 1 << 20
@@ -121,6 +125,28 @@ def listed(names: Sequence[str], most: int = 40) -> str:
     return some([str(name) for name in names], most) or "none"
 
 
+def about(name: str, cells: pd.Series) -> list[Any]:
+    """Cells as values of the column ``name`` of ``ABOUT``; None where they are empty or not understood.
+
+    An age in years, a word or letter for the sex, a day as YYYY-MM-DD with or without a time, any text for a device.
+    """
+    known: dict[str, Callable[[str], Any]] = {"age": _age, "sex": sex_of, "date": _iso, "device": device_name}
+    return [known[name](cell) if isinstance(cell, str) else None for cell in cells.tolist()]
+
+
+def _age(cell: str) -> float | None:
+    value = to_float(cell.strip())
+    return None if value is None else years(value)
+
+
+def _iso(cell: str) -> str | None:
+    try:
+        found = datetime.fromisoformat(cell.strip())
+    except ValueError:
+        return None
+    return found.date().isoformat() if len(cell.strip()) <= len("YYYY-MM-DD") else found.strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def outside(paths: Iterable[str]) -> np.ndarray:
     """Which posix paths are absolute or climb out of the root: bool (n,)."""
     pattern = re.compile(r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)")
@@ -218,7 +244,8 @@ def assemble(
         end = int(np.flatnonzero(accepted)[limit - 1]) + 1
     rows, accepted = rows.iloc[:end], accepted[:end]
     # Column by column: a frame would copy its columns together, and the texts of a million rows are large.
-    examples = pd.DataFrame({c: rows[c][accepted].reset_index(drop=True) for c in (*EXAMPLE_COLUMNS, *tasks)})
+    columns = (*EXAMPLE_COLUMNS, *(name for name in ABOUT_COLUMNS if name in rows), *tasks)
+    examples = pd.DataFrame({c: rows[c][accepted].reset_index(drop=True) for c in columns})
     rejects = rows.loc[~accepted, list(REJECT_COLUMNS)].assign(at=np.flatnonzero(~accepted))
     if extra is not None and len(extra):
         rejects = pd.concat([rejects, extra[extra["at"] < end]]).sort_values("at", kind="stable")

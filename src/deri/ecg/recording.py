@@ -15,6 +15,14 @@ from deri.errors import DeriError, ReadError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ABOUT = ("age", "sex", "date", "device", "interpretation")
+"""Metadata that a store keeps.
+
+``age``: years or None. ``sex``: "female", "male" or None. ``date``: day and, where known, local time of the recording,
+ISO 8601, or None. ``device``: maker and model, or None. ``interpretation``: the sentences of the device or of who read
+the ECG, without names of people (:func:`deri.ecg.people.without_names`).
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class ECG:
@@ -26,8 +34,7 @@ class ECG:
         fs: sampling rate in Hz.
         metadata: what the file says besides. ``source_file``, ``format``, ``derived_leads`` (lead -> formula),
             ``dropped_leads`` (channels that are none of the twelve), ``warnings`` (code -> sentence), ``comments``;
-            ``age`` (years or None), ``sex`` ("female", "male" or None) and ``dx`` (tuple of codes or texts) only where
-            the file has such a field.
+            ``dx`` (tuple of codes or texts) and those of ``ABOUT`` only where the file has such a field.
         leads: always ``LEADS``.
     """
 
@@ -102,6 +109,12 @@ class ECG:
             for lead, row in zip(LEADS, self.signal, strict=True)
             if not np.isfinite(row[:4096]).any() and not np.isfinite(row[4096:]).any()
         )
+
+    @property
+    def partial_leads(self) -> tuple[str, ...]:
+        """Leads that are there, but lack more than 1 s of the recording."""
+        lacking = {lead: np.isnan(row).sum() for lead, row in zip(LEADS, self.signal, strict=True)}
+        return tuple(lead for lead, n in lacking.items() if self.fs < n < self.n_samples)
 
     def plot(
         self,

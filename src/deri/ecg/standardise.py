@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -45,8 +45,8 @@ class Standardised:
         repaired_samples: number of non-finite samples that were filled in the part that was used, over all leads
             that are there.
         flags: what happened and what is suspicious: the codes of ``ecg.metadata["warnings"]``, ``derived_lead:X``,
-            ``missing_lead:X``, ``repaired``, ``resampled``, ``cropped``, ``padded``, ``flat_lead:X``,
-            ``low_amplitude``, and those of :func:`deri.ecg.quality.lead_flags`.
+            ``missing_lead:X``, ``partial_lead:X``, ``repaired``, ``resampled``, ``cropped``, ``padded``,
+            ``flat_lead:X``, ``low_amplitude``, and those of :func:`deri.ecg.quality.lead_flags`.
         missing_leads: leads without any sample in the part used; their rows are zero.
         window: number of the window, 0-based: it begins ``window`` times ``samples / fs`` seconds into the recording.
         start_sample: its first sample, in samples of the recording.
@@ -80,16 +80,21 @@ def standardise(
     2. *Leads.* A lead without any finite sample in that part is missing: a row of zeros, listed in ``missing_leads``
        and flagged ``missing_lead:X``; the following rules pass over it. With fewer than ``min_leads`` others the
        recording is refused (``missing_leads``), and in any case without a single one.
-    3. *Gaps* (NaN, inf), ``repair="lead"``: each is filled from its own lead by linear interpolation between its
-       neighbours, at the ends by the nearest value. A lead with more than 20 % of such samples, or one gap longer than
-       1 s, is refused (``gaps_too_long``). ``repair="published"``: see :func:`repair_published`.
-    4. *Amplitude.* A peak-to-peak below 5 µV in every lead is no ECG (``amplitude_out_of_range``), unless all leads
+    3. *Printed layouts.* Leads recorded one after the other (3 × 4 leads of 2.5 s, say): each lead is there in one
+       stretch, of at least 2 s, and two of them at no common time. A lead is kept in its stretch and at its time,
+       flagged ``partial_lead:X``; the rest of its row is the mean of the stretch, a flat line of which a model that
+       centres its leads sees zeros. A stretch of less than 2 s counts as none (``missing_lead:X``).
+    4. *Gaps* (NaN, inf) in that stretch, or in the whole part, ``repair="lead"``: each is filled from its own lead by
+       linear interpolation between its neighbours, at the ends by the nearest value. A lead with more than 20 % of
+       such samples, or one gap longer than 1 s, is refused (``gaps_too_long``). ``repair="published"``: see
+       :func:`repair_published`; printed layouts are not looked for.
+    5. *Amplitude.* A peak-to-peak below 5 µV in every lead is no ECG (``amplitude_out_of_range``), unless all leads
        are constant (``flat_record``); below 0.1 mV in every lead the flag ``low_amplitude`` is set. A lead below 1 µV
        is flagged ``flat_lead:X``.
-    5. *Resampling* by a polyphase filter with the rational ratio of the rates (denominator ≤ 1000), the ends continued
+    6. *Resampling* by a polyphase filter with the rational ratio of the rates (denominator ≤ 1000), the ends continued
        by reflection, so that an offset does not ring there.
-    6. *Length.* The first ``samples`` samples are kept; a shorter recording gets zeros at its end.
-    7. Any value beyond ±32.767 mV is refused (``amplitude_out_of_range``).
+    7. *Length.* The first ``samples`` samples are kept; a shorter recording gets zeros at its end.
+    8. Any value beyond ±32.767 mV is refused (``amplitude_out_of_range``).
 
     Args:
         ecg: any recording.
@@ -187,13 +192,20 @@ def _window(ecg: ECG, number: int, start: int, fs: float, samples: int, repair: 
     before = steps * ratio.denominator
     used = ecg.signal[:, start - before : start + _samples_needed(samples, ratio)]
     bad = ~np.isfinite(used)
-    there = _leads_there(ecg, bad[:, before : before + math.ceil(samples / ratio)], min_leads)
+    stop = before + math.ceil(samples / ratio)
+    strips = _strips(bad[:, before:stop], ecg.fs) if repair == "lead" else {}
+    for row in [row for row, (first, last) in strips.items() if last - first < MIN_SECONDS * ecg.fs]:
+        del strips[row]
+        bad[row] = True
+    there = _leads_there(ecg, bad[:, before:stop], min_leads)
     names: Sequence[str] = LEADS
     if there is not None:
         used, bad, names = used[there], bad[there], [LEADS[row] for row in there]
-    used, repaired = _repair(ecg, used, bad, repair, names)
+    partial = {names.index(LEADS[row]): (before + first, before + last) for row, (first, last) in strips.items()}
+    used, repaired = _repair(ecg, used, bad, repair, names, partial)
     missing = tuple(lead for lead in LEADS if lead not in names)
     flags = _provenance_flags(ecg, missing)
+    flags += [f"partial_lead:{names[row]}" for row in partial]
     if repaired:
         flags.append("repaired")
     flags += _amplitude_flags(ecg, used, names)
@@ -201,6 +213,9 @@ def _window(ecg: ECG, number: int, start: int, fs: float, samples: int, repair: 
     if ratio != 1:
         used = resample(used, ratio)[:, steps * ratio.numerator :]
         flags.append("resampled")
+    for row, (first, last) in partial.items():
+        begin, end = math.ceil((first - before) * ratio), math.floor((last - before) * ratio)
+        used[row, :begin] = used[row, end:] = used[row, begin:end].mean(dtype=np.float64)
     valid = min(total, samples)
     if number or total > samples:
         flags.append("cropped")
@@ -216,6 +231,23 @@ def _window(ecg: ECG, number: int, start: int, fs: float, samples: int, repair: 
             "amplitude_out_of_range",
         )
     return Standardised(signal, valid, repaired, tuple(flags), missing, number, start)
+
+
+def _strips(bad: np.ndarray, fs: float) -> dict[int, tuple[int, int]]:
+    """Of a printed layout, the first sample, and the one after the last, of leads that lack over 1 s at their ends.
+
+    Empty where no two of these leads are there one after the other.
+    """
+    if not bad[:, [0, -1]].any():
+        return {}
+    good = ~bad
+    first, last = good.argmax(axis=1), bad.shape[1] - good[:, ::-1].argmax(axis=1)
+    partial = good.any(axis=1) & (last - first < bad.shape[1] - MAX_GAP_SECONDS * fs)
+    rows = np.flatnonzero(partial).tolist()
+    long = [row for row in rows if last[row] - first[row] >= MIN_SECONDS * fs]
+    if not long or last[long].min() > first[long].max():
+        return {}
+    return {row: (int(first[row]), int(last[row])) for row in rows}
 
 
 def _leads_there(ecg: ECG, bad: np.ndarray, min_leads: int) -> np.ndarray | None:
@@ -270,7 +302,15 @@ def resample(signal: np.ndarray, ratio: Fraction) -> np.ndarray:
     return np.asarray(moved + mean, dtype=np.float32)
 
 
-def _repair(ecg: ECG, signal: np.ndarray, bad: np.ndarray, rule: str, names: Sequence[str]) -> tuple[np.ndarray, int]:
+def _repair(
+    ecg: ECG,
+    signal: np.ndarray,
+    bad: np.ndarray,
+    rule: str,
+    names: Sequence[str],
+    partial: Mapping[int, tuple[int, int]],
+) -> tuple[np.ndarray, int]:
+    """The signal without gaps, and how many samples were filled; of the rows ``partial`` only those in the stretch."""
     if not bad.any():
         return signal, 0
     if rule == "published":
@@ -284,13 +324,18 @@ def _repair(ecg: ECG, signal: np.ndarray, bad: np.ndarray, rule: str, names: Seq
             )
         return repaired, int(bad.sum())
     n = signal.shape[1]
-    for row in np.flatnonzero(bad.any(axis=1)):
-        begins, ends = runs(bad[row])
+    filled = 0
+    for row in np.flatnonzero(bad.any(axis=1)).tolist():
+        gaps = bad[row, slice(*partial.get(row, (0, n)))]
+        if not gaps.any():
+            continue
+        begins, ends = runs(gaps)
         longest = int((ends - begins).max())
-        share = float(bad[row].mean())
+        share = float(gaps.mean())
+        filled += int(gaps.sum())
         if longest > MAX_GAP_SECONDS * ecg.fs or share > MAX_GAP_FRACTION:
             raise ReadError(
-                f"{_name(ecg)}: lead {names[int(row)]} lacks {100 * share:.0f} % of its samples, "
+                f"{_name(ecg)}: lead {names[row]} lacks {100 * share:.0f} % of its samples, "
                 f"{longest / ecg.fs:.2f} s at a stretch; up to {100 * MAX_GAP_FRACTION:.0f} % and "
                 f"{MAX_GAP_SECONDS:g} s are filled",
                 "gaps_too_long",
@@ -300,7 +345,7 @@ def _repair(ecg: ECG, signal: np.ndarray, bad: np.ndarray, rule: str, names: Seq
     for row in np.flatnonzero(bad.any(axis=1)):
         good = ~bad[row]
         repaired[row, bad[row]] = np.interp(time[bad[row]], time[good], signal[row, good])
-    return repaired, int(bad.sum())
+    return repaired, filled
 
 
 def repair_published(signal: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deri.ecg.formats.wfdb_signals import NO_SAMPLE
+from deri.ecg.recording import ABOUT
 from deri.errors import DeriError, ReadError
 from deri.files import atomic_path
 from deri.store.layout import (
@@ -22,6 +23,7 @@ from deri.store.layout import (
     SAMPLES,
     UV_PER_UNIT,
     WORK_DIR,
+    about_schema,
     chunk_file,
     shard_name,
 )
@@ -75,6 +77,11 @@ class Stored:
     missing_leads: tuple[str, ...]
     quality: tuple[str, ...]
     waveform: str
+    age: float | None
+    sex: str | None
+    date: str | None
+    device: str | None
+    interpretation: tuple[str, ...]
 
     def row(self) -> dict[str, Any]:
         """Return the values of the index columns."""
@@ -163,10 +170,10 @@ def _units_per_count(gain: float) -> int | None:
     return factor if np.array_equal(stored[0], counts * np.int16(factor)) else None
 
 
-def _read(path: str | os.PathLike[str]) -> ECG | np.ndarray:
-    """Return the recording, as :func:`exact_units` where it can be."""
+def _read(path: str | os.PathLike[str]) -> tuple[ECG | np.ndarray, dict[str, Any]]:
+    """Return the recording, as :func:`exact_units` where it can be, and its metadata."""
     from deri.ecg import read_ecg
-    from deri.ecg.formats.wfdb import header_file, read_counts
+    from deri.ecg.formats.wfdb import about_header, header_file, read_counts
 
     name = os.fspath(path)
     counts = None
@@ -177,9 +184,10 @@ def _read(path: str | os.PathLike[str]) -> ECG | np.ndarray:
             if error.reason != "missing_header":
                 raise
     if counts is None:
-        return read_ecg(path)
+        ecg = read_ecg(path)
+        return ecg, ecg.metadata
     units = exact_units(counts)
-    return counts.to_ecg() if units is None else units
+    return counts.to_ecg() if units is None else units, about_header(counts.header)
 
 
 def read_recording(
@@ -193,9 +201,10 @@ def read_recording(
     from deri.ecg.gains import with_common_gain
     from deri.ecg.quality import quality_flags, refuse_wrong_unit
 
-    found = _read(path)
+    found, metadata = _read(path)
+    about = {name: metadata.get(name) for name in ABOUT} | {"interpretation": tuple(metadata.get("interpretation", ()))}
     if isinstance(found, np.ndarray):
-        yield Stored(found, FS, SAMPLES, 0, 0, SAMPLES, 0, (), (), waveform_digest(found))
+        yield Stored(found, FS, SAMPLES, 0, 0, SAMPLES, 0, (), (), waveform_digest(found), **about)
         return
     ecg = with_common_gain(found)  # here already: the checks of unit and quality look at amplitudes, too
     del found
@@ -219,6 +228,7 @@ def read_recording(
             missing_leads=standard.missing_leads,
             quality=tuple(dict.fromkeys((*standard.flags, *quality_flags(used, ecg.fs)))),
             waveform=waveform_digest(signal),
+            **about,
         )
 
 
@@ -347,6 +357,7 @@ class _Rows:
                 ("fs", pa.float64()),
                 ("n_samples", pa.int64()),
                 ("waveform", pa.string()),
+                *about_schema(),
             ]
         )
         self._rows: list[dict[str, Any]] = []

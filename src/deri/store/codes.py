@@ -54,6 +54,7 @@ SUSPICIONS = {
     "duplicate": "The samples are those of an earlier recording, which the flag names.",
     "flat_lead": "The lead is constant to 1 µV.",
     "missing_lead": "The lead was not recorded and cannot be derived; its row is zero and masked.",
+    "partial_lead": "Recorded for part of the time, as on a printed sheet; elsewhere a flat line at the lead's mean.",
     "clipped": "Flat tops with steep flanks: the lead was cut off at a level.",
     "saturated": "0.2 s or longer at an extreme beyond ±2 mV: an amplifier or converter at its limit.",
     "limb_leads_contradict": "The limb leads obey neither Einthoven nor Goldberger: leads are mixed up.",

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deri.ecg.recording import ABOUT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = "deri-store"
 VERSION = 2
@@ -25,8 +31,16 @@ REJECT_COLUMNS = ("file", "record_id", "subject_id", "study_id", "source", "reas
 INDEX_COLUMNS = (
     "record_id", "subject_id", "study_id", "source", "file", "report_id", "split", "shard", "row",
     "window", "start_sample", "valid_samples", "repaired_samples", "missing_leads", "quality", "fs", "n_samples",
-    "waveform",
+    "waveform", *ABOUT,
 )  # fmt: skip
+
+
+def about_schema() -> pa.Schema:
+    """The columns of what is known of patient and recording: null, or an empty list, where nothing is."""
+    import pyarrow as pa
+
+    kinds = {"age": pa.float64(), "interpretation": pa.list_(pa.string())}
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in ABOUT])
 
 
 def chunk_size(n: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deri._version import __version__
+from deri.ecg.recording import ABOUT
 from deri.errors import DeriError
 from deri.files import write_json
 from deri.store.layout import (
@@ -41,6 +42,7 @@ _WORDS = {
     "min_leads": "--min-leads",
     "windows": "--windows",
     "duplicates": "--duplicates",
+    "report_from": "--report-from",
 }
 
 
@@ -88,6 +90,11 @@ def text_values(column: pd.Series) -> list[str | None]:
     return [value if isinstance(value, str) else None for value in column.tolist()]
 
 
+def plain_values(column: pd.Series) -> list[Any]:
+    """Return numbers and texts with None for what is missing."""
+    return [value if isinstance(value, str | int | float) and value == value else None for value in column.tolist()]
+
+
 def make_plan(
     dataset: Dataset,
     *,
@@ -117,6 +124,9 @@ def make_plan(
             add(column, column=frame[column], values=text_values)
     for task, classes in dataset.tasks.items():
         add(task, list(classes), column=dataset.examples[task], values=label_values)
+    for column in ABOUT:
+        if column in dataset.examples:
+            add(column, column=dataset.examples[column], values=plain_values)
     n = len(dataset.examples)
     return {
         "format": "deri-store-plan",
@@ -138,6 +148,7 @@ def make_plan(
         "min_leads": min_leads,
         "windows": "all" if windows is None else windows,
         "duplicates": duplicates,
+        **({"report_from": dataset.report_from} if dataset.report_from != "table" else {}),
     }
 
 
@@ -179,7 +190,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def refuse_other_plan(store: Path, found: dict[str, Any], plan: dict[str, Any]) -> None:
     """Raise DeriError, naming what differs, unless ``found`` is ``plan``."""
-    different = [key for key in plan if found.get(key) != plan[key]]
+    different = [key for key in {**plan, **found} if found.get(key) != plan.get(key)]
     if not different:
         return
     words = []
@@ -187,5 +198,5 @@ def refuse_other_plan(store: Path, found: dict[str, Any], plan: dict[str, Any]) 
         if key in ("examples", "rejects", "chunk_size"):  # follow from the content
             continue
         word = _WORDS.get(key, key)
-        words.append(word if key == "content" else f"{word} {found.get(key)}, now {plan[key]}")
+        words.append(word if key == "content" else f"{word} {found.get(key)}, now {plan.get(key)}")
     raise DeriError(f"--out {store} holds another preparation ({'; '.join(words)}): choose another --out, or delete it")

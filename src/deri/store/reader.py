@@ -22,6 +22,7 @@ from deri.store.layout import (
     SPLITS,
     VERSION,
     WORK_DIR,
+    about_schema,
 )
 from deri.store.npy import npy_bytes
 from deri.store.plan import read_json
@@ -160,9 +161,14 @@ class Store:
     @cached_property
     def table(self) -> pa.Table:
         """The table behind :attr:`index`."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.path / INDEX_FILE).combine_chunks()
+        table = pq.read_table(self.path / INDEX_FILE).combine_chunks()
+        for field in about_schema():
+            if field.name not in table.column_names:  # a store of an earlier version
+                table = table.append_column(field, pa.nulls(len(table), field.type))
+        return table
 
     @cached_property
     def index(self) -> pd.DataFrame:

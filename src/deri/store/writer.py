@@ -24,6 +24,7 @@ from deri.store.layout import (
     SIGNALS_DIR,
     UV_PER_UNIT,
     WORK_DIR,
+    about_schema,
     chunk_count,
     chunk_file,
     chunk_size,
@@ -36,6 +37,7 @@ from deri.store.plan import (
     claim,
     label_values,
     make_plan,
+    plain_values,
     read_json,
     refuse_other_plan,
     text_values,
@@ -259,13 +261,22 @@ class _Preparation:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        from deri.reports import join_report
+
         good = table.filter(pc.is_null(table["reason"]))
         here = self.dataset.examples.iloc[good["example"].to_numpy()]
         columns: dict[str, Any] = {name: pa.array(here[name].tolist(), pa.string()) for name in TEXT_COLUMNS}
         columns["shard"] = pa.array(np.full(good.num_rows, chunk, np.int32))
         columns |= {name: good[name] for name in ("row", *ROW_COLUMNS)}
+        for field in about_schema():
+            if field.name in here:  # what the tables of the data set say comes before what the file does
+                said = pa.array(plain_values(here[field.name]), field.type)
+                columns[field.name] = pc.coalesce(said, good[field.name].combine_chunks())
+        texts = text_values(here["report"])
+        if self.dataset.report_from == "file":
+            texts = [join_report(lines or ()) or None for lines in good["interpretation"].to_pylist()]
         columns |= {task: pa.array(label_values(here[task]), pa.list_(pa.string())) for task in self.dataset.tasks}
-        refused, numbers = tables.add_rows(columns, _clean(text_values(here["report"]), cleaned))
+        refused, numbers = tables.add_rows(columns, _clean(texts, cleaned))
 
         bad = table.filter(pc.is_valid(table["reason"]))
         there = self.dataset.examples.iloc[bad["example"].to_numpy()]

@@ -16,11 +16,13 @@ import numpy as np
 from deri.ecg.formats.common import (
     Options,
     Strip,
+    device_name,
     lay_out,
     make_ecg,
     note_calibration_pulse,
     require_voltage,
     sex_of,
+    stamped,
     to_date,
     to_float,
     years,
@@ -178,6 +180,12 @@ def _about(root: Element, series: Element, notes: dict[str, str]) -> dict[str, A
     stated = _stated_age(root)
     if stated is not None and about.get("age") is None:
         about["age"] = stated
+    about["date"] = stamped(_recorded(root) or _recorded(series))
+    author = series.find("author/seriesAuthor")
+    about["device"] = device_name(
+        text_of(author, "manufacturerOrganization/name"),
+        text_of(author, "manufacturedSeriesDevice/manufacturerModelName"),
+    )
     statements = []
     for annotation in series.iter("annotation"):
         if not _STATEMENT.match(attribute(annotation, "code", "code").upper()):
@@ -185,9 +193,7 @@ def _about(root: Element, series: Element, notes: dict[str, str]) -> dict[str, A
         text = text_of(annotation, "value") or attribute(annotation, "value", "displayName")
         if text and text not in statements:
             statements.append(text)
-    if statements:
-        about["interpretation"] = statements
-    return about
+    return about | {"interpretation": statements}
 
 
 def _recorded(element: Element) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deri.ecg.leads import canonical_lead, lead_plan
+from deri.ecg.people import without_names
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
@@ -153,6 +155,8 @@ def make_ecg(
     if kept and channels[kept[0]].size > MAX_SAMPLES:
         raise ReadError(f"{path}: {channels[kept[0]].size} samples per lead are too many to read", "too_long")
     metadata = {"source_file": path, "format": form, "warnings": {}, "comments": [], **about}
+    if sentences := without_names(metadata.pop("interpretation", ())):
+        metadata["interpretation"] = sentences
     try:
         if not kept:
             lead_plan(tuple(names))  # raises unknown_leads
@@ -287,6 +291,26 @@ def to_date(year: int, month: int, day: int) -> date | None:
         return date(year, month, day)
     except (ValueError, OverflowError):
         return None
+
+
+def moment(day: date | None, clock: str = "") -> str | None:
+    """Day and time of a recording as ISO 8601; ``clock`` is hours, minutes and seconds, with or without colons."""
+    if day is None:
+        return None
+    match = re.match(r"([01]\d|2[0-3])[:.]?([0-5]\d)(?:[:.]?([0-5]\d))?", clock.strip(), re.ASCII)
+    return f"{day.isoformat()}T{match[1]}:{match[2]}:{match[3] or '00'}" if match else day.isoformat()
+
+
+def stamped(stamp: str) -> str | None:
+    """:func:`moment` of a time stamp of digits, ``YYYYMMDDhhmmss`` or its beginning."""
+    match = re.match(r"(\d{4})(\d\d)(\d\d)", stamp.strip(), re.ASCII)
+    return moment(to_date(*map(int, match.groups())), stamp.strip()[8:]) if match else None
+
+
+def device_name(*parts: object) -> str | None:
+    """Maker and model of a device in one line; None where nothing is known."""
+    words = dict.fromkeys(" ".join(str(part).split()) for part in parts if part)
+    return " ".join(word for word in words if word)[:80] or None
 
 
 def to_float(text: str | None) -> float | None:

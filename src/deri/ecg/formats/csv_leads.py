@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deri.ecg.formats.common import (
     Format,
     Options,
+    device_name,
     load,
     make_ecg,
     refuse_options,
@@ -221,7 +222,19 @@ def read_apple(path: str, options: Options) -> ECG:
     if any("," in line for line in lines[begin:]) and any("." in line for line in lines[begin:]):
         raise ReadError(f"{path}: its samples have decimal points and commas", "unreadable_signal")
     channel = np.array(values) * require_voltage(path, names[0], units[0])
-    return make_ecg(path, "Apple Watch CSV", [channel], names, float(rates[0].replace(",", ".")), {})
+    return make_ecg(path, "Apple Watch CSV", [channel], names, float(rates[0].replace(",", ".")), _about_apple(said))
+
+
+def _about_apple(said: list[str]) -> dict[str, Any]:
+    """Date, watch, and the classification, which follows the date in every language."""
+    found = [(i, re.match(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)", value)) for i, value in enumerate(said)]
+    dated = next(((i, f"{match[1]}T{match[2]}") for i, match in found if match), None)
+    watches = [value for value in said if re.fullmatch(r"Watch\d+,\d+", value)]
+    return {
+        "date": dated and dated[1],
+        "device": device_name("Apple", *watches) if watches else None,
+        "interpretation": said[dated[0] + 1 : dated[0] + 2] if dated else [],
+    }
 
 
 APPLE = Format("Apple Watch CSV", _sniff_apple, read_apple)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from deri.ecg.formats.common import (
     Options,
     Strip,
     brief,
+    device_name,
     lay_out,
     load,
     make_ecg,
@@ -25,8 +27,10 @@ from deri.ecg.formats.common import (
     refuse_options,
     require_voltage,
     sex_of,
+    stamped,
     to_float,
     years,
+    years_between,
 )
 from deri.ecg.formats.scp import LEAD_CODES
 from deri.ecg.leads import canonical_lead
@@ -251,19 +255,32 @@ def _about(data: Any) -> dict[str, Any]:
     about: dict[str, Any] = {}
     try:
         age = re.fullmatch(r"(\d{1,3})([DWMY])", str(data.get("PatientAge", "") or "").strip(), re.ASCII)
-        about["age"] = years(float(age[1]), age[2]) if age else None
+        about["date"] = _recorded(data)
+        about["age"] = years(float(age[1]), age[2]) if age else _age(data, about["date"])
         about["sex"] = sex_of(str(data.get("PatientSex", "") or ""))
+        about["device"] = device_name(data.get("Manufacturer"), data.get("ManufacturerModelName"))
         texts = [_annotation(item) for item in data.get("WaveformAnnotationSequence") or []]
         filters = _filters(data)
     except Exception as error:
         about["comments"] = [f"the annotations could not be read: {brief(error)}"]
         return about
-    lines = list(dict.fromkeys(text for text in texts if text))
-    if lines:
-        about["interpretation"] = lines
+    about["interpretation"] = list(dict.fromkeys(texts))
     if filters:
         about["comments"] = [filters]
     return about
+
+
+def _recorded(data: Any) -> str | None:
+    """Day and time of the acquisition, else of the content, else of the study."""
+    stamps = [str(data.get("AcquisitionDateTime", "") or "")]
+    for kind in ("Acquisition", "Content", "Study"):
+        stamps.append("".join(str(data.get(f"{kind}{part}", "") or "") for part in ("Date", "Time")))
+    return next(filter(None, map(stamped, stamps)), None)
+
+
+def _age(data: Any, recorded: str | None) -> float | None:
+    days = (stamped(str(data.get("PatientBirthDate", "") or "")), recorded)
+    return years_between(*(date.fromisoformat(day[:10]) if day else None for day in days))
 
 
 def _annotation(item: Any) -> str:

@@ -16,8 +16,10 @@ from deri.ecg.formats.common import (
     MAX_SPREAD_SAMPLES,
     Format,
     Options,
+    device_name,
     load,
     make_ecg,
+    moment,
     refuse_options,
     require_voltage,
     sex_of,
@@ -185,13 +187,22 @@ def _spread(
 
 
 def _patient(data: bytes) -> dict[str, Any]:
-    """Sex and age of an EDF+ header: ``code sex dd-MMM-yyyy name`` and ``Startdate dd-MMM-yyyy …``."""
+    """What the header says: in EDF+ ``code sex dd-MMM-yyyy name`` and ``Startdate dd-MMM-yyyy code person device``."""
+    day, clock = re.fullmatch(r"(\d\d)\.(\d\d)\.(\d\d)", _text(data, 168, 176), re.ASCII), _text(data, 176, 184)
+    start = None
+    if day and day[0] != "01.01.85":  # how an unknown day is written
+        start = to_date((1900 if int(day[3]) >= 85 else 2000) + int(day[3]), int(day[2]), int(day[1]))
     if data[192:196] not in (b"EDF+", b"BDF+"):
-        return {}
+        return {"date": moment(start, clock)}
     fields, recording = _text(data, 8, 88).split(), _text(data, 88, 168).split()
     born = _date(fields[2]) if len(fields) > 2 else None
     recorded = _date(recording[1]) if len(recording) > 1 and recording[0] == "Startdate" else None
-    return {"sex": sex_of(fields[1]) if len(fields) > 1 else None, "age": years_between(born, recorded)}
+    return {
+        "sex": sex_of(fields[1]) if len(fields) > 1 else None,
+        "age": years_between(born, recorded),
+        "date": moment(recorded or start, clock),
+        "device": device_name(recording[4].replace("_", " ")) if len(recording) > 4 and recording[4] != "X" else None,
+    }
 
 
 def _date(text: str) -> Any:

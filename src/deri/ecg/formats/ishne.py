@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deri.ecg.formats.common import Format, Options, load, make_ecg, to_date, years_between
+from deri.ecg.formats.common import Format, Options, device_name, load, make_ecg, moment, to_date, years_between
 from deri.ecg.recording import ECG
 from deri.errors import ReadError
 
@@ -66,11 +66,14 @@ def read_ishne(path: str, options: Options) -> ECG:
 
 
 def _about(data: bytes, begin: int) -> dict[str, Any]:
-    born, recorded = struct.unpack_from("<3h", data, 132), struct.unpack_from("<3h", data, 138)
+    born, recorded = (to_date(*struct.unpack_from("<3h", data, at)[::-1]) for at in (132, 138))
+    hour, minute, second = struct.unpack_from("<3h", data, 150)
     text = data[_HEADER:begin].split(b"\0")[0].decode("latin-1").strip()
     return {
         "sex": {1: "male", 2: "female"}.get(struct.unpack_from("<h", data, 128)[0]),
-        "age": years_between(to_date(*born[::-1]), to_date(*recorded[::-1])),
+        "age": years_between(born, recorded),
+        "date": moment(recorded, f"{hour:02d}:{minute:02d}:{second:02d}"),
+        "device": device_name(data[232:272].split(b"\0")[0].decode("latin-1")),
         "comments": [text] if text else [],
     }
 

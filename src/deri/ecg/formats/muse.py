@@ -9,7 +9,18 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from deri.ecg.formats.common import Options, make_ecg, require_voltage, sex_of, to_date, to_float, years, years_between
+from deri.ecg.formats.common import (
+    Options,
+    device_name,
+    make_ecg,
+    moment,
+    require_voltage,
+    sex_of,
+    to_date,
+    to_float,
+    years,
+    years_between,
+)
 from deri.ecg.formats.xml_tree import decode_base64, parse_xml, text_of, xml_format
 from deri.ecg.leads import canonical_lead
 from deri.ecg.recording import ECG
@@ -80,22 +91,20 @@ def _samples(path: str, name: str, lead: Element, notes: dict[str, str]) -> np.n
 
 
 def _about(root: Element) -> dict[str, Any]:
-    person = root.find("PatientDemographics")
-    age = to_float(text_of(person, "PatientAge"))
+    person, test = root.find("PatientDemographics"), root.find("TestDemographics")
+    age, day = to_float(text_of(person, "PatientAge")), _date(text_of(test, "AcquisitionDate"))
     if age is not None:
         found = years(age, text_of(person, "AgeUnits") or "years")
     else:
-        found = years_between(
-            _date(text_of(person, "DateofBirth")), _date(text_of(root, "TestDemographics/AcquisitionDate"))
-        )
-    about: dict[str, Any] = {"age": found, "sex": sex_of(text_of(person, "Gender"))}
-    # "Diagnosis" is what stands after overreading; "OriginalDiagnosis" is the machine's.
-    for tag in ("Diagnosis", "OriginalDiagnosis"):
-        lines = _statements(root.find(tag))
-        if lines:
-            about["interpretation"] = lines
-            break
-    return about
+        found = years_between(_date(text_of(person, "DateofBirth")), day)
+    return {
+        "age": found,
+        "sex": sex_of(text_of(person, "Gender")),
+        "date": moment(day, text_of(test, "AcquisitionTime")),
+        "device": device_name(text_of(test, "AcquisitionDevice")),
+        # "Diagnosis" is what stands after overreading; "OriginalDiagnosis" is the machine's.
+        "interpretation": _statements(root.find("Diagnosis")) or _statements(root.find("OriginalDiagnosis")),
+    }
 
 
 def _statements(diagnosis: Element | None) -> list[str]:

@@ -17,9 +17,11 @@ from deri.ecg.formats.common import (
     Format,
     Options,
     Strip,
+    device_name,
     lay_out,
     load,
     make_ecg,
+    moment,
     sex_of,
     to_date,
     years,
@@ -268,14 +270,18 @@ def _about(sections: dict[int, bytes]) -> dict[str, Any]:
     if len(tags.get(4, [b""])[0]) >= 3:
         value, unit = struct.unpack_from("<HB", tags[4][0])
         age = years(float(value), _AGE_UNITS[unit]) if value and unit in _AGE_UNITS else None
+    day, clock = _date(tags.get(25, [b""])[0]), tags.get(26, [b""])[0]
     if age is None:
-        age = years_between(_date(tags.get(5, [b""])[0]), _date(tags.get(25, [b""])[0]))
+        age = years_between(_date(tags.get(5, [b""])[0]), day)
     sex = tags.get(8, [b""])[0][:1]
-    about: dict[str, Any] = {"age": age, "sex": {b"\1": sex_of("male"), b"\2": sex_of("female")}.get(sex)}
-    lines = _statements(sections.get(8, b""), encoding, 0) or _statements(sections.get(11, b""), encoding, 1)
-    if lines:
-        about["interpretation"] = lines
-    return about
+    return {
+        "age": age,
+        "sex": {b"\1": sex_of("male"), b"\2": sex_of("female")}.get(sex),
+        "date": moment(day, "".join(f"{part:02d}" for part in clock[:3])),
+        "device": device_name(device[8:14].split(b"\0")[0].decode("latin-1")),
+        "interpretation": _statements(sections.get(8, b""), encoding, 0)
+        or _statements(sections.get(11, b""), encoding, 1),
+    }
 
 
 def _tags(body: bytes) -> dict[int, list[bytes]]:

@@ -14,7 +14,9 @@ import numpy as np
 from deri.ecg.formats.common import (
     MAX_SPREAD_SAMPLES,
     Options,
+    device_name,
     make_ecg,
+    moment,
     note_calibration_pulse,
     sex_of,
     to_date,
@@ -227,11 +229,15 @@ def _restore_limb_leads(digital: list[np.ndarray]) -> None:
 def _about(root: Element) -> dict[str, Any]:
     patient = root.find("patient/generalpatientdata")
     age = to_float(text_of(patient, "age/years"))
-    born, recorded = text_of(patient, "age/dateofbirth"), attribute(root, "dataacquisition", "date")
+    born, recorded = (
+        _date(text) for text in (text_of(patient, "age/dateofbirth"), attribute(root, "dataacquisition", "date"))
+    )
     about: dict[str, Any] = {
         "warnings": {},
         "sex": sex_of(text_of(patient, "sex")),
-        "age": years(age) if age is not None else years_between(_date(born), _date(recorded)),
+        "age": years(age) if age is not None else years_between(born, recorded),
+        "date": moment(recorded, attribute(root, "dataacquisition", "time")),
+        "device": device_name(text_of(root, "dataacquisition/machine")),
     }
     statements = []
     for statement in root.findall("interpretations/interpretation/statement"):
@@ -239,9 +245,7 @@ def _about(root: Element) -> dict[str, Any]:
         text = f"{left} ({right})" if left and right else left or right
         if text and text not in statements:
             statements.append(text)
-    if statements:
-        about["interpretation"] = statements
-    return about
+    return about | {"interpretation": statements}
 
 
 def _date(text: str) -> Any:

@@ -9,10 +9,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from deri.ecg.formats.common import Format, Options, brief, make_ecg, optional, require_voltage, sex_of, to_float, years
+from deri.ecg.formats.common import (
+    Format,
+    Options,
+    brief,
+    device_name,
+    make_ecg,
+    moment,
+    optional,
+    require_voltage,
+    sex_of,
+    stamped,
+    to_date,
+    to_float,
+    years,
+)
 from deri.ecg.formats.muse import read_waveforms
 from deri.ecg.formats.xml_tree import attribute, is_xml, parse_numbers, parse_xml, text_of, xml_format
 from deri.ecg.leads import canonical_lead
@@ -56,8 +71,17 @@ def read_cardiosoft(path: str, options: Options) -> ECG:
     about = {
         "sex": sex_of(text_of(person, "Gender")),
         "age": years(age, attribute(person, "Age", "units") or "y") if age else None,
+        "date": _observed(root.find("ObservationDateTime")),
+        "device": device_name(text_of(root, "ClinicalInfo/DeviceInfo/Desc")),
+        "interpretation": [text_of(line) for line in root.iterfind("Interpretation/Diagnosis/DiagnosisText")],
     }
     return make_ecg(path, "GE CardioSoft XML", channels, names, fs, {"warnings": notes, **about})
+
+
+def _observed(element: Element | None) -> str | None:
+    day = [to_float(text_of(element, name)) for name in ("Year", "Month", "Day")]
+    clock = ":".join(text_of(element, name).zfill(2) for name in ("Hour", "Minute", "Second"))
+    return moment(to_date(*(int(part) for part in day if part is not None)), clock) if None not in day else None
 
 
 def read_schiller(path: str, options: Options) -> ECG:
@@ -67,7 +91,8 @@ def read_schiller(path: str, options: Options) -> ECG:
         ReadError: ``bad_xml``, ``no_signals``, ``bad_sampling_rate``, ``bad_gain``, ``bad_units``,
             ``unsupported_format`` (not plain numbers), ``unreadable_signal``, and those of ``make_ecg``.
     """
-    rhythms = [w for w in parse_xml(path).iter("wavedata") if text_of(w, "type").upper() == "ECG_RHYTHMS"]
+    root = parse_xml(path)
+    rhythms = [w for w in root.iter("wavedata") if text_of(w, "type").upper() == "ECG_RHYTHMS"]
     if len(rhythms) != 1:
         raise ReadError(
             f"{path}: holds {len(rhythms)} rhythm recordings", "several_recordings" if rhythms else "no_signals"
@@ -84,7 +109,12 @@ def read_schiller(path: str, options: Options) -> ECG:
             raise ReadError(f"{path}: samples in the form {form[:20]!r} are not supported", "unsupported_format")
         names.append(options.lead(text_of(channel, "name")))
         channels.append(_listed(path, names[-1], text_of(channel, "data")) * scale)
-    return make_ecg(path, "Schiller XML", channels, names, fs, {})
+    start = root.find(".//examdescript/startdatetime")
+    about = {
+        "sex": sex_of(text_of(root.find(".//patdata/gender"))),
+        "date": stamped(f"{text_of(start, 'date')}{text_of(start, 'time')}"),
+    }
+    return make_ecg(path, "Schiller XML", channels, names, fs, about)
 
 
 def read_mortara(path: str, options: Options) -> ECG:
@@ -120,13 +150,13 @@ def read_mortara(path: str, options: Options) -> ECG:
         for lead in record.leads
     ]
     age = to_float(root.get("AGE"))
-    about: dict[str, Any] = {
+    about = {
         "age": years(age, root.get("AGE_UNITS", "y")) if age else None,
         "sex": sex_of(attribute(root, "SUBJECT", "GENDER")),
+        "date": stamped(root.get("ACQUISITION_TIME", "")),
+        "device": device_name(attribute(root, "SOURCE", "MANUFACTURER"), attribute(root, "SOURCE", "MODEL")),
+        "interpretation": [line.get("TEXT", "") for line in root.iterfind("AUTOMATIC_INTERPRETATION/STATEMENT")],
     }
-    lines = [" ".join(s.get("TEXT", "").split()) for s in root.iterfind("AUTOMATIC_INTERPRETATION/STATEMENT")]
-    if any(lines):
-        about["interpretation"] = [line for line in lines if line]
     return make_ecg(path, "Mortara ELI XML", channels, names, fs, about)
 
 

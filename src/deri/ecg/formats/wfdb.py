@@ -82,7 +82,7 @@ class Counts:
             "dropped_leads": list(plan.dropped),
             "warnings": warnings,
         }
-        return ECG(signal, self.fs, about | _comments(self.header) | proven_wrong)
+        return ECG(signal, self.fs, about | about_header(self.header) | proven_wrong)
 
 
 def header_file(name: str) -> str:
@@ -121,7 +121,7 @@ def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
             header = _with_options(path, header, options)
         return _read_counts(path, header).to_ecg()
     signal, per_frame, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
-    return ECG(signal, header.fs * per_frame, {"source_file": path, "format": "WFDB", **about, **_comments(header)})
+    return ECG(signal, header.fs * per_frame, {"source_file": path, "format": "WFDB", **about, **about_header(header)})
 
 
 def _header_with_signals(path: str) -> Header:
@@ -354,8 +354,10 @@ def _einthoven_holds(samples: np.ndarray, millivolt: np.ndarray, gains: tuple[fl
     return not (digital_residual <= 6 and np.ptp(millivolt[0] + millivolt[2] - millivolt[1]) > 0.05)
 
 
-def _comments(header: Header) -> dict[str, Any]:
-    return {"comments": header.comments, **parse_subject(header.comments)}
+def about_header(header: Header) -> dict[str, Any]:
+    """What a header says besides the signals: metadata of an ECG."""
+    dated = {"date": header.date} if header.date else {}
+    return {"comments": header.comments, **dated, **parse_subject(header.comments)}
 
 
 def _with_options(path: str, header: Header, options: Options) -> Header:

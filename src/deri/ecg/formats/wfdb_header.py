@@ -11,6 +11,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from deri.ecg.people import without_names
+
 DEFAULT_FS = 250.0
 DEFAULT_GAIN = 200.0  # the specification's default; it marks an uncalibrated signal
 
@@ -21,6 +23,8 @@ _FORMAT = re.compile(rf"({_INT})(?:x({_INT}))?(?::({_INT}))?(?:\+({_INT}))?")
 _GAIN = re.compile(rf"(-?{_NUMBER})?(?:\((-?{_INT})\))?(?:/(\S{{1,40}}))?")
 _FREQUENCY = re.compile(rf"({_NUMBER})(?:/\S*)?")
 _INTEGER = re.compile(rf"-?{_INT}")
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.\d*)?", re.ASCII)
+_DAY = re.compile(r"(0?[1-9]|[12]\d|3[01])/(0?[1-9]|1[0-2])/(\d{4})", re.ASCII)
 
 
 class HeaderError(ValueError):
@@ -55,6 +59,7 @@ class Header(NamedTuple):
     signals: tuple[SignalLine, ...]
     comments: list[str]  # without "#" and surrounding blanks
     segments: tuple[tuple[str, int], ...] = ()  # record name ("~": a gap) and length of each
+    date: str | None = None  # ISO 8601
 
 
 def parse_header(text: str) -> Header:
@@ -78,14 +83,14 @@ def parse_header(text: str) -> Header:
     record, n_segments, n_signals, fs, n_samples = _parse_record_line(lines[0])
     if n_segments is not None:
         segments = tuple([_parse_segment_line(line) for line in lines[1:]])
-        return Header(record, n_segments, n_signals, fs, n_samples, (), comments, segments)
+        return Header(record, n_segments, n_signals, fs, n_samples, (), comments, segments, _date(lines[0]))
     if len(lines) - 1 != n_signals:
         raise HeaderError(f"its first line says {n_signals} signals, but {len(lines) - 1} are described")
     if "/" in record:  # PTB-XL+ writes the folder of the header before all names: the files lie beside it
         folder, _, record = record.rpartition("/")
         lines[1:] = [line.removeprefix(f"{folder}/") for line in lines[1:]]
     signals = tuple([_parse_signal_line(line) for line in lines[1:]])
-    return Header(record, None, n_signals, fs, n_samples, signals, comments)
+    return Header(record, None, n_signals, fs, n_samples, signals, comments, (), _date(lines[0]))
 
 
 def _parse_record_line(line: str) -> tuple[str, int | None, int, float, int | None]:
@@ -107,6 +112,15 @@ def _parse_record_line(line: str) -> tuple[str, int | None, int, float, int | No
             raise HeaderError(f"the number of samples {tokens[3][:40]!r} is not a number")
         n_samples = int(tokens[3]) or None  # 0 means "not stated"
     return record, int(segments) if slash else None, int(tokens[1]), fs, n_samples
+
+
+def _date(line: str) -> str | None:
+    """Base time and base date of a record line. Challenge headers have the day of their conversion in another form."""
+    tokens = line.split()
+    clock, day = (_CLOCK.fullmatch(tokens[4]), _DAY.fullmatch(tokens[5])) if len(tokens) > 5 else (None, None)
+    if clock is None or day is None:
+        return None
+    return f"{day[3]}-{day[2]:0>2}-{day[1]:0>2}T{clock[1]:0>2}:{clock[2]}:{clock[3]}"
 
 
 def _parse_segment_line(line: str) -> tuple[str, int]:
@@ -188,10 +202,10 @@ def _parse_gain(token: str) -> tuple[float, bool, int | None, str] | None:
 
 
 def parse_subject(comments: list[str]) -> dict[str, object]:
-    """``age`` (years or None), ``sex`` ("female", "male" or None) and ``dx`` from header comments, where present.
+    """``age`` (years or None), ``sex`` ("female", "male" or None), ``dx`` and ``interpretation``, where present.
 
     Understands ``Age: 63``, ``<age>: 63``, ``Sex: F``, ``Dx: code,code`` (challenge headers) and the block that follows
-    ``<diagnoses>:`` in LUDB. An empty field gives None or ().
+    ``<diagnoses>:`` in LUDB, whose lines are sentences. An empty field gives None or ().
     """
     found: dict[str, object] = {}
     for i, comment in enumerate(comments):
@@ -207,6 +221,7 @@ def parse_subject(comments: list[str]) -> dict[str, object]:
         elif key == "dx":
             found["dx"] = tuple(code.strip() for code in value.split(",") if code.strip())
         elif key == "diagnoses":
-            found["dx"] = tuple(line for line in [value, *comments[i + 1 :]] if line)
+            lines = [line for line in [value, *comments[i + 1 :]] if line]
+            found |= {"dx": tuple(lines), "interpretation": without_names(lines)}
             break
     return found
