@@ -328,3 +328,29 @@ def test_coverage_benchmark_runs():
     assert set(tables) == {"auroc", "difference", "f1"}
     rows = itertools.chain.from_iterable(table.values() for table in tables.values())
     assert all(0 <= row["new"]["cover"] <= 1 and "bootstrap" in row for row in rows)
+
+
+def test_an_interval_of_f1_holds_its_value_or_is_none() -> None:
+    told = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n, findings = int(rng.integers(12, 60)), 9
+        truth = rng.random((n, findings)) < rng.choice([0.03, 0.1, 0.3], findings)
+        better, worse = (
+            np.where(rng.random(truth.shape) < right, truth, rng.random(truth.shape) < 0.1) for right in (0.8, 0.1)
+        )
+        subjects = np.arange(n)
+        of = [f1_contributions(truth, called, subjects) for called in (better, worse)]
+        for one in of:
+            estimate = macro_interval(one)
+            if estimate.ci is not None:
+                told += 1
+                assert estimate.value is not None
+                assert estimate.ci[0] <= estimate.value <= estimate.ci[1]
+        gap = paired_macro_difference(*of)
+        if gap.ci is not None:
+            assert gap.value is not None
+            assert gap.ci[0] <= gap.value <= gap.ci[1]
+        else:
+            assert gap.p is None
+    assert told > 40

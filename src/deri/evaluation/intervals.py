@@ -45,6 +45,7 @@ Interval = tuple[float, float]
 _UNDEFINED = "no positives or no negatives"
 _NO_CLASS = "no class is defined"
 _ONE_RUN = "one run does not show how runs differ"
+_BIASED = "too few findings: how much F1 is too small on average exceeds the interval"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def macro_interval(
 
     Classes are correlated, so that contributions are added over classes before they are squared. Classes of few
     patients get the variance that all classes show. The interval is Wilson's of a share with that variance; that of F1
-    is around the value plus what a ratio is too small on average. None where no class has :data:`MIN_PATIENTS`.
+    is around the value plus what a ratio is too small on average. None where no class has :data:`MIN_PATIENTS`, and
+    where that would leave the value outside.
 
     Args:
         of: the contributions to all classes.
@@ -130,7 +132,8 @@ def macro_interval(
         variance, df = _with_runs(variance, df, of.values.mean(axis=1))
     scale = value * (1 - value)
     ratio = variance / scale if scale > 0 else of.ratio / float(of.counts[0].sum())
-    return Estimate(value, _wilson(min(value + _shortfall(of), 1.0), ratio, _quantile(level, df)))
+    ci = _wilson(min(value + _shortfall(of), 1.0), ratio, _quantile(level, df))
+    return Estimate(value, ci) if ci[0] <= value <= ci[1] else Estimate(value, None, _BIASED)
 
 
 def paired_differences(a: Contributions, b: Contributions, level: float = 0.95) -> list[Difference]:
@@ -354,6 +357,8 @@ def _tested(
         return Difference(*both, value, None, None, reason)
     error, centre = variance**0.5, value + shortfall
     half = _quantile(level, df) * error
+    if abs(shortfall) > half:
+        return Difference(*both, value, None, None, _BIASED)
     ci = max(-1.0, centre - half), min(1.0, centre + half)
     return Difference(*both, value, ci, float(2 * stats.t.sf(abs(centre) / error, df)))
 
