@@ -56,6 +56,15 @@ def ecg_real(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def faults(shared: Path) -> Path:
+    """Inputs with faults that users of such tools reported."""
+    folder = shared / "faults"
+    if not folder.is_dir():
+        pytest.skip(f"no reported faults in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def ptbxl_part(shared: Path) -> Path:
     """3,175 recordings of PTB-XL in its own layout, unpacked once into a cache folder."""
     script = shared / "ptb-xl-part" / "unpack"

@@ -15,14 +15,6 @@ from deri.errors import ReadError
 LIMB = ("III", "aVR", "aVL", "aVF")
 
 
-@pytest.fixture
-def faults(shared: Path) -> Path:
-    folder = shared / "faults"
-    if not folder.is_dir():
-        pytest.skip(f"no reported faults in {folder}")
-    return folder
-
-
 def begins(ecg: ECG) -> list[float]:
     """Second at which each lead begins."""
     return [float(np.flatnonzero(np.isfinite(row))[0]) / ecg.fs for row in ecg.signal]

@@ -13,14 +13,17 @@ from ecg.writers import LEADS, digital_ecg, muse
 
 
 def cardiosoft(digital: np.ndarray) -> str:
+    """The form of files of CardioSoft 6.7: median beats first, samples in lines that begin with tabs."""
+    lines = [",\n\t\t\t".join(",".join(map(str, part)) for part in np.split(row, [200])) for row in digital]
     leads = "".join(
-        f'<WaveformData lead="{name}">{",".join(map(str, row))}</WaveformData>'
-        for name, row in zip(LEADS, digital, strict=True)
+        f'<WaveformData lead="{name}">\t\t\t{line}</WaveformData>' for name, line in zip(LEADS, lines, strict=True)
     )
     return (
         '<?xml version="1.0" encoding="ISO8859-1"?><CardiologyXML><ObservationType>RestECG</ObservationType>'
-        "<PatientInfo><Age units='years'>61</Age><Gender>MALE</Gender></PatientInfo>"
-        "<MedianData><WaveformData lead='I'>1,2,3</WaveformData></MedianData>"
+        "<PatientInfo><Age units='YEARS'>61</Age><Gender>MALE</Gender></PatientInfo><Interpretation><Diagnosis>"
+        "<DiagnosisText>Normal sinus rhythm</DiagnosisText><DiagnosisText/></Diagnosis></Interpretation>"
+        "<RestingECGMeasurements><MedianSamples><SampleRate units='Hz'>250</SampleRate>"
+        "<WaveformData lead='I'>1,2,3</WaveformData></MedianSamples></RestingECGMeasurements>"
         f'<StripData><SampleRate units="Hz">500</SampleRate><ChannelSampleCountTotal>{digital.shape[1]}'
         f'</ChannelSampleCountTotal><Resolution units="uVperLsb">5</Resolution>{leads}</StripData></CardiologyXML>'
     )
@@ -58,11 +61,12 @@ def test_cardiosoft(tmp_path: Path) -> None:
     digital = digital_ecg(400)
     ecg = read(tmp_path, cardiosoft(digital).encode())
     assert (ecg.fs, ecg.metadata["age"], ecg.metadata["sex"]) == (500, 61, "male")
+    assert ecg.metadata["interpretation"] == ["Normal sinus rhythm"]
     np.testing.assert_allclose(ecg.signal, digital * 5e-3, rtol=1e-6)
     good = cardiosoft(digital)
     assert reason_of(tmp_path, good.replace(">400<", ">401<").encode()) == "truncated_signal"
     assert reason_of(tmp_path, good.replace('units="uVperLsb"', 'units="mm"').encode()) == "bad_units"
-    assert reason_of(tmp_path, good.replace('lead="II">', 'lead="II">1,,').encode()) == "unreadable_signal"
+    assert reason_of(tmp_path, good.replace('lead="II">\t', 'lead="II">1,,').encode()) == "unreadable_signal"
     assert reason_of(tmp_path, b"<CardiologyXML><StripData/></CardiologyXML>") == "no_signals"
 
 

