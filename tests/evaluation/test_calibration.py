@@ -14,11 +14,11 @@ def test_ece_by_hand() -> None:
     y = np.array([0, 0, 0, 1, 0, 1, 1, 0, 1, 1])
     assert expected_calibration_error(y, p, bins=5) == pytest.approx(0.07)
     table = reliability(y, p, bins=5)
-    assert [row.n for row in table] == [2, 3, 0, 0, 5]
-    assert table[1].predicted == pytest.approx(0.3)
-    assert table[1].observed == pytest.approx(1 / 3)
-    assert (table[2].predicted, table[2].observed) == (None, None)
-    assert (table[4].lower, table[4].upper) == (0.8, 1.0)  # 1.0 itself belongs to the last bin
+    assert [row["n"] for row in table] == [2, 3, 0, 0, 5]
+    assert table[1]["predicted"] == pytest.approx(0.3)
+    assert table[1]["observed"] == pytest.approx(1 / 3)
+    assert (table[2]["predicted"], table[2]["observed"]) == (None, None)
+    assert (table[4]["lower"], table[4]["upper"]) == (0.8, 1.0)  # 1.0 itself belongs to the last bin
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,6 +52,6 @@ def test_pooled_differs_from_macro() -> None:
     """Errors of two classes cancel in the pool and not in the mean over classes."""
     labels = np.array([[1, 0]] * 10)
     result = calibrate(labels, np.full((10, 2), 0.5))
-    assert result.macro_ece == 0.5
-    assert result.pooled_ece == 0
-    assert sum(row.n for row in result.reliability) == 20
+    assert result["macro_ece"] == 0.5
+    assert result["pooled_ece"] == 0
+    assert sum(row["n"] for row in result["reliability"]) == 20

@@ -107,7 +107,7 @@ def test_calibration_only_of_probabilities() -> None:
     result = scored(["a"], labels, scores, np.arange(4), thresholds=[0.5], draws=0, probabilities=True)
     assert result.classes["a"].metrics["ece"] == pytest.approx((0.1 + 0.2 + 0.1 + 0.4) / 4)
     assert result.calibration is not None
-    assert result.calibration.macro_ece == result.calibration.pooled_ece == result.classes["a"].metrics["ece"]
+    assert result.calibration["macro_ece"] == result.calibration["pooled_ece"] == result.classes["a"].metrics["ece"]
 
 
 def test_scores_that_are_not_finite_are_refused_by_name() -> None:

@@ -6,41 +6,23 @@ class: Σ (n_b / n) |mean probability − share of positives| over 15 bins [k/15
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 BINS = 15
 
 
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """One row of a reliability table: the records whose probability lies in [lower, upper)."""
+def reliability(positive: np.ndarray, probability: np.ndarray, bins: int = BINS) -> list[dict[str, Any]]:
+    """The reliability table of one class: a row for each of ``bins`` of equal width.
 
-    lower: float
-    upper: float
-    n: int
-    predicted: float | None  # mean probability
-    observed: float | None  # share of positives
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Calibration of a task: mean over its classes, and all (record, class) pairs as one."""
-
-    bins: int
-    macro_ece: float | None
-    pooled_ece: float | None
-    reliability: tuple[ReliabilityBin, ...]
-
-
-def reliability(positive: np.ndarray, probability: np.ndarray, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
-    """The reliability table of one class, ``bins`` rows.
+    A row is of the records whose probability lies in [``lower``, ``upper``): ``n``, how many; ``predicted``, their mean
+    probability, and ``observed``, the share of positives, None where there is none.
 
     Args:
         positive: (n,) 0 or 1.
         probability: (n,) in [0, 1]; anything else is a ValueError.
-        bins: of equal width.
+        bins: how many.
     """
     positive = np.asarray(positive, np.float64)
     probability = np.asarray(probability, np.float64)
@@ -48,18 +30,12 @@ def reliability(positive: np.ndarray, probability: np.ndarray, bins: int = BINS)
         raise ValueError("calibration needs probabilities in [0, 1]")
     bin_of = np.minimum((probability * bins).astype(np.int64), bins - 1)
     n = np.bincount(bin_of, minlength=bins)
-    predicted = np.bincount(bin_of, probability, minlength=bins)
-    observed = np.bincount(bin_of, positive, minlength=bins)
-    return tuple(
-        ReliabilityBin(
-            k / bins,
-            (k + 1) / bins,
-            int(n[k]),
-            float(predicted[k] / n[k]) if n[k] else None,
-            float(observed[k] / n[k]) if n[k] else None,
-        )
+    sums = {"predicted": np.bincount(bin_of, probability, bins), "observed": np.bincount(bin_of, positive, bins)}
+    return [
+        {"lower": k / bins, "upper": (k + 1) / bins, "n": int(n[k])}
+        | {name: float(of[k] / n[k]) if n[k] else None for name, of in sums.items()}
         for k in range(bins)
-    )
+    ]
 
 
 def expected_calibration_error(positive: np.ndarray, probability: np.ndarray, bins: int = BINS) -> float | None:
@@ -67,21 +43,19 @@ def expected_calibration_error(positive: np.ndarray, probability: np.ndarray, bi
     return _error(reliability(positive, probability, bins))
 
 
-def calibrate(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Calibration:
-    """Calibration of all classes: labels and probabilities are (n, classes)."""
+def calibrate(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> dict[str, Any]:
+    """Calibration of a task, labels and probabilities (n, classes), as JSON values.
+
+    ``macro_ece`` is the mean over classes; ``pooled_ece`` and ``reliability`` take all (record, class) pairs as one.
+    """
     per_class = [expected_calibration_error(labels[:, c], probabilities[:, c], bins) for c in range(labels.shape[1])]
     known = [error for error in per_class if error is not None]
     table = reliability(labels.ravel(), probabilities.ravel(), bins)
-    return Calibration(bins, float(np.mean(known)) if known else None, _error(table), table)
+    macro = float(np.mean(known)) if known else None
+    return {"bins": bins, "macro_ece": macro, "pooled_ece": _error(table), "reliability": table}
 
 
-def _error(table: tuple[ReliabilityBin, ...]) -> float | None:
-    n = sum(row.n for row in table)
-    if not n:
-        return None
-    gaps = [
-        row.n * abs(row.predicted - row.observed)
-        for row in table
-        if row.predicted is not None and row.observed is not None
-    ]
-    return float(sum(gaps) / n)
+def _error(table: list[dict[str, Any]]) -> float | None:
+    filled = [row for row in table if row["n"]]
+    gaps = [row["n"] * abs(row["predicted"] - row["observed"]) for row in filled]
+    return float(sum(gaps) / sum(row["n"] for row in filled)) if filled else None

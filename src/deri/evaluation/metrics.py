@@ -47,7 +47,8 @@ def aurocs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if not n:
         return np.full(positive.shape[1], np.nan)
     ranks = (rankdata(scores, axis=0) * positive).sum(axis=0)
-    return _ratio(ranks - n_pos * (n_pos + 1) / 2, n_pos * (n - n_pos))
+    wins, pairs = ranks - n_pos * (n_pos + 1) / 2, n_pos * (n - n_pos)
+    return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
 def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
@@ -138,7 +139,3 @@ def _called_from(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, n
     ordered = score[order]
     last = np.flatnonzero(np.diff(ordered, append=np.nan))  # of the records with one score; NaN is not 0
     return ordered[last], np.cumsum(np.asarray(positive, bool)[order])[last], last + 1
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)

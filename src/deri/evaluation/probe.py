@@ -69,8 +69,7 @@ def fit_probe(
     if protocol == "boosting":
         return Probe(*classical.fit_boosting(train, val, test, seed=seed))
     if protocol == "published":
-        fit = fit_published(train, val, seed=seed)
-        weight, bias, chosen = fit.weight.astype(np.float64), fit.bias.astype(np.float64), {"epoch": fit.epoch}
+        weight, bias, chosen = fit_published(train, val, seed=seed)
     else:
         train, val, test = _filled(train, val, test)
         weight, bias, chosen = fit_corrected(train, val)

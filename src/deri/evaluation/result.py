@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from deri._version import __version__
 from deri.errors import some
-from deri.evaluation.calibration import Calibration, calibrate
+from deri.evaluation.calibration import calibrate
 from deri.evaluation.contributions import auroc_contributions, patient_numbers
 from deri.evaluation.intervals import METHOD, MIN_PATIENTS, Interval, as_list, auroc_intervals, macro_interval
 from deri.evaluation.metrics import METRICS, measure, require_finite
@@ -51,13 +51,12 @@ class Result:
     min_pos: int
     runs: tuple[float | None, ...]
     unlearned: tuple[str, ...]
-    calibration: Calibration | None
+    calibration: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
         """The metric part of a result file; docs/evaluation.md lists its keys."""
         scored = [c for c in self.classes.values() if _scored(c)]
         averaged = {name: value for name, value in self.means.items() if name not in _MEAN_ELSEWHERE}
-        calibration = self.calibration
         return {
             "macro_auroc": {"value": self.means["auroc"], "ci": as_list(self.macro_ci)},
             "macro_auroc_reliable": {
@@ -81,8 +80,7 @@ class Result:
                 }
                 for name, c in self.classes.items()
             },
-            "calibration": calibration
-            and {**asdict(calibration), "reliability": [asdict(row) for row in calibration.reliability]},
+            "calibration": self.calibration,
         }
 
     def notes(self) -> list[str]:

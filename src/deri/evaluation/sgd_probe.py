@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,20 +30,14 @@ class Training:
     weight_decay: float = 1e-8
 
 
-@dataclass(frozen=True)
-class LinearProbe:
-    """Logits are ``x @ weight.T + bias``; from ``epoch`` (1-based), chosen on validation."""
-
-    weight: np.ndarray  # (classes, d)
-    bias: np.ndarray  # (classes,)
-    epoch: int
-
-
-def fit_published(train: Split, val: Split, *, seed: int, training: Training | None = None) -> LinearProbe:
+def fit_published(
+    train: Split, val: Split, *, seed: int, training: Training | None = None
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Train a linear layer and keep the first epoch of the highest validation macro AUROC.
 
     Where no class has an AUROC on validation, the lowest validation loss decides. ``seed`` is that of the initial
-    weights and of the order of the records.
+    weights and of the order of the records. Returns weights (classes, d) and biases (classes,), float64, on features as
+    they are, and the epoch (1-based).
     """
     how = training or Training()
     (n, d), classes = train.features.shape, train.labels.shape[1]
@@ -69,7 +64,7 @@ def fit_published(train: Split, val: Split, *, seed: int, training: Training | N
             best = (value, epoch, weight.clone())
     assert best is not None
     chosen = best[2].numpy()
-    return LinearProbe(chosen[:, :-1], chosen[:, -1], best[1])
+    return chosen[:, :-1].astype(np.float64), chosen[:, -1].astype(np.float64), {"epoch": best[1]}
 
 
 def _with_ones(features: np.ndarray) -> torch.Tensor:

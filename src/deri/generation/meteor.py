@@ -134,10 +134,5 @@ def count_chunks(expected: list[str], actual: list[str]) -> int:
                     following.append((matched - 1, chunks + (last != place - 1), place, taken | 1 << place))
             if not frequency[word] == len(places) == 1:
                 following.append((matched, chunks, -2, taken))
-        states = sorted(following, key=_rank)[:BEAM]
+        states = sorted(following, key=lambda state: (state[0], state[1] - (state[2] >= 0)))[:BEAM]
     return min(states)[1]
-
-
-def _rank(state: tuple[int, int, int, int]) -> tuple[int, int]:
-    matched, chunks, last, _ = state
-    return matched, chunks - (last >= 0)

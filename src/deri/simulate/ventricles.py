@@ -37,9 +37,7 @@ def _lasting(waves: Waves, seconds: float) -> Waves:
     return Waves((waves.centre - first) * factor, waves.rise * factor, waves.fall * factor, waves.vector)
 
 
-@lru_cache(maxsize=64)
-def _known(rows: tuple[Row, ...]) -> Waves:
-    return Waves.table(rows)
+_known = lru_cache(maxsize=64)(Waves.table)
 
 
 # Patterns that stand for themselves; all others are a beginning and, in right bundle branch block, an end.
