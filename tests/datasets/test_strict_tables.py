@@ -99,6 +99,16 @@ def test_files_without_a_known_suffix(ecg_real: Path, tmp_path: Path) -> None:
     assert data.notes == [f"2 files below {tmp_path.name} are no ECG by name or content: README, notes.txt"]
 
 
+def test_a_quote_in_a_large_table_that_is_not_closed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('a,b\n1,"x, y"\n2,"x\n3,y\n4,z\n')
+    with pytest.raises(DeriError, match=r"t\.csv: line 3 is no row"):
+        list(read_pieces(path, "", ["a", "b"]))
+    path.write_text('a,b\n1,"x, y"\n2,"x ""3"" and\n\ny"\n4,5"6\n')
+    (table,) = read_pieces(path, "", ["a", "b"])
+    assert table.values.tolist() == [["1", "x, y"], ["2", 'x "3" and\n\ny'], ["4", '5"6']]
+
+
 def test_a_comma_in_a_report_of_mimic_is_named(tmp_path: Path) -> None:
     root = tmp_path / "mm"
     simulate("mimic-iv-ecg", 3, root, seed=3)

@@ -132,9 +132,9 @@ def read_csv(path: str, options: Options) -> ECG:
 
 def _with_units(columns: list[Column], table: TextTable) -> tuple[list[Column], TextTable]:
     """Columns and table where a second line of units (PhysioNet's ``'seconds','mV'``) is taken into the header."""
-    if not table.lines:
+    first = next(replace(table, lines=table.lines[:1]).rows(), None)
+    if first is None:
         return columns, table
-    first = next(replace(table, lines=table.lines[:1]).rows())
     cells = [cell.strip(" '\"()[]") for cell in first]
     known = [
         units_per_mv(cell) is not None or cell.lower() in (*_SECONDS, *_TIME_UNITS, *_COUNTS) or ":" in cell
