@@ -65,7 +65,9 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
     index(tmp_path, "file,AFIB,NORM,age\na,0,1,61\nb,1,0,62\nc,0,0,63\nd,,,64\n")
     data = open_dataset("folder", tmp_path)
     assert data.tasks == {}
-    assert data.notes == ["index.csv: columns of 0 and 1 are ignored: AFIB, NORM; --label-columns takes them as labels"]
+    assert data.notes == [
+        "index.csv: columns of 0 and 1 are ignored: AFIB, NORM; --label-columns of deri prepare takes them as labels"
+    ]
     for asked in (["all"], ["AFIB", "NORM"]):
         data = open_dataset("folder", tmp_path, label_columns=asked)
         assert data.tasks == {"labels": ["AFIB", "NORM"]}
@@ -75,7 +77,7 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
         open_dataset("folder", tmp_path, label_columns=["age"])
     with pytest.raises(DeriError, match=r"--label-columns LBBB: .* no such column; found AFIB, NORM, age"):
         open_dataset("folder", tmp_path, label_columns=["LBBB"])
-    with pytest.raises(DeriError, match="--label-columns: mimic-iv-ecg has its own tables"):
+    with pytest.raises(DeriError, match="--label-columns: mimic-iv-ecg has its own tables and files"):
         open_dataset("mimic-iv-ecg", tmp_path, label_columns=["all"])
 
 

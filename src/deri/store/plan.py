@@ -41,6 +41,7 @@ _WORDS = {
     "min_leads": "--min-leads",
     "windows": "--windows",
     "duplicates": "--duplicates",
+    "reading": "--fs, --units, --gain or --leads",
 }
 
 
@@ -138,6 +139,7 @@ def make_plan(
         "min_leads": min_leads,
         "windows": "all" if windows is None else windows,
         "duplicates": duplicates,
+        **({"reading": dataset.reading} if dataset.reading else {}),
     }
 
 
@@ -179,7 +181,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def refuse_other_plan(store: Path, found: dict[str, Any], plan: dict[str, Any]) -> None:
     """Raise DeriError, naming what differs, unless ``found`` is ``plan``."""
-    different = [key for key in plan if found.get(key) != plan[key]]
+    different = [key for key in {**plan, **found} if found.get(key) != plan.get(key)]
     if not different:
         return
     words = []
@@ -187,5 +189,5 @@ def refuse_other_plan(store: Path, found: dict[str, Any], plan: dict[str, Any]) 
         if key in ("examples", "rejects", "chunk_size"):  # follow from the content
             continue
         word = _WORDS.get(key, key)
-        words.append(word if key == "content" else f"{word} {found.get(key)}, now {plan[key]}")
+        words.append(word if key == "content" else f"{word} {found.get(key)}, now {plan.get(key)}")
     raise DeriError(f"--out {store} holds another preparation ({'; '.join(words)}): choose another --out, or delete it")

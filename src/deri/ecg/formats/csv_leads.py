@@ -123,7 +123,7 @@ def read_csv(path: str, options: Options) -> ECG:
     if seconds is not None:
         fs = _rate_of(path, seconds, table.columns[times[0]])
         if options.fs is not None and abs(options.fs - fs) > 0.01 * fs:
-            raise ReadError(f"{path}: its time column means {fs:g} Hz, not fs={options.fs:g}", "bad_sampling_rate")
+            refuse_options(path, f"its time column means {fs:g} Hz, not {options.fs:g}", options, "fs")
     else:
         fs = stated_rate(path, options, "this CSV")
     channels = [values[:, k] * scale for k, scale in enumerate(scales)] + [np.empty(0)] * len(others)
