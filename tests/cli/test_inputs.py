@@ -180,7 +180,7 @@ def test_a_single_batch_is_many_recordings(model_dir: Path, tmp_path: Path, caps
         file["tracings"], file["exam_id"] = values, [77, 88, 99]
     ask = ("classify", path, "--model", model_dir, *QUESTION, "--fs", 400, "--units", "mV")
     assert run(*ask, "--out", tmp_path / "x.csv") == 0
-    assert f"passed over: {path}::88" in capsys.readouterr().err
+    assert f"passed over: {path}::88: every lead" in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "x.csv")
     assert table["record_id"].tolist() == ["exams_part3::77", "exams_part3::99"]
     assert table["file"].tolist() == [f"{path}::77", f"{path}::99"]

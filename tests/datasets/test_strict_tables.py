@@ -73,6 +73,10 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
         assert data.tasks == {"labels": ["AFIB", "NORM"]}
         assert list(data.examples["labels"]) == [("NORM",), ("AFIB",), (), None]
         assert data.notes == []
+    index(tmp_path, "file,RBBB,ST\na,True,False\nb,false,FALSE\nc,,\n")  # as CODE-15 has them
+    data = open_dataset("folder", tmp_path, label_columns=["all"])
+    assert list(data.examples["labels"]) == [("RBBB",), (), None]
+    index(tmp_path, "file,AFIB,NORM,age\na,0,1,61\n")
     with pytest.raises(DeriError, match=r"--label-columns age: .* something else than 0 and 1"):
         open_dataset("folder", tmp_path, label_columns=["age"])
     with pytest.raises(DeriError, match=r"--label-columns LBBB: .* no such column; found AFIB, NORM, age"):

@@ -38,7 +38,9 @@ def check(path: Path, batch: np.ndarray, names: list[str]) -> None:
         read_ecg(path, **GIVEN)
     assert caught.value.reason == "several_recordings"
     for name in ("5", "-1", "x", ""):
-        with pytest.raises(ReadError, match=rf"no recording {name} \(but {names[0]} to {names[-1]}\)"):
+        with pytest.raises(
+            ReadError, match=rf"^{path}::{name}: .*no recording {name} \(but {names[0]} to {names[-1]}\)"
+        ):
             read_ecg(f"{path}::{name}", **GIVEN)
 
 

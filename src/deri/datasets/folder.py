@@ -1,8 +1,9 @@
 """A folder of ECG files, with or without a CSV that describes them.
 
 CSV columns: ``file`` (required, relative to the root), and optionally ``report``, ``labels`` (``;`` between them),
-``subject``, ``split`` (train, val or test) and ``source``. Columns of 0 and 1 are classes where ``label_columns`` names
-them; others are ignored. An empty ``labels`` cell means "not annotated": the recording is no part of the task.
+``subject``, ``split`` (train, val or test) and ``source``. Columns of 0 and 1 (or true and false) are classes where
+``label_columns`` names them; others are ignored. An empty ``labels`` cell means "not annotated": the recording is no
+part of the task.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ A CSV is listed only where its header names leads: most are tables about recordi
 BATCH_SUFFIXES = (".h5", ".hdf5", ".npy", ".mat")
 """Suffixes of files that may hold many recordings, each ``FILE::NAME``."""
 
-_FLAGS = {"0", "1", "0.0", "1.0"}
+_YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 _OPTIONAL = ("report", "labels", "subject", "split", "source")
 
 
@@ -114,7 +115,9 @@ def _read_csv(path: Path, options: OpenOptions, notes: list[str]) -> tuple[pd.Da
     known = [column for column in ("file", *_OPTIONAL) if column in found]
     foreign = [column for column in dict.fromkeys(found) if column and column not in known]
     rows = read_table(path, "", [*known, *(c for c in foreign if found.count(c) == 1)], options.encoding)
-    flags = [c for c in foreign if c in rows and set(rows[c].dropna()) <= _FLAGS and rows[c].notna().any()]
+    flags = [
+        c for c in foreign if c in rows and set(rows[c].dropna().str.lower()) <= _YES | _NO and rows[c].notna().any()
+    ]
     classes = _label_columns(path, options.label_columns, foreign, flags)
     if classes and LABELS in known:
         raise DeriError(f"{path} has a column labels: --label-columns is for a CSV without one")
@@ -128,7 +131,8 @@ def _read_csv(path: Path, options: OpenOptions, notes: list[str]) -> tuple[pd.Da
         )
     if classes:
         annotated = rows[classes].notna().any(axis=1)
-        names, positive = np.array(classes, dtype=object), rows[classes].isin(["1", "1.0"]).to_numpy(dtype=bool)
+        names = np.array(classes, dtype=object)
+        positive = np.stack([rows[c].str.lower().isin(_YES).to_numpy(dtype=bool) for c in classes], axis=1)
         cells = [tuple(names[row]) if there else None for row, there in zip(positive, annotated, strict=True)]
         rows[LABELS] = pd.Series(cells, dtype=object)
     elif LABELS in known:

@@ -137,7 +137,10 @@ def _read_member(file: str, member: str, options: Options, depth: int) -> ECG:
     head = _head(file)
     found = find_format(file, head)
     if found is not None and found.members is not None:
-        ecg = _read_as(found, file, options._replace(member=member))
+        try:
+            ecg = _read_as(found, file, options._replace(member=member))
+        except ReadError as error:
+            raise ReadError(str(error).replace(f"{file}:", f"{file}::{member}:", 1), error.reason) from error
         ecg.metadata["source_file"] = f"{file}::{member}"
         return ecg
     if is_packed(head):

@@ -117,7 +117,7 @@ def array_ecg(path: str, form: str, what: str, values: np.ndarray, options: Opti
     notes: dict[str, str] = {}
     if of_batch:
         rows = _without_padding(rows, fs, notes)
-    with np.errstate(over="ignore"):  # make_ecg refuses what is infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # make_ecg refuses what is infinite
         channels = [np.multiply(row, scale, dtype=np.float64).astype(np.float32) for row in rows]
     return make_ecg(path, form, channels, LEADS, fs, {"warnings": notes})
 
