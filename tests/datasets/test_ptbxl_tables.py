@@ -66,14 +66,14 @@ def test_examples(small: Path) -> None:
 
 def test_what_the_table_says_of_patients(small: Path) -> None:
     header, *rows = DATABASE.strip().split("\n")
-    more = [",0,AT-6     6,1984-11-09 09:17:34", ",1.0,,", ",,,1984-11-09", ",0,CS100,"]
+    more = [",0,AT-6     6,1984-11-09 09:17:34", ",1.0,,", ",,,1984-11-09", ",0,AT-6 C 5.0,"]
     text = "\n".join([f"{header},sex,device,recording_date", *map("".join, zip(rows, more, strict=True))])
     (small / "ptbxl_database.csv").write_text(text.replace("13243.0,20.0", "13243.0,300.0"))
     table = open_dataset("ptb-xl", small).examples
     assert table[["age", "sex", "date", "device"]].astype(object).where(lambda t: t.notna(), None).values.tolist() == [
         [19, "female", None, None],
         [19, None, "1984-11-09", None],
-        [90, "male", None, "CS100"],  # 300 stands for any age above 89
+        [90, "male", None, "AT-6 C 5.0"],  # 300 stands for any age above 89
         [56, "male", "1984-11-09T09:17:34", "AT-6 6"],
     ]
 

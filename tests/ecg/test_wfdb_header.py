@@ -91,6 +91,7 @@ def test_subject_of_challenge_ptbxl_and_ludb_headers() -> None:
         "dx": ("59118001", "426783006"),
     }
     assert parse_subject(["Age: NaN", "Sex: Unknown", "Dx:"]) == {"age": None, "sex": None, "dx": ()}
+    assert parse_subject(["Age: 300"]) == {"age": 90.0}  # above 89, as PTB-XL writes it
     ludb = ["<age>: 51", "<sex>: F", "<diagnoses>:", "Rhythm: Sinus bradycardia.", "Sex of nobody: M"]
     assert parse_subject(ludb) == {
         "age": 51.0,

@@ -14,6 +14,8 @@ from deri.errors import DeriError
 from deri.files import write_json
 from deri.store import Store, prepare
 from deri.store.merge import merge_stores
+from deri.store.overview import content, content_text
+from deri.store.page import write_quality_page
 from deri.store.tables import file_sha256
 from store.conftest import ecg_units, write_record
 
@@ -102,3 +104,23 @@ def test_a_class_named_like_a_column(folder: Path, tmp_path: Path) -> None:
     data = open_dataset("folder", folder, label_columns=["sex"])
     assert data.examples["labels"].tolist() == [(), ("sex",), None]
     assert "sex" not in data.examples
+
+
+def test_counts(folder: Path, tmp_path: Path) -> None:
+    (folder / "index.csv").write_text("file,labels,age,device\na,AFIB;LVH,40,MAC 55\nb,LVH,62,\nc,,,MAC 55\n")
+    prepare(open_dataset("folder", folder, report_from="file"), tmp_path / "s")
+    store = Store.open(tmp_path / "s")
+    assert content(store) == {
+        "classes of labels": {"LVH": 2, "AFIB": 1},
+        "findings in reports": {"left axis deviation": 1, "sinus bradycardia": 1},
+        "age": "40 to 62 years, median 51, known of 2",
+        "sex": {"female": 1},
+        "device": {"MAC 55": 2},
+        "recorded": "2016-05-09 to 2016-05-09, known of 1",
+        "interpretation": "in the files of 1",
+    }
+    assert "classes of labels: LVH: 2, AFIB: 1\n" in content_text(store)
+    write_quality_page(store, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<th>classes of labels</th>" in page
+    assert "Age: 40 to 62 years" in page

@@ -90,7 +90,9 @@ def prepare(
 ) -> None:
     """Read a data set once into a store that trains at memory speed; continues where a killed run stopped."""
     from deri.datasets import open_dataset
+    from deri.store import Store
     from deri.store import prepare as run
+    from deri.store.overview import content_text
 
     out = out or Path("stores") / source.resolve().name
     part, wanted = _shard(shard), window_option(windows)
@@ -126,6 +128,10 @@ def prepare(
             progress=show,
         )
     print(summary.text())
+    if summary.complete:
+        print(content_text(Store.open(out)))
+        if report_from is ReportFrom.file and not summary.reports:
+            say("--report-from file: no file holds an interpretation, so that no recording has a report")
 
 
 def merge(
@@ -136,12 +142,15 @@ def merge(
     duplicates: Annotated[Duplicates, typer.Option(help="recordings stored before")] = Duplicates.keep,
 ) -> None:
     """Make one store of several, without reading a recording again; signals are shared through hard links."""
+    from deri.store import Store
     from deri.store.merge import merge_stores
+    from deri.store.overview import content_text
 
     summary = merge_stores(stores, out, resplit=resplit, seed=seed, duplicates=duplicates.value)
     for note in json.loads((out / "store.json").read_text(encoding="utf-8"))["notes"]:
         say(note)
     print(summary.text())
+    print(content_text(Store.open(out)))
 
 
 def download(

@@ -16,6 +16,8 @@ from deri.errors import DeriError
 if TYPE_CHECKING:
     from deri.store import Store
 
+_LISTED = 30  # entries of a table that are printed; --json has all
+
 
 def info(
     source: Annotated[
@@ -107,7 +109,7 @@ def _ecg(path: str, plot: Path | None, given: dict[str, Any]) -> dict[str, Any]:
 
 def _store(path: Path, html: Path | None, root: Path | None, examples: int) -> dict[str, Any]:
     from deri.store import Store
-    from deri.store.overview import Flags
+    from deri.store.overview import Flags, content
 
     store = Store.open(path)
     if html is not None:
@@ -126,6 +128,7 @@ def _store(path: Path, html: Path | None, root: Path | None, examples: int) -> d
         "distinct reports": len(store.reports),
         "signal": f"{store.samples} samples at {store.fs:g} Hz",
         "tasks": {task: len(classes) for task, classes in store.tasks.items()},
+        **content(store),
         "rejected": store.rejects["reason"].value_counts().to_dict(),
         "flags": Flags.of(store).counts,
         "duplicates": _duplicates(store),
@@ -213,7 +216,8 @@ def _writer(path: Path) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k}: {v}" for k, v in value.items()) or "none"
+        shown = [f"{k}: {v}" for k, v in list(value.items())[:_LISTED]]
+        return ", ".join([*shown, f"{len(value) - _LISTED} more"] if len(value) > _LISTED else shown) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(str(v) for v in value) or "none"
     return str(value)

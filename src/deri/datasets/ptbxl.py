@@ -58,7 +58,6 @@ SPLIT_FILES = tuple(
 _FLAGS = ("diagnostic", "form", "rhythm")
 _ABOUT = {"age": "age", "sex": "sex", "date": "recording_date", "device": "device"}
 _SEXES = {"0": "male", "1": "female"}
-_OVER_89 = "300"  # what the table writes for any age above 89 years; kept as 90
 
 
 def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
@@ -128,10 +127,7 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
 
 
 def _about(name: str, cells: pd.Series) -> list[Any]:
-    plain = cells.str.replace(r"\.0$", "", regex=True)
-    if name in ("age", "sex"):
-        plain = plain.replace({_OVER_89: "90"} if name == "age" else _SEXES)
-    return about(name, plain)
+    return about(name, cells.str.replace(r"\.0$", "", regex=True).replace(_SEXES) if name == "sex" else cells)
 
 
 def read_statements(path: Path) -> dict[str, dict[str, str | None]]:

@@ -10,6 +10,7 @@ from deri.ecg import plot_ecg
 from deri.evaluation.tables import with_interval
 from deri.files import write_text
 from deri.html import inline_svg, render
+from deri.reports import class_names
 from deri.training.log import read_metrics
 
 _INK, _GREY, _BROWN, _LINE = "#14756b", "#9aa5b1", "#8a4b2d", "#dfe4ea"
@@ -32,7 +33,7 @@ def write_page(
         results: zero-shot results by ``MODEL/TASK`` with models ``deri`` and ``random``.
         probes: linear probes by ``MODEL/TASK``, then by percentage of the training records.
         headline: what :func:`deri.demo.steps.run_demo` found.
-        examples: recordings (``ecg``) with ``report``, ``truth`` and scored ``texts``.
+        examples: recordings (``ecg``) with ``title``, ``report``, ``truth`` and scored ``texts``.
         reports: generated reports beside the true ones.
     """
     metrics = read_metrics(run)
@@ -55,13 +56,17 @@ def write_page(
         retrieval=inline_svg(_retrieval(val), "retrieval"),
         bars=inline_svg(_bars(main, random, headline["scored"]), "bars"),
         min_positives=headline["min_positives"],
+        findings=headline["findings"],
         tasks=[_task_row(task, results[f"deri/{task}"], results[f"random/{task}"]) for task in tasks],
         probe_heads=["task", *(head for f in fractions for head in (f"{f} %", f"{f} %, random weights"))],
         probes=[
             (task, *(_macro(probes[f"{of}/{task}"][f]) for f in fractions for of in ("deri", "random")))
             for task in tasks
         ],
-        examples=[{**e, "drawing": inline_svg(plot_ecg(e["ecg"]), f"ecg{i}")} for i, e in enumerate(examples)],
+        examples=[
+            {**e, "drawing": inline_svg(plot_ecg(e["ecg"], title=f"{e['title']}, record {e['record']}"), f"ecg{i}")}
+            for i, e in enumerate(examples)
+        ],
         reports=reports,
         macro=reports.systems["writer"]["findings"]["macro"],
         systems=[_system_row(name, result) for name, result in reports.systems.items()],
@@ -69,6 +74,12 @@ def write_page(
         flag_words=_flag_words(reports.systems["writer"]["flags"]),
     )
     write_text(path, html)
+
+
+def finding_name(code: str) -> str:
+    """The clinical name of a statement code of PTB-XL, outer underscores aside; the code where there is none."""
+    known = class_names("labels")
+    return known.get(code, known.get(code.strip("_"), code))
 
 
 def _of_best(val: list[dict[str, Any]], key: str) -> str:
@@ -117,7 +128,8 @@ def _bars(main: dict[str, Any], random: dict[str, Any], scored: list[str]) -> An
         axes.plot(c["auroc"], y, "o", color=_INK, alpha=alpha)
         axes.plot(random["classes"][name]["auroc"], y, "o", mfc="none", color=_GREY, alpha=alpha)
     axes.axvline(0.5, color=_LINE, zorder=0)
-    axes.set_yticks(range(len(order)), [f"{name}  (n={classes[name]['n_pos']})" for name in order], fontsize=8)
+    ticks = [f"{finding_name(code)} ({code}, n={classes[code]['n_pos']})" for code in order]
+    axes.set_yticks(range(len(order)), ticks, fontsize=8)
     axes.set(xlim=(0, 1.01), xlabel="AUROC", ylim=(-0.7, len(order) - 0.3))
     return figure
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from deri.datasets import open_dataset
-from deri.demo.page import write_page
+from deri.demo.page import finding_name, write_page
 from deri.demo.reports import DemoReports, write_reports
 from deri.ecg import ECG
 from deri.errors import DeriError
@@ -36,7 +36,7 @@ from deri.files import write_json, write_text
 from deri.models import EcgTextModel, load_model
 from deri.progress import SILENT, Progress
 from deri.recipes import load_recipe
-from deri.reports import class_names, prompts_for
+from deri.reports import prompts_for
 from deri.simulate import simulate
 from deri.store import Store, prepare
 from deri.training import pretrain
@@ -215,8 +215,7 @@ def _examples(model: EcgTextModel, store: Store, top: int = 5) -> list[dict[str,
     classes, labels = store.labels("labels", rows)
     prompts = prompts_for("labels", classes)
     weights = class_weights(model, prompts)
-    known = class_names("labels")
-    names = [known.get(code, known.get(code.strip("_"), code)) for code in classes]
+    names = [finding_name(code) for code in classes]
     examples = []
     for finding in SHOWN:
         position = int(np.flatnonzero(labels[:, classes.index(finding)])[0])
@@ -226,6 +225,7 @@ def _examples(model: EcgTextModel, store: Store, top: int = 5) -> list[dict[str,
         examples.append(
             {
                 "ecg": ECG(store.signals([row])[0], store.fs, {}),
+                "title": finding_name(finding),
                 "record": str(store.index["record_id"].iloc[row]),
                 "report": store.reports[report] if report >= 0 else "",
                 "truth": [names[c] for c in np.flatnonzero(labels[position])],

@@ -18,7 +18,7 @@ from deri.ecg.quality import wrong_unit
 from deri.files import write_text
 from deri.html import render
 from deri.store.codes import meaning
-from deri.store.overview import Flags
+from deri.store.overview import Flags, content
 
 if TYPE_CHECKING:
     from deri.store.reader import Store
@@ -94,6 +94,9 @@ def _content(store: Store) -> dict[str, Any]:
         "sources": [(source, stored[source], refused[source]) for source in sorted(stored | refused)],
         "splits": [(name, splits[name]) for name in ("train", "val", "test")],
         "shapes": lines,
+        "content": [
+            (name, list(value.items()) if isinstance(value, dict) else value) for name, value in content(store).items()
+        ],
         "notes": store.meta["notes"],
     }
 

@@ -272,14 +272,19 @@ def sex_of(text: str) -> str | None:
 
 _YEARS = {"y": 1.0, "a": 1.0, "m": 1 / 12, "mo": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25, "h": 1 / 8766}
 
+_OVER_89 = 300.0
+
 
 def years(value: float, unit: str = "y") -> float | None:
-    """An age in years; ``unit`` is any word that begins like year, annum, month, week, day or hour."""
+    """An age in years; ``unit`` is any word that begins like year, annum, month, week, day or hour.
+
+    300 years stand for any age above 89 (PTB-XL, in its table and in headers made of it) and become 90.
+    """
     key = unit.strip().lower()
     factor = _YEARS.get(key[:2], _YEARS.get(key[:1])) if key else 1.0
     if factor is None or not math.isfinite(value) or value < 0:
         return None
-    age = value * factor
+    age = 90.0 if value * factor == _OVER_89 else value * factor
     return float(round(age, 2)) if age <= 150 else None
 
 

@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from deri.ecg.formats.common import years
 from deri.ecg.people import without_names
 
 DEFAULT_FS = 250.0
@@ -215,7 +216,7 @@ def parse_subject(comments: list[str]) -> dict[str, object]:
         key, value = key.strip(" <>").lower(), value.strip()
         if key == "age":
             number = re.match(r"\d{1,3}(?:\.\d+)?", value)
-            found["age"] = float(number[0]) if number else None
+            found["age"] = years(float(number[0])) if number else None
         elif key in ("sex", "gender"):
             found["sex"] = {"f": "female", "m": "male"}.get(value[:1].lower())
         elif key == "dx":
