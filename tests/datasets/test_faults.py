@@ -25,7 +25,8 @@ def test_semicolons(faults: Path) -> None:
 
 def test_a_column_for_each_class(faults: Path) -> None:
     data = open_dataset("folder", faults / "F14")
-    assert data.notes == ["index.csv: columns of 0 and 1 are ignored: AFIB, NORM; --label-columns takes them as labels"]
+    (note,) = data.notes
+    assert note.startswith("index.csv: columns of 0 and 1 are ignored: AFIB, NORM; --label-columns")
     data = open_dataset("folder", faults / "F14", label_columns=["all"])
     assert list(data.examples["labels"][:3]) == [("NORM",), ("AFIB",), ()]
 
