@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deri.datasets import open_dataset
+from deri.datasets.tables import read_pieces, read_table
+from deri.ecg import read_ecg
 from deri.errors import DeriError
+from deri.generation.tables import read_pairs
 from deri.tables import decode, parse_text_table, read_text_table
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=8)
@@ -58,6 +62,75 @@ def test_a_table_with_one_broken_row_names_it(width: int, length: int, at: int, 
             list(table.rows())
 
 
+def read_signals(path: Path) -> list[list[str]]:
+    signal = read_ecg(path, fs=500, units="mV").signal
+    return [[f"{value:g}" for value in row] for row in signal[[0, 1, 6]].T]
+
+
+def read_folder(path: Path) -> list[list[str]]:
+    return open_dataset("folder", path.parent, labels=path).examples[["file", "report", "subject_id"]].values.tolist()
+
+
+READERS = {
+    "signals": (("I", "II", "V1"), read_signals),
+    "folder": (("file", "report", "subject"), read_folder),
+    "data set": (("a", "b", "c"), lambda path: read_table(path, "", ["a", "b", "c"]).values.tolist()),
+    "large table": (
+        ("a", "b", "c"),
+        lambda path: [row for piece in read_pieces(path, "", ["a", "b", "c"]) for row in piece.values.tolist()],
+    ),
+    "reports": (
+        ("reference", "generated", "subject"),
+        lambda path: read_pairs(path)[["reference", "generated", "subject"]].values.tolist(),
+    ),
+}
+BREAKS = {
+    "right": lambda row, k, separator: separator.join(row),
+    "all quoted": lambda row, k, separator: separator.join(f'"{cell}"' for cell in row),
+    "blank line before": lambda row, k, separator: "\n" + separator.join(row),
+    "one fewer": lambda row, k, separator: separator.join(row[:k] + row[k + 1 :]),
+    "one more": lambda row, k, separator: separator.join([*row[:k], row[k] + separator + "7", *row[k + 1 :]]),
+    "separator at the end": lambda row, k, separator: separator.join([*row, ""]),
+    "quote not closed": lambda row, k, separator: separator.join([*row[:k], '"' + row[k], *row[k + 1 :]]),
+    "text behind a quote": lambda row, k, separator: separator.join([*row[:k], f'"{row[k]}"7', *row[k + 1 :]]),
+    "cut off": lambda row, k, separator: separator.join(row)[: -len(row[-1]) - 1],
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[st.integers(0, 999)] * 3), min_size=1, max_size=6),
+    at=st.integers(0, 5),
+    column=st.integers(0, 2),
+    how=st.sampled_from(list(BREAKS)),
+    separator=st.sampled_from(",;\t"),
+)
+def test_any_table_with_one_broken_row_is_refused_or_read_right(
+    reader: str,
+    rows: list[tuple[int, ...]],
+    at: int,
+    column: int,
+    how: str,
+    separator: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    header, read = READERS[reader]
+    word = "" if reader == "signals" else "word"
+    cells = [
+        [f"{word}{i}{first:03d}", *(f"{word}{number}" for number in rest)] for i, (first, *rest) in enumerate(rows)
+    ]
+    lines = [separator.join(row) for row in cells]
+    lines[at % len(rows)] = BREAKS[how](cells[at % len(rows)], column, separator)
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    path.write_text("\n".join([separator.join(header), *lines]) + "\n")
+    if how not in ("right", "all quoted") and (how != "blank line before" or reader == "signals"):
+        with pytest.raises(DeriError, match=r"table\.csv: (line|row) \d"):
+            read(path)
+        return
+    assert read(path) == ([[f"{float(cell):g}" for cell in row] for row in cells] if reader == "signals" else cells)
+
+
 def test_numbers_with_points_commas_and_gaps() -> None:
     for text in ("a;b\n1,5;2\n;3,25\n", "a\tb\n1,5\t2\n\t3,25", "a,b\n1.5,2\n,3.25\n\n", 'a,b\n"1.5",2\n,"3.25"\n'):
         values = parse_text_table("t.csv", text).numbers([1, 0])
@@ -73,7 +146,8 @@ def test_numbers_with_points_commas_and_gaps() -> None:
         ("a\tb\n0\t0.5\t1.5\n", "row.names=FALSE"),
         ("a,b\n0,5,1,5\n", "decimal comma"),
         ("a\n0,5\n", "decimal comma"),
-        ("a,b\n1,2\n3,4,\n", "quote cells"),
+        ("a,b\n1,2\n3,4,5\n", "quote cells"),
+        ("a,b\n1,2,\n3,4,\n", "end no row with the separator"),
     ],
 )
 def test_uneven_rows_say_what_may_be_wrong(text: str, cure: str) -> None:

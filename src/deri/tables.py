@@ -42,7 +42,8 @@ def decode(path: str, data: bytes, encoding: str | None = None) -> str:
             return data.decode("windows-1252")
     except (UnicodeDecodeError, LookupError) as error:
         known = encoding or "UTF-8, UTF-16 or windows-1252"
-        raise DeriError(f"{path}: is no text in {known} ({error}); name its encoding with --encoding") from None
+        cure = "save it as UTF-8, or name its encoding (--encoding of deri prepare folder)"
+        raise DeriError(f"{path}: is no text in {known} ({error}); {cure}") from None
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class TextTable:
                     begin = reader.line_num
                     continue
                 if len(cells) != len(self.columns):
-                    raise self._uneven(begin, len(cells))
+                    raise self._uneven(begin, cells)
                 begin = reader.line_num
                 yield cells
         except csv.Error as error:
@@ -103,7 +104,7 @@ class TextTable:
             width = len(self.columns) - 1
             uneven = (i for i, line in enumerate(self.lines) if line.count(self.separator) != width)
             if (first := next(uneven, None)) is not None:
-                raise self._uneven(first, self.lines[first].count(self.separator) + 1)
+                raise self._uneven(first, self.lines[first].split(self.separator))
         comma = self.separator != "," and "," in text and "." not in text
         if quoted:
             cells = [[row[i] for i in wanted] for row in self.rows()]
@@ -137,13 +138,15 @@ class TextTable:
                 f"{self.path}: line {self.first_line + row}: {cell[:40]!r} in column {shown!r} is no number"
             ) from None
 
-    def _uneven(self, row: int, fields: int) -> DeriError:
-        width = len(self.columns)
+    def _uneven(self, row: int, cells: list[str]) -> DeriError:
+        width, fields = len(self.columns), len(cells)
         cure = "quote cells that hold the separator"
-        if self.separator == "," and fields == 2 * width:
+        if fields == width + 1 and not cells[-1].strip():
+            cure = "end no row with the separator, or the header, too"
+        elif self.separator == "," and fields == 2 * width:
             cure = "a decimal comma needs another separator, such as ;"
         elif fields == width + 1 and row == 0:
-            cure += ", and end no row with it (R leaves out the header of row names: row.names=FALSE or col.names=NA)"
+            cure += ", and give row names a header (R leaves it out: row.names=FALSE or col.names=NA)"
         return DeriError(f"{self.path}: line {self.first_line + row} has {fields} fields, the header {width}; {cure}")
 
 

@@ -11,9 +11,13 @@ import pytest
 
 from deri.cli.inputs import lead_names
 from deri.cli.main import main
+from deri.datasets import open_dataset
+from deri.ecg import ECG, read_ecg
 from deri.errors import DeriError
 from deri.models import load_model
 from deri.simulate import simulate
+from deri.store import Store
+from deri.store.plan import make_plan
 from support import tiny
 
 QUESTION = ("--labels", "sinus rhythm", "--labels", "atrial fibrillation")
@@ -63,8 +67,6 @@ def test_a_folder_with_bad_files(
     assert table["split"].tolist() == ["train", "test"]
     assert table["labels"].tolist() == ["AFIB;LVH", "SR"]
     model = load_model(model_dir)
-    from deri.ecg import read_ecg
-
     expected = model.classify([read_ecg(file) for file in table["file"]], list(QUESTION[1::2]))
     np.testing.assert_allclose(table[list(QUESTION[1::2])], expected, atol=1e-5)
     assert run("classify", folder, "--model", model_dir, *QUESTION, "--strict") == 2
@@ -84,6 +86,16 @@ def test_a_store_and_a_folder_embed_alike(folder: Path, model_dir: Path, tmp_pat
     np.testing.assert_allclose(
         flat[[f"e{i}" for i in range(32)]], np.stack(pd.read_parquet(tmp_path / "f.parquet")["embedding"]), atol=1e-6
     )
+
+
+def test_excel_holds_what_csv_does(folder: Path, model_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    for command in (("classify", *QUESTION), ("embed",)):
+        for suffix in ("csv", "xlsx"):
+            assert run(*command, folder, "--model", model_dir, "--out", tmp_path / f"x.{suffix}") == 0
+        written, expected = pd.read_excel(tmp_path / "x.xlsx"), pd.read_csv(tmp_path / "x.csv")
+        assert written["labels"].tolist() == ["AFIB;LVH", "SR"]
+        pd.testing.assert_frame_equal(written, expected, check_dtype=False, atol=1e-6)
 
 
 def test_labels_called_like_columns_and_labels_twice(
@@ -114,6 +126,69 @@ def test_what_a_file_does_not_say_is_given(model_dir: Path, tmp_path: Path, caps
             lead_names(bad)
 
 
+def test_options_of_a_batch_are_for_files_that_do_not_say_it(
+    folder: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """WFDB headers state 500 Hz and their gain; the arrays beside them need both."""
+    (folder / "index.csv").unlink()
+    headers = sorted(folder.glob("[0-9]*.hea"))
+    signals = [read_ecg(header).signal for header in headers]
+    np.save(folder / "z.npy", np.stack([np.rint(signal[:, ::2] * 200) for signal in signals]).astype(np.int16))
+    asked = ("--fs", 250, "--gain", 200)
+    names = [*(str(header) for header in headers), f"{folder}/z.npy::0", f"{folder}/z.npy::1"]
+
+    assert run("embed", folder, "--model", model_dir, *asked, "--out", tmp_path / "e.parquet") == 0
+    told = capsys.readouterr().err
+    assert "--fs, --gain: for files that do not say it" in told
+    assert "1 of 5 recordings could not be used" in told
+    table = pd.read_parquet(tmp_path / "e.parquet")
+    assert table["file"].tolist() == names
+    expected = load_model(model_dir).encode_ecg(
+        [ECG(signal, 500) for signal in signals] + [ECG(np.rint(signal[:, ::2] * 200) / 200, 250) for signal in signals]
+    )
+    np.testing.assert_allclose(np.stack(table["embedding"]), expected, atol=1e-5)
+
+    assert run("prepare", "folder", folder, "--out", tmp_path / "s", *asked) == 0
+    store = Store.open(tmp_path / "s")
+    assert [f"{folder}/{file}" for file in store.index["file"]] == names
+    assert store.index["fs"].tolist() == [500, 500, 250, 250]
+    np.testing.assert_allclose(store.signals([0])[0], signals[0], atol=1e-3)
+    np.testing.assert_allclose(store.signals([2])[0][:, ::2], np.rint(signals[0][:, ::2] * 200) / 200, atol=0.05)
+    capsys.readouterr()
+    assert run("prepare", "folder", folder, "--out", tmp_path / "s", "--fs", 250, "--gain", 100) == 2
+    assert "another preparation (--fs, --units, --gain or --leads" in capsys.readouterr().err
+    assert run("prepare", "folder", folder, "--out", tmp_path / "s") == 2
+    assert run("prepare", "folder", folder, "--out", tmp_path / "t", "--units", "mm") == 2
+    assert "(--units) is no voltage" in capsys.readouterr().err
+    assert run("prepare", "ptb-xl", folder, "--out", tmp_path / "t", "--fs", 250) == 2
+    assert "--fs: ptb-xl has its own tables and files" in capsys.readouterr().err
+
+
+def test_a_store_without_reading_options_has_the_plan_that_it_always_had(folder: Path) -> None:
+    plan = make_plan(open_dataset("folder", folder), split="patient", seed=0, repair="lead")
+    assert "reading" not in plan
+    given = make_plan(open_dataset("folder", folder, reading={"fs": 500}), split="patient", seed=0, repair="lead")
+    assert given == {**plan, "reading": {"fs": 500}}
+
+
+def test_a_single_batch_is_many_recordings(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    h5py = pytest.importorskip("h5py")
+    values = np.random.default_rng(0).normal(0, 0.3, (3, 4096, 12)).astype(np.float32)
+    values[1] = 0
+    path = tmp_path / "exams_part3.hdf5"
+    with h5py.File(path, "w") as file:
+        file["tracings"], file["exam_id"] = values, [77, 88, 99]
+    ask = ("classify", path, "--model", model_dir, *QUESTION, "--fs", 400, "--units", "mV")
+    assert run(*ask, "--out", tmp_path / "x.csv") == 0
+    assert f"passed over: {path}::88: every lead" in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "x.csv")
+    assert table["record_id"].tolist() == ["exams_part3::77", "exams_part3::99"]
+    assert table["file"].tolist() == [f"{path}::77", f"{path}::99"]
+    scores = load_model(model_dir).classify([ECG(values[i].T, 400) for i in (0, 2)], list(QUESTION[1::2]))
+    np.testing.assert_allclose(table[list(QUESTION[1::2])], scores, atol=1e-5)
+    assert run(*ask, "--strict") == 2
+
+
 def test_nothing_usable_is_an_error(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,4 +201,4 @@ def test_nothing_usable_is_an_error(
     assert ".parquet" in capsys.readouterr().err
     monkeypatch.setattr("deri.cli.inputs.find_spec", lambda name: None)
     assert run("classify", *files, "--model", model_dir, *QUESTION, "--out", tmp_path / "x.xlsx") == 2
-    assert "pip install openpyxl" in capsys.readouterr().err
+    assert "pip install 'deri[formats]'" in capsys.readouterr().err

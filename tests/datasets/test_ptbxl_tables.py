@@ -78,6 +78,17 @@ def test_what_the_table_says_of_patients(small: Path) -> None:
     ]
 
 
+def test_the_recordings_of_100_hz_where_there_are_no_others(small: Path) -> None:
+    (small / "records100").mkdir()
+    data = open_dataset("ptb-xl", small)
+    assert data.examples["file"].tolist() == ["l/2", "l/3", "l/4", "l/00010_lr"]
+    assert "records100" in data.notes[0]
+    (small / "records500").mkdir()
+    data = open_dataset("ptb-xl", small)
+    assert data.examples["file"][0] == "records500/00000/00002_hr"
+    assert data.notes == []
+
+
 def test_limit_keeps_the_classes(small: Path) -> None:
     part = open_dataset("ptb-xl", small, limit=2)
     assert list(part.examples["record_id"]) == ["2", "3"]

@@ -65,17 +65,23 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
     index(tmp_path, "file,AFIB,NORM,age\na,0,1,61\nb,1,0,62\nc,0,0,63\nd,,,64\n")
     data = open_dataset("folder", tmp_path)
     assert data.tasks == {}
-    assert data.notes == ["index.csv: columns of 0 and 1 are ignored: AFIB, NORM; --label-columns takes them as labels"]
+    assert data.notes == [
+        "index.csv: columns of 0 and 1 are ignored: AFIB, NORM; --label-columns of deri prepare takes them as labels"
+    ]
     for asked in (["all"], ["AFIB", "NORM"]):
         data = open_dataset("folder", tmp_path, label_columns=asked)
         assert data.tasks == {"labels": ["AFIB", "NORM"]}
         assert list(data.examples["labels"]) == [("NORM",), ("AFIB",), (), None]
         assert data.notes == []
+    index(tmp_path, "file,RBBB,ST\na,True,False\nb,false,FALSE\nc,,\n")  # as CODE-15 has them
+    data = open_dataset("folder", tmp_path, label_columns=["all"])
+    assert list(data.examples["labels"]) == [("RBBB",), (), None]
+    index(tmp_path, "file,AFIB,NORM,age\na,0,1,61\n")
     with pytest.raises(DeriError, match=r"--label-columns age: .* something else than 0 and 1"):
         open_dataset("folder", tmp_path, label_columns=["age"])
     with pytest.raises(DeriError, match=r"--label-columns LBBB: .* no such column; found AFIB, NORM, age"):
         open_dataset("folder", tmp_path, label_columns=["LBBB"])
-    with pytest.raises(DeriError, match="--label-columns: mimic-iv-ecg has its own tables"):
+    with pytest.raises(DeriError, match="--label-columns: mimic-iv-ecg has its own tables and files"):
         open_dataset("mimic-iv-ecg", tmp_path, label_columns=["all"])
 
 
@@ -97,6 +103,16 @@ def test_files_without_a_known_suffix(ecg_real: Path, tmp_path: Path) -> None:
     data = open_dataset("folder", tmp_path)
     assert list(data.examples["file"]) == ["1.2.840.113619.2.1"]
     assert data.notes == [f"2 files below {tmp_path.name} are no ECG by name or content: README, notes.txt"]
+
+
+def test_a_quote_in_a_large_table_that_is_not_closed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('a,b\n1,"x, y"\n2,"x\n3,y\n4,z\n')
+    with pytest.raises(DeriError, match=r"t\.csv: line 3 is no row"):
+        list(read_pieces(path, "", ["a", "b"]))
+    path.write_text('a,b\n1,"x, y"\n2,"x ""3"" and\n\ny"\n4,5"6\n')
+    (table,) = read_pieces(path, "", ["a", "b"])
+    assert table.values.tolist() == [["1", "x, y"], ["2", 'x "3" and\n\ny'], ["4", '5"6']]
 
 
 def test_a_comma_in_a_report_of_mimic_is_named(tmp_path: Path) -> None:

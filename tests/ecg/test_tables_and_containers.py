@@ -60,7 +60,7 @@ def test_csv_that_states_everything(tmp_path: Path) -> None:
     ecg = read_ecg(path)
     assert ecg.fs == 100.0
     np.testing.assert_allclose(ecg.signal, digital * 1e-3, rtol=1e-6)
-    assert reason_of(path, fs=500) == "bad_sampling_rate"
+    assert reason_of(path, fs=500) == "stated_by_file"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:50] + lines[60:]))
     assert reason_of(path) == "bad_sampling_rate"

@@ -255,7 +255,7 @@ def test_generate_takes_folders_and_stores_and_passes_over_bad_files(
         np.save(folder / f"{name}.npy", values)
     (folder / "broken.npy").write_text("no array")
     (folder / "index.csv").write_text(
-        "file,subject,report\na.npy,p1,Sinus rhythm\nbroken.npy,p2,\nb.npy,p3,\n", encoding="utf-8"
+        "file,subject,report,labels\na.npy,p1,Sinus rhythm,SR;LVH\nbroken.npy,p2,,\nb.npy,p3,,AFIB\n", encoding="utf-8"
     )
     array = tmp_path / "alone.npy"
     np.save(array, signals[0])
@@ -274,6 +274,8 @@ def test_generate_takes_folders_and_stores_and_passes_over_bad_files(
     assert list(table["record_id"]) == ["a", "b", *store.index["record_id"].astype(str), "alone"]
     assert list(table["subject"].astype(str))[:2] == ["p1", "p3"]
     assert table["reference"].iloc[0] == "Sinus rhythm"
+    assert table["labels"].iloc[:2].tolist() == [["SR", "LVH"], ["AFIB"]]
+    assert table["split"].iloc[2:-1].tolist() == store.index["split"].tolist()
     assert table["reference"].iloc[[1, -1]].isna().all()
     assert table["generated"].iloc[0] == table["generated"].iloc[-1]  # the same recording
     assert table["start_s"].iloc[2:-1].isna().all()

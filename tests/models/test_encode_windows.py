@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from deri.ecg import ECG, standardise_windows
-from deri.errors import ReadError
+from deri.errors import DeriError, ReadError
 from deri.models import EcgTextModel
 from support import tiny
 
@@ -103,3 +103,12 @@ def test_a_recording_without_a_usable_window_is_refused(model: EcgTextModel) -> 
     with pytest.raises(ReadError) as caught:
         model.encode_ecg([ecg(10), ECG(np.full((12, 6000), np.nan, np.float32), 200)])
     assert caught.value.reason == "missing_leads"
+
+
+def test_an_array_is_no_recording(model: EcgTextModel) -> None:
+    batch = np.stack([ecg(10, seed).signal for seed in range(3)])
+    for given in (batch, list(batch), "a.hea"):
+        with pytest.raises(DeriError, match=r"embed_signals\(batch, fs\)"):
+            model.encode_ecg(given)
+    expected = model.encode_ecg([ECG(signal, 100) for signal in batch[:, :, :1000]])
+    np.testing.assert_allclose(model.embed_signals(batch[:, :, :1000], 100), expected, atol=1e-5)

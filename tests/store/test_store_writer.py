@@ -195,10 +195,10 @@ def test_progress_of_workers_reaches_the_total(dataset, tmp_path: Path) -> None:
 def test_a_defect_in_a_reader_costs_one_recording(small, tmp_path: Path, monkeypatch) -> None:
     read = wfdb.read_counts
 
-    def broken(path):
+    def broken(path, options):
         if Path(path).stem == "a003":
             raise ZeroDivisionError("gain")
-        return read(path)
+        return read(path, options)
 
     monkeypatch.setattr(wfdb, "read_counts", broken)
     summary = prepare(small, tmp_path / "s")
@@ -207,7 +207,7 @@ def test_a_defect_in_a_reader_costs_one_recording(small, tmp_path: Path, monkeyp
 
 
 def test_a_machine_that_cannot_read_is_no_reject(small, tmp_path: Path, monkeypatch) -> None:
-    def no_files(path):
+    def no_files(path, options):
         raise ReadError("cannot be opened", "unreadable_file") from OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:

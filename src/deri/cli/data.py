@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from deri.cli import options
 from deri.cli.console import progress, say, window_option
+from deri.cli.inputs import Reading, tell_fallback
 from deri.datasets.base import BUILT_IN
 from deri.errors import DeriError
 
@@ -62,6 +64,10 @@ def prepare(
     out: Annotated[Path | None, typer.Option(help="the store; stores/NAME-OF-SOURCE when not given")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that read recordings")] = 1,
     shard: Annotated[str, typer.Option(help="I/N: do the I-th of N parts (1 ≤ I ≤ N); the last one merges")] = "1/1",
+    fs: options.SamplingRate = None,
+    units: options.Units = None,
+    gain: options.Gain = None,
+    leads: options.LeadNames = None,
     labels: Annotated[Path | None, typer.Option(help="folder: CSV of file, report, labels, subject, split")] = None,
     label_columns: Annotated[
         str | None, typer.Option(help="folder: columns of 0 and 1 in its CSV that are labels: A,B,… | all")
@@ -90,6 +96,7 @@ def prepare(
 
     out = out or Path("stores") / source.resolve().name
     part, wanted = _shard(shard), window_option(windows)
+    reading = Reading.of(fs, units, gain, leads)
     opened = open_dataset(
         dataset,
         source,
@@ -100,7 +107,9 @@ def prepare(
         label_columns=[name.strip() for name in label_columns.split(",")] if label_columns else (),
         encoding=encoding,
         report_from=report_from.value,
+        reading=reading.options,
     )
+    tell_fallback(reading)
     for note in opened.notes:
         say(note)
     say(f"{dataset}: {len(opened.examples)} recordings in {source} → {out}")

@@ -39,8 +39,23 @@ class Reading:
         cls, fs: float | None, units: str | None, gain: float | None, leads: str | None, strict: bool = False
     ) -> Reading:
         """From the options ``--fs --units --gain --leads --strict``."""
-        given = {"fs": fs, "units": units, "gain": gain, "leads": None if leads is None else lead_names(leads)}
-        return cls({name: value for name, value in given.items() if value is not None}, strict)
+        from deri.ecg.read import reading_options
+
+        given: dict[str, Any] = {
+            "fs": fs,
+            "units": units,
+            "gain": gain,
+            "leads": None if leads is None else lead_names(leads),
+        }
+        options = {name: value for name, value in given.items() if value is not None}
+        reading_options(**options)  # checked before the work
+        return cls(options, strict)
+
+
+def tell_fallback(reading: Reading) -> None:
+    """Say what becomes of options that files do not need."""
+    if given := [f"--{name}" for name in reading.options]:
+        say(f"{', '.join(given)}: for files that do not say it; what a file states itself holds")
 
 
 def lead_names(text: str) -> dict[str, str]:
@@ -77,20 +92,27 @@ def open_inputs(
 ) -> tuple[list[Store | list[dict[str, Any]]], Reading]:
     """What INPUT names, in its order: stores, and of files and folders what is known of each recording; the reading.
 
-    A single file must be usable: there is nothing to go on with. With ``together`` files and folders that follow one
-    another are one source.
+    A single recording must be usable: there is nothing to go on with. Of more than one, options hold for those that do
+    not say it themselves. With ``together`` files and folders that follow one another are one source.
     """
+    from deri.ecg import recordings_in
     from deri.store import Store
 
-    if len(inputs) == 1 and not Path(inputs[0]).is_dir():
+    if len(inputs) == 1 and not Path(inputs[0]).is_dir() and len(recordings_in(inputs[0])) == 1:
         reading = replace(reading, strict=True)
+    elif reading.options:
+        tell_fallback(reading)
+        reading = replace(reading, options={**reading.options, "fallback": True})
     sources: list[Store | list[dict[str, Any]]] = []
     for name in inputs:
         path = Path(name)
         if (path / "store.json").is_file():
             sources.append(Store.open(path))
             continue
-        files = _folder(path) if path.is_dir() else [{"file": name, "record_id": path.stem}]
+        if path.is_dir():
+            files = _folder(path)
+        else:
+            files = [{"file": file, "record_id": path.stem + file[len(name) :]} for file in recordings_in(name)]
         last = sources[-1] if sources and together else None
         if isinstance(last, list):
             last += files
@@ -104,6 +126,8 @@ def _folder(path: Path) -> list[dict[str, Any]]:
     from deri.datasets import open_dataset
 
     dataset = open_dataset("folder", path)
+    for note in dataset.notes:
+        say(note)
     for _, row in dataset.rejects.iterrows():
         say(f"{path}: {row['detail']}")
     names = {"subject_id": "subject", **{name: name for name in (REPORT, "split", *dataset.tasks)}}
@@ -225,7 +249,7 @@ def check_table_name(out: Path) -> None:
     if out.suffix not in TABLES:
         raise DeriError(f"--out {out}: name a file that ends in {', '.join(TABLES[:-1])} or {TABLES[-1]}")
     if out.suffix == ".xlsx" and find_spec("openpyxl") is None:
-        raise DeriError(f"--out {out}: Excel files need openpyxl: pip install openpyxl, or name a .csv")
+        raise DeriError(f"--out {out}: Excel files need openpyxl: pip install 'deri[formats]', or name a .csv")
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:

@@ -105,7 +105,8 @@ def generate(
 ) -> None:
     """Write reports of ECG files, folders and stores: drafts for research, not a diagnosis.
 
-    A file that cannot be used is named and passed over. Reports of a folder's CSV or of a store go along as references.
+    A file that cannot be used is named and passed over. Reports of a folder's CSV or of a store go along as references,
+    and so do split and labels.
     """
     import pandas as pd
 
@@ -145,7 +146,8 @@ def generate(
             else:
                 rows = split_rows(source, split)[:left]
                 found = loaded.generate_store(source, rows, progress=shown, **options)
-                tables.append(_table(loaded, found, store_columns(source, rows)))
+                along = {name: source.index[name].iloc[rows].tolist() for name in ("split", *source.tasks)}
+                tables.append(_table(loaded, found, store_columns(source, rows) | along))
                 taken += len(rows)
     tell_failed(failed, taken - failed)
     table = pd.concat([table for table in tables if len(table)], ignore_index=True)
@@ -190,7 +192,8 @@ def _of_files(
         "reference": [row.get(REPORT) for row in known],
         "start_s": list(found.start),
     }
-    return _table(writer, found, columns)
+    along = dict.fromkeys(name for row in known for name in row if name not in (*columns, REPORT, "leads"))
+    return _table(writer, found, columns | {name: [row.get(name) for row in known] for name in along})
 
 
 def _table(writer: ReportWriter, found: Generated, columns: dict[str, list[Any]]) -> pd.DataFrame:

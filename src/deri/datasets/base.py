@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deri.errors import DeriError
 from deri.registry import Registry
@@ -32,6 +32,8 @@ class Dataset:
     the rows refused, with ``reason`` (a code) and ``detail`` (a sentence). ``val_fraction``, ``test_fraction``: the
     shares held out among the recordings whose ``split`` is None. ``notes``: sentences that a user should read; the
     store keeps them. ``report_from``: ``"table"``, or ``"file"`` where the interpretation in the files is the report.
+    ``reading``: what the files may not say, as options of :func:`deri.read_ecg` (``fs``, ``units``, ``gain``,
+    ``leads``); what a file states itself holds.
 
     Examples may have columns of ``deri.ecg.recording.ABOUT`` (``age``, ``sex``, ``date``, ``device``), None where
     nothing is known: they come before what the file says.
@@ -45,6 +47,7 @@ class Dataset:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     notes: list[str] = field(default_factory=list)
+    reading: dict[str, Any] = field(default_factory=dict)
     report_from: str = "table"
 
 
@@ -86,6 +89,7 @@ class OpenOptions:
     min_words: int | None = None
     label_columns: Sequence[str] = ()
     encoding: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class DatasetKind:
         open: reads the tables below a root folder.
         source: where it can be downloaded; None: nowhere.
         split_files: published splits that ``--splits`` reads; none: the option is refused.
-        takes: which of ``labels``, ``label_columns``, ``encoding`` and ``published_labels`` it knows.
+        takes: which of ``labels``, ``label_columns``, ``encoding``, ``reading`` and ``published_labels`` it knows.
     """
 
     open: Callable[[Path, OpenOptions], Dataset]
@@ -128,11 +132,13 @@ def open_dataset(
     label_columns: Sequence[str] = (),
     encoding: str | None = None,
     report_from: str = "table",
+    reading: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Open a data set of the table ``DATASETS`` by name.
 
     ``labels``: the CSV of a folder. ``label_columns``: the columns of 0 and 1 in it that are classes, or ``["all"]``.
-    ``encoding``: of its text, where that is not found. ``limit``: the first N recordings in the order of the data set.
+    ``encoding``: of its text, where that is not found. ``reading``: options of :func:`deri.read_ecg` for what the files
+    of a folder do not say, see :class:`Dataset`. ``limit``: the first N recordings in the order of the data set.
     ``min_words``: shortest report (words after cleaning) of a MIMIC-IV-ECG study, ``deri.reports.MIN_WORDS`` where not
     given; the other sets keep every recording.
     ``splits``: folder with the split files behind published numbers (ptb-xl, cpsc2018, csn): splits and labels of the
@@ -159,9 +165,13 @@ def open_dataset(
         )
     if labels is not None and "labels" not in kind.takes:
         raise DeriError(f"--labels {labels}: {name} has its own tables; a label CSV goes with the data set 'folder'")
-    for flag, value in (("--label-columns", label_columns), ("--encoding", encoding)):
-        if value and flag[2:].replace("-", "_") not in kind.takes:
-            raise DeriError(f"{flag}: {name} has its own tables; the option goes with the data set 'folder'")
+    options_of_a_folder = {"label_columns": label_columns, "encoding": encoding, "reading": reading}
+    for option, value in options_of_a_folder.items():
+        if value and option not in kind.takes:
+            flag = next(iter(reading)) if reading and option == "reading" else option.replace("_", "-")
+            raise DeriError(
+                f"--{flag}: {name} has its own tables and files; the option goes with the data set 'folder'"
+            )
     options = OpenOptions(
         limit=limit,
         labels=None if labels is None else Path(labels),
@@ -170,6 +180,7 @@ def open_dataset(
         min_words=min_words,
         label_columns=tuple(label_columns),
         encoding=encoding,
+        reading=dict(reading or {}),
     )
     dataset = kind.open(root, options)
     dataset.report_from = report_from

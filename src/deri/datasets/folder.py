@@ -2,8 +2,8 @@
 
 CSV columns: ``file`` (required, relative to the root), and optionally ``report``, ``labels`` (``;`` between them),
 ``subject``, ``split`` (train, val or test), ``source``, ``age``, ``sex``, ``date`` and ``device``. Columns of 0 and 1
-are classes where ``label_columns`` names them; others are ignored. An empty ``labels`` cell means "not annotated": the
-recording is no part of the task.
+(or true and false) are classes where ``label_columns`` names them; others are ignored. An empty ``labels`` cell means
+"not annotated": the recording is no part of the task.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from deri.datasets.tables import (
     read_header,
     read_table,
 )
+from deri.ecg.read import claims_ecg, reading_options, recordings_in
 from deri.errors import DeriError
 from deri.reports import clean_report
 
@@ -47,19 +48,23 @@ OTHER_SUFFIXES = (".dcm", ".xml", ".h5", ".hdf5", ".edf", ".bdf", ".scp", ".ecg"
 A CSV is listed only where its header names leads: most are tables about recordings. ``.gz`` may follow any of them.
 """
 
-_FLAGS = {"0", "1", "0.0", "1.0"}
+BATCH_SUFFIXES = (".h5", ".hdf5", ".npy", ".mat")
+"""Suffixes of files that may hold many recordings, each ``FILE::NAME``."""
+
+_YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 _OPTIONAL = ("report", "labels", "subject", "split", "source")
 
 
 def open_folder(root: Path, options: OpenOptions) -> Dataset:
     """The recordings of a CSV in its order, or without one every ECG file below ``root`` in the order of paths.
 
-    ``record_id`` is the path without its suffix; ``source`` defaults to the first folder of the path, ``subject``
-    to the record. Rejects: ``duplicate_file`` (the same recording twice). Whether a file is there shows when it is
-    read.
+    ``record_id`` is the path without its suffix, and ``::NAME`` behind it for a recording of a batch; ``source``
+    defaults to the first folder of the path, ``subject`` to the record. Rejects: ``duplicate_file`` (the same recording
+    twice). Whether a file is there shows when it is read.
     Raises DeriError for a CSV without ``file``, a path out of the root, an unknown split, and a class column that holds
     something else than 0 and 1.
     """
+    reading_options(**options.reading)  # checked before the work
     csv = options.labels or _default_csv(root)
     notes: list[str] = []
     if csv is None:
@@ -103,7 +108,7 @@ def open_folder(root: Path, options: OpenOptions) -> Dataset:
         detail=verdicts.detail,
     )
     examples, rejects = assemble(table, None, list(tasks), options.limit)
-    return Dataset(NAME, root, examples, tasks, rejects, val_fraction=0.1, test_fraction=0.1, notes=notes)
+    return Dataset(NAME, root, examples, tasks, rejects, 0.1, 0.1, notes, dict(options.reading))
 
 
 def _default_csv(root: Path) -> Path | None:
@@ -124,7 +129,9 @@ def _read_csv(path: Path, options: OpenOptions, notes: list[str]) -> tuple[pd.Da
     read = dict.fromkeys((*known, *(column for column in foreign if found.count(column) == 1)))
     rows = read_table(path, "", list(read), options.encoding)
     flags = [
-        c for c in foreign if c in rows and c not in said and set(rows[c].dropna()) <= _FLAGS and rows[c].notna().any()
+        c
+        for c in foreign
+        if c in rows and c not in said and set(rows[c].dropna().str.lower()) <= _YES | _NO and rows[c].notna().any()
     ]
     classes = _label_columns(path, options.label_columns, foreign, flags)
     if classes and LABELS in known:
@@ -134,11 +141,13 @@ def _read_csv(path: Path, options: OpenOptions, notes: list[str]) -> tuple[pd.Da
             notes.append(f"{path.name}: the column {column!r} is ignored; was {close[0]!r} meant?")
     if flags and not classes:
         notes.append(
-            f"{path.name}: columns of 0 and 1 are ignored: {listed(flags)}; --label-columns takes them as labels"
+            f"{path.name}: columns of 0 and 1 are ignored: {listed(flags)}; --label-columns of deri prepare "
+            "takes them as labels"
         )
     if classes:
         annotated = rows[classes].notna().any(axis=1)
-        names, positive = np.array(classes, dtype=object), rows[classes].isin(["1", "1.0"]).to_numpy(dtype=bool)
+        names = np.array(classes, dtype=object)
+        positive = np.stack([rows[c].str.lower().isin(_YES).to_numpy(dtype=bool) for c in classes], axis=1)
         cells = [tuple(names[row]) if there else None for row, there in zip(positive, annotated, strict=True)]
         rows[LABELS] = pd.Series(cells, dtype=object)
     elif LABELS in known:
@@ -183,6 +192,9 @@ def _label_columns(path: Path, asked: Sequence[str], foreign: list[str], flags: 
 
 def _without_suffix(file: str) -> tuple[str, bool]:
     """The path without an ECG suffix, and whether it names a WFDB record (by its suffix, or by having none)."""
+    batch, separator, member = file.partition("::")
+    if separator and posixpath.splitext(batch)[1].lower() in BATCH_SUFFIXES:
+        return f"{posixpath.splitext(batch)[0]}::{member}", False
     stem, suffix = posixpath.splitext(file)
     if suffix.lower() in WFDB_SUFFIXES:
         return stem, True
@@ -212,16 +224,19 @@ def _filled(values: pd.Series, default: np.ndarray) -> np.ndarray:
 def _walk(root: Path, notes: list[str]) -> Iterator[str]:
     """Every recording below the root, once, as a posix path relative to it, in sorted order of folders and names.
 
-    WFDB records go by their header. A signal file without one is listed by itself, unless a header beside it names it.
-    Files of another or no suffix are looked into. Hidden files and folders are passed over; links to folders are
-    followed, each folder once. ``notes`` get the number of files that are no recordings.
+    Of a batch every recording is one (``batch.npy::0``). WFDB records go by their header. A signal file without one is
+    listed by itself, unless a header beside it names it. Files of another or no suffix are looked into. Hidden files
+    and folders are passed over; links to folders are followed, each folder once. ``notes`` get the number of files
+    that are no recordings.
     """
     passed: list[str] = []
     for folder, names in walk(root):
         below = Path(folder).relative_to(root)
         for name, is_recording in _recordings(Path(folder), sorted(names)):
             path = (below / name).as_posix()
-            if is_recording:
+            if is_recording and posixpath.splitext(name)[1].lower() in BATCH_SUFFIXES:
+                yield from (path + found.removeprefix(str(root / path)) for found in recordings_in(root / path))
+            elif is_recording:
                 yield path
             else:
                 passed.append(path)
@@ -248,8 +263,6 @@ def _recordings(folder: Path, names: list[str]) -> Iterator[tuple[str, bool]]:
 
 def _is_claimed(path: Path) -> bool:
     """Whether a reader takes the file for a recording; one that cannot be opened is listed and fails when read."""
-    from deri.ecg.read import claims_ecg
-
     try:
         with open(path, "rb") as handle:
             return claims_ecg(str(path), handle.read(4096))
@@ -265,4 +278,4 @@ def _lines(header: Path) -> list[str]:
         return []
 
 
-FOLDER = DatasetKind(open_folder, takes=("labels", "label_columns", "encoding"))
+FOLDER = DatasetKind(open_folder, takes=("labels", "label_columns", "encoding", "reading"))

@@ -36,8 +36,9 @@ NAME = "ptb-xl"
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
 LABELS = "labels"
+HIGH, LOW = "records500", "records100"
 
-_WHAT = f"the root of {NAME} should contain it, beside records500/"
+_WHAT = f"the root of {NAME} should contain it, beside {HIGH}/ or {LOW}/"
 
 
 def _number(cell: str) -> str:
@@ -62,12 +63,15 @@ _SEXES = {"0": "male", "1": "female"}
 def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
     """The 500 Hz recordings in the order of ``ecg_id``; folds 1–8 / 9 / 10 are train / val / test.
 
+    Where only the recordings of 100 Hz are there, they are taken, and a note says so.
     Tasks ptbxl-super, -sub, -form, -rhythm, and ``labels``: all statement codes of the recording. Rejects:
     ``duplicate_study_id``, ``missing_record_id``, ``bad_path``, ``bad_scp_codes``. ``splits``: split and labels of
     the tasks that have files there, see :func:`deri.datasets.published.use_published`; what they do not list keeps its
     fold. Raises DeriError for a statement that ``scp_statements.csv`` does not know.
     """
-    columns = ["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_hr"]
+    only_low = not (root / HIGH).is_dir() and (root / LOW).is_dir()
+    file = "filename_lr" if only_low else "filename_hr"
+    columns = ["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", file]
     there = set(read_header(root / DATABASE, _WHAT))
     about_columns = {name: column for name, column in _ABOUT.items() if column in there}
     rows = read_table(root / DATABASE, _WHAT, [*columns, *about_columns.values()])
@@ -76,7 +80,7 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
     verdicts = Verdicts(len(rows))
     refuse = verdicts.refuse
     refuse(rows["ecg_id"].isna(), "missing_record_id", f"{DATABASE} has a row without ecg_id")
-    no_path = rows["filename_hr"].isna() | outside(rows["filename_hr"].fillna(""))
+    no_path = rows[file].isna() | outside(rows[file].fillna(""))
     refuse(no_path, "bad_path", f"{DATABASE} names no path below the root")
     again, conflict = duplicates(rows, "ecg_id", columns)
     refuse(conflict, "duplicate_study_id", f"{DATABASE} lists the ecg_id with different contents")
@@ -94,7 +98,7 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
 
     record = rows["ecg_id"].str.replace(r"\.0$", "", regex=True)
     split = _splits(rows["strat_fold"], root / DATABASE)
-    notes: list[str] = []
+    notes = [f"{root} has no {HIGH}/: the recordings of 100 Hz in {LOW}/ are taken"] if only_low else []
     if options.splits is not None:
         published = read_published(options.splits, NAME, SPLIT_FILES)
         kept = [i for i in range(len(rows)) if verdicts.reason[i] == ""]
@@ -103,9 +107,9 @@ def open_ptbxl(root: Path, options: OpenOptions) -> Dataset:
         for task, found in taken.labels.items():
             labels[task] = [found.get(name) for name in record]
         split = [taken.split.get(name, fold) for name, fold in zip(record, split, strict=True)]
-        notes = taken.notes
+        notes += taken.notes
     rows = rows.assign(
-        file=rows["filename_hr"],
+        file=rows[file],
         record_id=record,
         study_id=record,
         # Pandas writes a column of whole numbers with a gap as 15709.0. A recording without a patient is its own.

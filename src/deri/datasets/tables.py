@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -54,23 +55,24 @@ def read_pieces(
     ``categories``: those of the columns in which few texts occur.
     """
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow
 
     head = _head(path, what, None)
     at = _positions(head, columns)
+    _check_quotes(path, head)
     few = pa.dictionary(pa.int32(), pa.string())
     kinds = {str(i): few if name in categories else pa.string() for i, name in zip(at, columns, strict=True)}
     try:
-        pieces = csv.open_csv(
+        pieces = arrow.open_csv(
             path,
-            csv.ReadOptions(
+            arrow.ReadOptions(
                 use_threads=False,  # else Arrow does not say which row is uneven
                 block_size=PIECE_BYTES,
                 skip_rows=head.first_line - 1,
                 column_names=list(map(str, range(len(head.columns)))),
             ),
-            csv.ParseOptions(delimiter=head.separator, newlines_in_values=True),
-            csv.ConvertOptions(
+            arrow.ParseOptions(delimiter=head.separator, quote_char=head.quote, newlines_in_values=True),
+            arrow.ConvertOptions(
                 column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
             ),
         )
@@ -79,11 +81,32 @@ def read_pieces(
     except pa.ArrowInvalid as error:
         uneven = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
         if uneven is None:
-            raise DeriError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from error
+            raise DeriError(f"{path} cannot be read as CSV in UTF-8: {' '.join(str(error).split())}") from error
         raise DeriError(
             f"{path}: row {uneven[1]} (the header is the first) has {uneven[3]} fields, the header {uneven[2]}; "
             "quote cells that hold the separator"
         ) from None
+
+
+def _check_quotes(path: Path, head: TextTable) -> None:
+    """Refuse a quote that is not closed, with which Arrow takes all rows behind it for one cell.
+
+    Lines without a quote cannot open or close one: they are passed over.
+    """
+    row: list[int] = []  # numbers of its lines
+
+    def lines() -> Iterator[str]:
+        for number, line in enumerate(handle, start=1):
+            if head.quote in line and number >= head.first_line:
+                row.append(number)
+                yield line
+
+    with open(path, encoding="utf-8", errors="replace", newline="") as handle:
+        try:
+            for _ in csv.reader(lines(), delimiter=head.separator, quotechar=head.quote, strict=True):
+                row.clear()
+        except csv.Error as error:
+            raise DeriError(f"{path}: line {row[0]} is no row of a table ({error})") from None
 
 
 def _head(path: Path, what: str, encoding: str | None) -> TextTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deri.ecg.leads import LEADS, MIMIC_LEADS, canonical_lead
 from deri.ecg.normalise import normalise
 from deri.ecg.plot import plot_ecg
-from deri.ecg.read import read_ecg
+from deri.ecg.read import read_ecg, recordings_in
 from deri.ecg.recording import ECG
 from deri.ecg.standardise import Standardised, standardise, standardise_windows
 
@@ -18,6 +18,7 @@ __all__ = [
     "normalise",
     "plot_ecg",
     "read_ecg",
+    "recordings_in",
     "standardise",
     "standardise_windows",
 ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from deri.ecg.formats import FORMATS, Format, Options, find_format
-from deri.ecg.formats.common import refuse_options, units_per_mv
+from deri.ecg.formats.common import NO_OPTIONS, refuse_options, units_per_mv
 from deri.ecg.formats.container import fetched, is_packed, unpacked
 from deri.ecg.formats.wfdb import header_file
 from deri.ecg.formats.xml_tree import is_xml, root_name
@@ -24,6 +24,21 @@ def claims_ecg(path: str, head: bytes) -> bool:
     return find_format(path, head) is not None
 
 
+def recordings_in(path: str | os.PathLike[str]) -> list[str]:
+    """What :func:`read_ecg` reads of a file: ``FILE::NAME`` for each recording of a batch, else the file itself.
+
+    Batches are arrays of many recordings in HDF5 or ``.npy``. Names are the ids in the file (``exam_id`` of CODE-15),
+    else positions from 0. A file that cannot be opened counts as one recording, and fails when it is read.
+    """
+    name = os.fspath(path)
+    try:
+        found = find_format(name, _head(name)) if os.path.isfile(name) else None
+        members = found.members(name) if found is not None and found.members is not None else ()
+    except ReadError:
+        members = ()
+    return [f"{name}::{member}" for member in members] or [name]
+
+
 def read_ecg(
     path: str | os.PathLike[str],
     *,
@@ -31,16 +46,19 @@ def read_ecg(
     units: str | None = None,
     gain: float | None = None,
     leads: Mapping[str, str] | None = None,
+    fallback: bool = False,
 ) -> ECG:
     """Read a 12-lead ECG. Formats are known by their content, see ``docs/formats.md``.
 
     Args:
         path: a file; a WFDB record by its name without suffix, its header (``.hea``) or its signal file (``.dat``,
-            ``.mat``); a zip archive with one record, or ``archive.zip::folder/record.hea``; an address (``s3://``, ``https://``).
+            ``.mat``); a zip archive with one record, or ``archive.zip::folder/record.hea``; one recording of a batch
+            (``batch.npy::0``, see :func:`recordings_in`); an address (``s3://``, ``https://``).
         fs: sampling rate in Hz of a file that does not state it (CSV without a time column, NumPy, HDF5).
         units: ``mV``, ``uV``, ``nV`` or ``V``, of a file that does not state its unit.
         gain: digital units per mV, in place of ``units``.
         leads: names of channels in the file, and which of the twelve leads they are: ``{"MLII": "II", "ecg": "I"}``.
+        fallback: the options are for many files: what one of them states itself holds, and is not refused.
 
     Returns:
         The recording in mV, leads in canonical order; missing limb leads are derived where two of I, II and III exist.
@@ -50,10 +68,21 @@ def read_ecg(
             file says.
         DeriError: an option that no file could need.
     """
-    return _read(os.fspath(path), _checked(fs, units, gain, leads), 0)
+    return _read(os.fspath(path), reading_options(fs, units, gain, leads, fallback), 0)
 
 
-def _checked(fs: float | None, units: str | None, gain: float | None, leads: Mapping[str, str] | None) -> Options:
+def reading_options(
+    fs: float | None = None,
+    units: str | None = None,
+    gain: float | None = None,
+    leads: Mapping[str, str] | None = None,
+    fallback: bool = False,
+) -> Options:
+    """The options of :func:`read_ecg`, checked.
+
+    Raises:
+        DeriError: an option that no file could need.
+    """
     for name, value, reason in (("fs", fs, "bad_sampling_rate"), ("gain", gain, "bad_gain")):
         if value is not None and not 0 < value < float("inf"):
             raise ReadError(f"{name}={value} (--{name}) is no positive number", reason)
@@ -64,7 +93,8 @@ def _checked(fs: float | None, units: str | None, gain: float | None, leads: Map
     for name, lead in (leads or {}).items():
         if lead not in LEADS:
             raise DeriError(f'leads={{{name!r}: {lead!r}}} (--leads "{name}={lead}"): {lead!r} is none of {LEADS}')
-    return Options(fs, units, gain, {name.strip(): lead for name, lead in leads.items()} if leads else None)
+    found = Options(fs, units, gain, {name.strip(): lead for name, lead in leads.items()} if leads else None)
+    return found._replace(fallback=True) if fallback and found != NO_OPTIONS else found
 
 
 def _read(name: str, options: Options, depth: int) -> ECG:
@@ -77,17 +107,13 @@ def _read(name: str, options: Options, depth: int) -> ECG:
     if os.path.isdir(name):
         raise ReadError(f"{name}: is a folder; name one recording in it", "unsupported_format")
     if not os.path.exists(name):
-        archive, separator, member = name.partition("::")
-        if separator and os.path.isfile(archive):
-            return _read_packed(archive, member, options, depth)
+        file, separator, member = name.partition("::")
+        if separator and os.path.isfile(file):
+            return _read_member(file, member, options, depth)
         if not name.endswith((".hea", ".mat")) and os.path.isfile(f"{stem}.mat"):
             return _read(f"{stem}.mat", options, depth)
         _refuse_missing(name, stem)
-    try:
-        with open(name, "rb") as handle:
-            head = handle.read(_HEAD)
-    except OSError as error:
-        raise ReadError(f"{name}: cannot be opened ({error.strerror})", "unreadable_file") from error
+    head = _head(name)
     found = find_format(name, head)
     if found is None and options.leads and b"\0" not in head:  # a table whose columns the caller names
         found = FORMATS["csv"]
@@ -96,6 +122,30 @@ def _read(name: str, options: Options, depth: int) -> ECG:
     if is_packed(head):
         return _read_packed(name, None, options, depth)
     raise _unknown(name, stem, head)
+
+
+def _head(name: str) -> bytes:
+    try:
+        with open(name, "rb") as handle:
+            return handle.read(_HEAD)
+    except OSError as error:
+        raise ReadError(f"{name}: cannot be opened ({error.strerror})", "unreadable_file") from error
+
+
+def _read_member(file: str, member: str, options: Options, depth: int) -> ECG:
+    """Read one recording of an archive, or of a file of many."""
+    head = _head(file)
+    found = find_format(file, head)
+    if found is not None and found.members is not None:
+        try:
+            ecg = _read_as(found, file, options._replace(member=member))
+        except ReadError as error:
+            raise ReadError(str(error).replace(f"{file}:", f"{file}::{member}:", 1), error.reason) from error
+        ecg.metadata["source_file"] = f"{file}::{member}"
+        return ecg
+    if is_packed(head):
+        return _read_packed(file, member, options, depth)
+    raise ReadError(f"{file}: is no file of many recordings; leave out ::{member}", "unsupported_format")
 
 
 def _read_as(found: Format, path: str, options: Options) -> ECG:

@@ -101,8 +101,13 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 def _read_lines(path: Path) -> pd.DataFrame:
     # Not by pandas, which makes dates and numbers of texts that look so.
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return pd.DataFrame([dict(json.loads(line)) for line in lines if line.strip()], dtype=object)
+    lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines knows other ends, which texts may hold
+    rows = [dict(json.loads(line)) for line in lines if line.strip()]
+    known = {name for name in ("reference", "generated") if any(name in row for row in rows)}
+    for number, row in enumerate(rows, start=1):
+        if missing := known - row.keys():
+            raise DeriError(f"{path}: row {number} has no {' and no '.join(sorted(missing))}, which others have")
+    return pd.DataFrame(rows, dtype=object)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

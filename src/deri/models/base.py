@@ -100,6 +100,11 @@ def _windows(
     remaining = iter([ecgs] if isinstance(ecgs, ECG) else ecgs)
     record = 0
     while (ecg := next(remaining, None)) is not None:
+        if not isinstance(ecg, ECG):
+            raise DeriError(
+                f"a {type(ecg).__name__} is no recording: it says neither rate nor leads. Give read_ecg(path), "
+                "[ECG(signal, fs) for signal in batch] of signals (12, n) in mV, or embed_signals(batch, fs)"
+            )
         try:  # the error comes before the first window
             for window in standardise_windows(ecg, signal.fs, signal.samples, windows=windows):
                 yield record, window.start_sample / ecg.fs, window

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,7 @@ class ChunkJob:
     wait: bool
     min_leads: int = 1
     windows: int | None = 1
+    reading: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Stored:
         return {name: getattr(self, name) for name in ROW_COLUMNS}
 
 
-ROW_COLUMNS = tuple(field.name for field in fields(Stored) if field.name != "signal")
+ROW_COLUMNS = tuple(column.name for column in fields(Stored) if column.name != "signal")
 
 
 def quantise(signal: np.ndarray, uv_per_unit: float = UV_PER_UNIT) -> np.ndarray:
@@ -170,28 +171,37 @@ def _units_per_count(gain: float) -> int | None:
     return factor if np.array_equal(stored[0], counts * np.int16(factor)) else None
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[ECG | np.ndarray, dict[str, Any]]:
-    """Return the recording, as :func:`exact_units` where it can be, and its metadata."""
+def _read(path: str | os.PathLike[str], reading: dict[str, Any]) -> tuple[ECG | np.ndarray, dict[str, Any]]:
+    """Return the recording, as :func:`exact_units` where it can be, and its metadata.
+
+    ``reading``: see :class:`deri.datasets.Dataset`.
+    """
     from deri.ecg import read_ecg
     from deri.ecg.formats.wfdb import about_header, header_file, read_counts
+    from deri.ecg.read import reading_options
 
     name = os.fspath(path)
     counts = None
     if "://" not in name:
         try:
-            counts = read_counts(header_file(name))
+            counts = read_counts(header_file(name), reading_options(**reading, fallback=True))
         except ReadError as error:
             if error.reason != "missing_header":
                 raise
     if counts is None:
-        ecg = read_ecg(path)
+        ecg = read_ecg(path, **reading, fallback=True)
         return ecg, ecg.metadata
     units = exact_units(counts)
     return counts.to_ecg() if units is None else units, about_header(counts.header)
 
 
 def read_recording(
-    path: str | os.PathLike[str], repair: str, *, min_leads: int = 1, windows: int | None = 1
+    path: str | os.PathLike[str],
+    repair: str,
+    *,
+    min_leads: int = 1,
+    windows: int | None = 1,
+    reading: dict[str, Any] | None = None,
 ) -> Iterator[Stored]:
     """Read, standardise and quantise the windows of one recording, at least one. Raises what the reader raises.
 
@@ -201,7 +211,7 @@ def read_recording(
     from deri.ecg.gains import with_common_gain
     from deri.ecg.quality import quality_flags, refuse_wrong_unit
 
-    found, metadata = _read(path)
+    found, metadata = _read(path, reading or {})
     about = {name: metadata.get(name) for name in ABOUT} | {"interpretation": tuple(metadata.get("interpretation", ()))}
     if isinstance(found, np.ndarray):
         yield Stored(found, FS, SAMPLES, 0, 0, SAMPLES, 0, (), (), waveform_digest(found), **about)
@@ -301,7 +311,7 @@ def _attempt(job: ChunkJob, file: str, output: ShardWriter) -> list[dict[str, An
     """Append the windows of a recording to the shard and return their rows, or a row that says why it is refused."""
     mark = output.mark()
     path = os.path.join(job.root, file)
-    windows = read_recording(path, job.repair, min_leads=job.min_leads, windows=job.windows)
+    windows = read_recording(path, job.repair, min_leads=job.min_leads, windows=job.windows, reading=job.reading)
     rows: list[dict[str, Any]] = []
     while True:
         try:

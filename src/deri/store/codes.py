@@ -18,7 +18,7 @@ REJECTS = {
     "bad_gain": "The gain leaves no room for an ECG.",
     "bad_units": "The unit is no voltage.",
     "no_signals": "The file holds no signal.",
-    "several_recordings": "The file holds several recordings.",
+    "several_recordings": "The file holds several recordings; one is named by FILE::NAME.",
     "stated_by_file": "An option says what the file states itself.",
     "too_long": "More samples than are read at once.",
     "missing_dependency": "Reading this format needs a package that is not installed.",
@@ -87,6 +87,7 @@ NOTES = {
     "resampled": "Recorded at another rate than 500 Hz.",
     "cropped": "Longer than the window that is stored.",
     "padded": "Shorter than 10 s; zeros follow.",
+    "padding_left_out": "Zeros of all leads at the ends, up to the length of a batch of recordings, were left out.",
 }
 """As :data:`SUSPICIONS`, for what is normal."""
 

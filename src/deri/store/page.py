@@ -106,12 +106,12 @@ def _rejects(store: Store, source: Path | None, examples: int) -> dict[str, Any]
     counts = store.rejects["reason"].value_counts()
     reasons = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     total = store.recordings + len(store.rejects)
-    refused = []
+    refused, reading = [], store.meta.get("plan", {}).get("reading", {})
     for code, n in reasons:
         rejects = store.rejects[store.rejects["reason"] == code]
         pictures: list[Picture] = []
         for place in _spread(np.arange(len(rejects)), 4 * examples):  # some cannot be read at all
-            if source and len(pictures) < examples and (picture := _refused(source, rejects.iloc[place])):
+            if source and len(pictures) < examples and (picture := _refused(source, rejects.iloc[place], reading)):
                 pictures.append(picture)
         files = rejects.head(_LISTED)[["file", "detail"]].to_numpy().tolist()
         refused.append((code, files, max(0, int(n) - _LISTED), pictures))
@@ -144,12 +144,12 @@ def _drawn(store: Store, row: int, strip: str | None) -> Picture:
     return _picture(ECG(signal, store.fs), values["record_id"], strip), caption
 
 
-def _refused(source: Path, row: Mapping[str, Any]) -> Picture | None:
+def _refused(source: Path, row: Mapping[str, Any], reading: Mapping[str, Any]) -> Picture | None:
     """A refused recording on ECG paper; None where it cannot be read."""
     if outside([row["file"]]).any():  # refused as bad_path, and not to be opened for a picture either
         return None
     try:
-        ecg = with_common_gain(read_ecg(source / row["file"]))
+        ecg = with_common_gain(read_ecg(source / row["file"], **reading, fallback=True))
     except Exception:  # of a reader_error whatever the reader failed with; the detail above the pictures says it
         return None
     if not np.isfinite(ecg.signal).any():

@@ -43,6 +43,7 @@ _WORDS = {
     "windows": "--windows",
     "duplicates": "--duplicates",
     "report_from": "--report-from",
+    "reading": "--fs, --units, --gain or --leads",
 }
 
 
@@ -149,6 +150,7 @@ def make_plan(
         "windows": "all" if windows is None else windows,
         "duplicates": duplicates,
         **({"report_from": dataset.report_from} if dataset.report_from != "table" else {}),
+        **({"reading": dataset.reading} if dataset.reading else {}),
     }
 
 

@@ -117,9 +117,8 @@ def prepare(
     )
     work = _Preparation(dataset, splits, out, plan)
     with writing(out, f"{AGAIN}: finished chunks are kept"):
-        return _prepare(
-            work, out, workers, shard, {"repair": repair, "min_leads": min_leads, "windows": windows}, progress
-        )
+        options = {"repair": repair, "min_leads": min_leads, "windows": windows, "reading": dataset.reading}
+        return _prepare(work, out, workers, shard, options, progress)
 
 
 def _prepare(

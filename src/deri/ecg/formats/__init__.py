@@ -32,6 +32,7 @@ FORMATS: Registry[Format] = Registry(
         "mortara": f"{_HERE}.vendor_xml:MORTARA",
         "schiller": f"{_HERE}.vendor_xml:SCHILLER",
         "scp": f"{_HERE}.scp:FORMAT",
+        "fhir": f"{_HERE}.fhir:FORMAT",
         "apple-watch": f"{_HERE}.csv_leads:APPLE",
         "csv": f"{_HERE}.csv_leads:FORMAT",
     },

@@ -37,6 +37,8 @@ class Options(NamedTuple):
     units: str | None = None
     gain: float | None = None  # counts per mV
     leads: Mapping[str, str] | None = None  # name in the file -> one of the twelve leads
+    fallback: bool = False  # what the file states holds, and is no reason to refuse
+    member: str | None = None  # of a file of many recordings the one that is wanted
 
     def lead(self, name: str) -> str:
         """What a channel of this name is called."""
@@ -56,12 +58,15 @@ class Format(NamedTuple):
         read: the recording in a file, from its path and the options that ``takes`` names.
         takes: the fields of :class:`Options` that the format may leave to the caller; others are refused. Every reader
             gives its channels the names of :meth:`Options.lead`.
+        members: the names of the recordings in a file of many, none where it holds one; ``Options.member`` is one of
+            them. None: files of the format hold one recording.
     """
 
     description: str
     sniff: Callable[[str, bytes], bool]
     read: Callable[[str, Options], ECG]
     takes: tuple[str, ...] = ()
+    members: Callable[[str], Sequence[str]] | None = None
 
 
 @lru_cache(maxsize=256)
@@ -104,9 +109,9 @@ def stated_scale(path: str, options: Options, what: str) -> float:
 
 
 def refuse_options(path: str, what: str, options: Options, *names: str) -> None:
-    """Refuse what the caller says about a file that says it itself."""
+    """Refuse what the caller says about a file that says it itself; as a fallback it is passed over."""
     given = [name for name in names if getattr(options, name) is not None]
-    if given:
+    if given and not options.fallback:
         flags = ", ".join(f"--{name}" for name in given)
         raise ReadError(f"{path}: {what}; leave out {' and '.join(given)} ({flags})", "stated_by_file")
 

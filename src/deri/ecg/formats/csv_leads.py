@@ -124,7 +124,7 @@ def read_csv(path: str, options: Options) -> ECG:
     if seconds is not None:
         fs = _rate_of(path, seconds, table.columns[times[0]])
         if options.fs is not None and abs(options.fs - fs) > 0.01 * fs:
-            raise ReadError(f"{path}: its time column means {fs:g} Hz, not fs={options.fs:g}", "bad_sampling_rate")
+            refuse_options(path, f"its time column means {fs:g} Hz, not {options.fs:g}", options, "fs")
     else:
         fs = stated_rate(path, options, "this CSV")
     channels = [values[:, k] * scale for k, scale in enumerate(scales)] + [np.empty(0)] * len(others)
@@ -133,9 +133,9 @@ def read_csv(path: str, options: Options) -> ECG:
 
 def _with_units(columns: list[Column], table: TextTable) -> tuple[list[Column], TextTable]:
     """Columns and table where a second line of units (PhysioNet's ``'seconds','mV'``) is taken into the header."""
-    if not table.lines:
+    first = next(replace(table, lines=table.lines[:1]).rows(), None)
+    if first is None:
         return columns, table
-    first = next(replace(table, lines=table.lines[:1]).rows())
     cells = [cell.strip(" '\"()[]") for cell in first]
     known = [
         units_per_mv(cell) is not None or cell.lower() in (*_SECONDS, *_TIME_UNITS, *_COUNTS) or ":" in cell

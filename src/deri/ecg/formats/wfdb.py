@@ -89,14 +89,14 @@ def header_file(name: str) -> str:
     return name if name.endswith(".hea") else (name[:-4] if name.endswith((".dat", ".mat")) else name) + ".hea"
 
 
-def read_counts(path: str) -> Counts | None:
+def read_counts(path: str, options: Options = NO_OPTIONS) -> Counts | None:
     """Read the record with the header file ``path`` without converting its samples; None for one of several segments.
 
     Raises:
         ReadError: as :func:`read_wfdb`.
     """
     header = _header_with_signals(path)
-    return None if header.n_segments is not None else _read_counts(path, header)
+    return None if header.n_segments is not None else _read_counts(path, header, options)
 
 
 def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
@@ -109,9 +109,7 @@ def read_wfdb(path: str, options: Options = NO_OPTIONS) -> ECG:
     """
     header = _header_with_signals(path)
     if header.n_segments is None:
-        if options != NO_OPTIONS:
-            header = _with_options(path, header, options)
-        return _read_counts(path, header).to_ecg()
+        return _read_counts(path, header, options).to_ecg()
     signal, per_frame, about = read_segments(path, header, _load_header, partial(read_wfdb, options=options))
     return ECG(signal, header.fs * per_frame, {"source_file": path, "format": "WFDB", **about, **about_header(header)})
 
@@ -123,8 +121,10 @@ def _header_with_signals(path: str) -> Header:
     return header
 
 
-def _read_counts(path: str, header: Header) -> Counts:
+def _read_counts(path: str, header: Header, options: Options) -> Counts:
     folder = os.path.dirname(path)
+    if options != NO_OPTIONS:
+        header = _with_options(path, header, options)
     try:
         plan = lead_plan(tuple([signal.description for signal in header.signals]))
     except ReadError as error:
