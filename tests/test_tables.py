@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deri.datasets import open_dataset
@@ -27,6 +27,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0", exclude_
     ),
     separator=st.sampled_from(",;\t"),
 )
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text of any letters waits for their table
 def test_what_the_csv_module_writes_is_read(rows: list[list[str]], separator: str) -> None:
     header = [f"c{k}" for k in range(len(rows[0]))]
     stream = io.StringIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,19 @@ def test_options_of_a_batch_are_for_files_that_do_not_say_it(
     assert "(--units) is no voltage" in capsys.readouterr().err
     assert run("prepare", "ptb-xl", folder, "--out", tmp_path / "t", "--fs", 250) == 2
     assert "--fs: ptb-xl has its own tables and files" in capsys.readouterr().err
+
+
+def test_names_of_leads_are_mapped_in_prepare(folder: Path, tmp_path: Path) -> None:
+    assert run("prepare", "folder", folder, "--out", tmp_path / "plain") == 0
+    for header in folder.glob("[0-9]*.hea"):
+        header.write_text(re.sub(r" II$", " MLII", header.read_text(), flags=re.MULTILINE))
+    assert run("prepare", "folder", folder, "--out", tmp_path / "mapped", "--leads", "MLII=II") == 0
+    assert run("prepare", "folder", folder, "--out", tmp_path / "without") == 0
+    plain, mapped, without = (Store.open(tmp_path / name) for name in ("plain", "mapped", "without"))
+    np.testing.assert_array_equal(mapped.signals([0, 1]), plain.signals([0, 1]))
+    assert mapped.lead_mask([0, 1]).all()
+    assert "derived_lead:II" not in str(mapped.index["quality"].tolist())
+    assert "derived_lead:II" in str(without.index["quality"].tolist())
 
 
 def test_a_store_without_reading_options_has_the_plan_that_it_always_had(folder: Path) -> None:
