@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from deri.datasets import open_dataset
 from deri.ecg import LEADS
 from deri.ecg.measure import FEATURE_NAMES, ecg_features, find_beats
 from deri.evaluation.probe import fit_probe
@@ -170,3 +173,13 @@ def test_boosting_learns_what_no_line_can_and_keeps_constants() -> None:
     assert probe.val.shape == (50, 3)
     again = fit_probe(train, val, test, protocol="boosting", seed=1)
     np.testing.assert_array_equal(again.test, probe.test)
+
+
+def test_a_printed_layout_is_not_measured(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "faults" / "D08"
+    if not folder.is_dir():
+        pytest.skip(f"no reported faults in {folder}")
+    prepare(open_dataset("folder", folder), tmp_path / "s")
+    store = Store.open(tmp_path / "s")
+    assert "partial_lead:V1" in store.index["quality"][0]
+    assert np.isnan(extract_features(store, store.rows())).all()

@@ -124,7 +124,8 @@ def _bars(main: dict[str, Any], random: dict[str, Any], scored: list[str]) -> An
     figure, axes = _axes(10, 0.26 * len(order) + 0.8)
     for y, name in enumerate(order):
         c, alpha = classes[name], 1.0 if name in scored else 0.35
-        axes.plot(c["ci"], [y, y], "-", color=_INK, lw=4, alpha=0.35 * alpha, solid_capstyle="butt")
+        if c["ci"]:  # a class of very few patients has none
+            axes.plot(c["ci"], [y, y], "-", color=_INK, lw=4, alpha=0.35 * alpha, solid_capstyle="butt")
         axes.plot(c["auroc"], y, "o", color=_INK, alpha=alpha)
         axes.plot(random["classes"][name]["auroc"], y, "o", mfc="none", color=_GREY, alpha=alpha)
     axes.axvline(0.5, color=_LINE, zorder=0)
