@@ -100,7 +100,8 @@ def _score(name: str, *more: object, slow: bool = False) -> Case:
 TASK = ("--task", "ptbxl-super")
 CASES: dict[str, Case] = {
     "simulate": Case(lambda g, o: ["simulate", "ptb-xl", "--records", 2, "--out", o / "data"]),
-    "download": Case(lambda g, o: ["download", "ptb-xl", "--url", (g / "url").read_text(), "--to", o / "data"]),
+    "download": Case(lambda g, o: ["download", "ptb-xl", "--url", (g / "url").read_text(), "--connections", 1,
+                           "--to", o / "data"]),
     "prepare": Case(lambda g, o: ["prepare", "ptb-xl", g / "data", "--limit", 6, "--out", o / "store"]),
     "merge": Case(lambda g, o: ["merge", g / "store", g / "store2", "--out", o / "merged"]),
     "pretrain": Case(
@@ -359,7 +360,8 @@ def test_features_of_a_read_only_store_go_to_the_cache_folder(
         (["simulate", "ptb-xl", "--records", 2, "--out", "FILE"], "FILE"),
         (["zeroshot", "--model", "m", "--data", "s", "--task", "t", "--out", "."], "is a folder: name a file"),
         (["zeroshot", "--model", "m", "--data", "s", "--task", "t", "--out", "o", "--device", "cuda:7"], "cuda:7"),
-        (["pretrain", "--data", "A", "--data", "B", "--out", "C"], "deri merge"),
+        (["probe", "--model", "m", "--data", "A", "--data", "B", "--task", "t", "--out", "C"], "deri merge"),
+        (["pretrain", "--data", "A", "--data", "B", "--out", "C"], "A is no store"),
         (["zeroshot", "--model", "m", "--model", "n", "--data", "s", "--task", "t", "--out", "o"], "m and n"),
     ],
 )

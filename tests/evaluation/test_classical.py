@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -117,6 +118,7 @@ def test_one_beat_has_amplitudes_and_no_rhythm() -> None:
 def test_features_of_a_store_leave_padding_out(tmp_path: object) -> None:
     class Padded:
         fs = 500.0
+        table = pa.table({"quality": [["short"], []]})
         index = {"valid_samples": __import__("pandas").Series([5000, 4000])}  # noqa: RUF012
 
         def signals(self, rows: np.ndarray) -> np.ndarray:

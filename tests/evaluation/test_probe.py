@@ -138,7 +138,7 @@ def test_embedding_and_measurements_fill_what_is_not_known_with_the_training_mea
     )
     np.testing.assert_allclose(one.test, other.test, atol=1e-5)
     result = probe_task(both, "ptbxl-super", EvalOptions(draws=0), model_name="tiny")
-    assert result["encoder"]["features"].endswith("and 98 intervals and amplitudes")
+    assert result["encoder"]["features"].endswith("and 125 intervals and amplitudes")
 
 
 def test_small_fractions_are_means_over_five_draws_unless_a_number_is_given() -> None:

@@ -57,7 +57,7 @@ def test_one_window_is_the_beginning(model: EcgTextModel) -> None:
     np.testing.assert_allclose(model.encode_ecg(long, windows=1), model.encode_ecg(begin), atol=1e-4)
     assert np.abs(model.encode_ecg(long) - model.encode_ecg(begin)).max() > 1e-3
     table = model.classify([long], ["sinus rhythm"], windows=1)
-    expected = model.encode_ecg(long, windows=1) @ model.encode_text("sinus rhythm").T
+    expected = model.encode_ecg(long, windows=1) @ model.encode_labels(["sinus rhythm"])[0].T
     np.testing.assert_allclose(table.to_numpy(), expected, atol=1e-6)
 
 

@@ -190,7 +190,7 @@ def test_encode_and_classify_recordings() -> None:
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
     table = model.classify(ecgs, ["sinus rhythm", "atrial fibrillation"])
     assert list(table.columns) == ["sinus rhythm", "atrial fibrillation"]
-    np.testing.assert_allclose(table.to_numpy(), embedded @ model.encode_text(list(table.columns)).T, atol=1e-6)
+    np.testing.assert_allclose(table.to_numpy(), embedded @ model.encode_labels(list(table.columns))[0].T, atol=1e-6)
     # One at a time gives the same as a batch.
     np.testing.assert_allclose(np.concatenate([model.encode_ecg(ecg) for ecg in ecgs]), embedded, atol=1e-5)
     with pytest.raises(DeriError, match="labels"):

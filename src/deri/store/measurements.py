@@ -9,7 +9,6 @@ from deri.ecg.measure import FEATURE_NAMES, NEEDS, VERSION, ecg_features
 from deri.files import WriteError, atomic_path, cache_folder, check_place
 from deri.progress import SILENT, Progress
 from deri.store.locks import file_lock
-from deri.store.overview import Flags
 from deri.store.reader import Store
 
 _PART = 512  # recordings that a process measures at a time
@@ -56,14 +55,14 @@ def extract_features(store: Store, rows: np.ndarray, progress: Progress = SILENT
     """
     out = np.empty((len(rows), len(FEATURE_NAMES)), np.float32)
     valid = store.index["valid_samples"].to_numpy(np.int64)
-    flags = Flags.of(store)
-    printed = flags.rows[flags.codes == "partial_lead"]
     needs = np.array([[lead in NEEDS.get(name, ()) for name in FEATURE_NAMES] for lead in LEADS])
     for start in range(0, len(rows), 128):
         part = rows[start : start + 128]
         for i, signal in enumerate(store.signals(part)):
             out[start + i] = ecg_features(signal[:, : valid[part[i]]], store.fs)
         out[start : start + len(part)][~store.lead_mask(part) @ needs] = np.nan
-        out[start : start + len(part)][np.isin(part, printed)] = np.nan  # the edges of the strips would be measured
+        quality = store.table["quality"].take(part).to_pylist()
+        printed = [any(flag.startswith("partial_lead") for flag in flags) for flags in quality]
+        out[start : start + len(part)][printed] = np.nan  # the edges of the strips would be measured
         progress.update(start + len(part), len(rows))
     return out
