@@ -126,12 +126,13 @@ def real_store(options: argparse.Namespace) -> Store:
 
 def scores(model: EcgTextModel, store: Store, split: str) -> Results:
     """Zero-shot results of the model by task, with the mean AUROC of the same network untrained as ``random``."""
-    random = build_model(model.config, seed=1, text_encoder=model.text_encoder).eval()
+    trained = Features(model, store)
+    random = Features(build_model(model.config, seed=1, text_encoder=model.text_encoder).eval(), store)
+    options = EvalOptions(split=split, seed=0, draws=1000)
     out = {}
     for task in TASKS:
-        options = EvalOptions(split=split, seed=0, draws=1000)
-        out[task] = zero_shot_task(Features(model, store), task, options, model_name="model")
-        untrained = zero_shot_task(Features(random, store), task, options, model_name="random")
+        out[task] = zero_shot_task(trained, task, options, model_name="model")
+        untrained = zero_shot_task(random, task, options, model_name="random")
         out[task]["random"] = untrained["macro_auroc_reliable"]
     return out
 
