@@ -513,7 +513,7 @@ def test_signals_at_random_moments(name: str, number: signal.Signals, given: Pat
         )  # fmt: skip
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(0.2 + draw.random() * 12)
+        time.sleep(0.2 + draw.random() * (12 if name in LONG else 5))
         process.send_signal(number)
         printed, text = process.communicate(timeout=120)
         assert "Traceback" not in text, text
@@ -524,6 +524,7 @@ def test_signals_at_random_moments(name: str, number: signal.Signals, given: Pat
         if process.returncode > 0:
             assert text.splitlines()[-1].startswith("deri: interrupted; "), text
         check_whole(out)
-        assert run(*command) == 0
-        check_whole(out)
+        if process.returncode not in (0, -number):  # else it was done, and some refuse to do it again
+            assert run(*command) == 0
+            check_whole(out)
         shutil.rmtree(out)
