@@ -156,7 +156,7 @@ def test_paired_tests_are_on_the_cells_records(results: dict[str, Any], store: S
 def test_nothing_is_computed_twice(folder: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((features, "embed_store"), (probing, "fit_probe"), (probing, "evaluate")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("computed again"))
-    monkeypatch.setattr(features, "extract_features", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(features, "measure_store", lambda *_, **__: pytest.fail("computed again"))
     monkeypatch.setattr(benchmark, "paired_differences", lambda *_, **__: pytest.fail("computed again"))
     assert run(folder, folder / "out") == results
 

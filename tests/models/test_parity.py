@@ -11,7 +11,7 @@ import torch
 import deri
 from deri.models import EcgTextModel, Output
 from deri.models.checkpoint import our_name
-from deri.objectives import PairObjective
+from deri.objectives import PairBatch, PairObjective
 from deri.recipes import Objective
 from support import parity
 
@@ -64,7 +64,7 @@ def test_deri_resnet18_arrays_losses_and_gradients(folder: Path) -> None:
     assert set(arrays) == {key for key in expected if not key.startswith(("loss.", "gradnorm."))}
     for name, array in arrays.items():
         close(array, expected[name])
-    terms = PairObjective(Objective(duplicates="negative")).terms(out)
+    terms = PairObjective(Objective(duplicates="negative")).terms(out, PairBatch())
     for ours, theirs in LOSSES.items():
         close(terms[ours].reshape(1), expected[f"loss.{theirs}"])
 

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deri.models import Output
-from deri.objectives import PairObjective, info_nce
+from deri.objectives import PairBatch, PairObjective, info_nce
 from deri.objectives.pairs import entailed
 from deri.recipes import Objective
 
 
 def pair_terms(
-    out: Output, config: Objective | None = None, *ids: torch.Tensor, **more: torch.Tensor
+    out: Output, config: Objective | None = None, ids: torch.Tensor | None = None, **more: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    return PairObjective(config or Objective(duplicates="negative")).terms(out, *ids, **more)  # type: ignore[arg-type]
+    return PairObjective(config or Objective(duplicates="negative")).terms(out, PairBatch(report_ids=ids, **more))
 
 
 def restated(a: np.ndarray, b: np.ndarray, temperature: float, groups: list[int] | None = None) -> float:
@@ -88,7 +88,9 @@ def test_each_of_the_five_terms_equals_the_restatement() -> None:
 
 def test_weight_zero_is_logged_and_not_trained() -> None:
     out = output()
-    losses, logged = PairObjective(Objective(text_reconstruction=0.0, alignment=2.0))(out, torch.arange(5))
+    losses, logged = PairObjective(Objective(text_reconstruction=0.0, alignment=2.0))(
+        out, PairBatch(report_ids=torch.arange(5))
+    )
     assert "text_reconstruction" not in losses
     assert "text_reconstruction" in logged
     assert float(losses["alignment"]) == pytest.approx(2 * float(logged["alignment"]))

@@ -37,7 +37,7 @@ def output() -> Output:
 def test_a_term_from_outside_is_weighted_logged_and_trained() -> None:
     config = load_recipe("merl", ["objective.terms.length=0.5", "objective.terms.needs_mixed=1"]).objective
     out = output()
-    losses, logged = PairObjective(config)(out, torch.arange(2))
+    losses, logged = PairObjective(config)(out, PairBatch(report_ids=torch.arange(2)))
     assert float(logged["length"]) == 8  # lengths 5 and 1: (16 + 0) / 2
     assert float(losses["length"]) == 4
     assert set(logged) == {"alignment", "view_contrast", "length"}  # MERL has no mixed embedding

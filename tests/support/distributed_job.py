@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from deri.models import DERI
-from deri.objectives import PairObjective
+from deri.objectives import PairBatch, PairObjective
 from deri.recipes import Objective
 from deri.training.batches import Batch
 from deri.training.distributed import average_gradients, broadcast_weights, join_replicas, synchronise_batchnorm
@@ -38,7 +38,7 @@ def main(out: str, family: str) -> None:
         batch = Batch(ecg[part], report_ids[part], None, None, ids[part], torch.ones_like(ids[part]))
         batch = with_view_noise(batch, model, torch.Generator().manual_seed(1), replica)
         output = model(batch.ecg, batch.input_ids, batch.attention_mask, view_noise=batch.view_noise)
-        losses, _ = PairObjective(Objective())(output, batch.report_ids)
+        losses, _ = PairObjective(Objective())(output, PairBatch(report_ids=batch.report_ids))
         torch.stack(list(losses.values())).sum().backward()
         parameters = [p for p in model.parameters() if p.requires_grad]
         average_gradients(parameters, replica.world)

@@ -46,7 +46,10 @@ NEEDS = {
 """Leads without which a feature cannot be measured; the others come from whatever leads there are."""
 
 _RATE = 250.0  # Hz, at which all but the steepest slope is measured
-_BEFORE, _AFTER = 0.35, 0.45  # s of a beat around its QRS complex
+BEFORE, AFTER = 0.35, 0.45
+"""s of a beat before and after the middle of its QRS complex."""
+APART, SHARE, WINDOW = 0.24, 0.35, 1.5
+"""A beat: s to a higher one at least, share of the typical peak, and s in which the typical one is looked for."""
 _FLAT = 0.003  # mV per sample at 250 Hz; a lead set without any steeper slope has no beats
 
 
@@ -69,12 +72,12 @@ def find_beats(signal: np.ndarray, fs: float) -> np.ndarray:
     band = sosfiltfilt(butter(2, (5, 20), "bandpass", fs=fs, output="sos"), signal, axis=1)
     slope = np.sqrt((np.diff(band, axis=1, append=band[:, -1:]) ** 2).sum(axis=0))
     energy = uniform_filter1d(slope, max(1, round(0.08 * fs)), mode="constant")
-    window = round(1.5 * fs)
+    window = round(WINDOW * fs)
     tops = [energy[i : i + window].max() for i in range(0, max(1, n - window // 2), window)]
     typical = float(np.median(tops))
     if typical < _FLAT * _RATE / fs:
         return np.zeros(0, np.int64)
-    found, _ = find_peaks(energy, height=0.35 * typical, distance=max(1, round(0.24 * fs)))
+    found, _ = find_peaks(energy, height=SHARE * typical, distance=max(1, round(APART * fs)))
     return found.astype(np.int64)
 
 
@@ -89,7 +92,7 @@ def ecg_features(signal: np.ndarray, fs: float) -> np.ndarray:
     rate = fs / step
     beats = find_beats(x, rate)
     values |= _rhythm(np.diff(beats) / rate)
-    first, last = round(_BEFORE * rate), round(_AFTER * rate)
+    first, last = round(BEFORE * rate), round(AFTER * rate)
     whole = beats[(beats >= first) & (beats + last <= n)]
     residual = x - np.median(x, axis=1, keepdims=True) if n else x
     if len(whole):
@@ -139,7 +142,7 @@ def _beat(beat: np.ndarray, centre: int, fs: float, rr: float) -> dict[str, floa
     base = beat[:, max(0, on - round(0.03 * fs)) : max(1, on - round(0.01 * fs))].mean(axis=1)
     level = beat - base[:, None]
     qrs = level[:, on : max(off, on + 1)]
-    t_first, t_last = min(off + round(0.06 * fs), n - 2), max(at(min(_AFTER, 0.65 * rr)), off + round(0.06 * fs) + 2)
+    t_first, t_last = min(off + round(0.06 * fs), n - 2), max(at(min(AFTER, 0.65 * rr)), off + round(0.06 * fs) + 2)
     t_wave = level[:, t_first : min(t_last, n)]
     p_first, p_last = at(-min(0.32, 0.45 * rr)), max(on - round(0.02 * fs), at(-0.3) + 2)
     p_wave = level[:, min(p_first, p_last - 2) : p_last]

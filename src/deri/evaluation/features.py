@@ -21,7 +21,7 @@ from deri.models import EcgTextModel
 from deri.models.device import to_device
 from deri.progress import SILENT, Progress
 from deri.store import Store
-from deri.store.measurements import extract_features
+from deri.store.measurements import measure_store
 
 _PART = 2048  # recordings per file of features: what a killed run loses at most
 
@@ -114,7 +114,7 @@ class Features:
 
     def _compute(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
         if self._model is None:
-            return extract_features(self.store, rows, progress)
+            return measure_store(self.store, progress=progress)[rows]
         before = encoder_digest(self._model)
         values = embed_store(
             self._model, self.store, rows, batch_size=self._batch_size, normalise=False, progress=progress

@@ -11,22 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deri.ecg.measure import AFTER, APART, BEFORE, SHARE, WINDOW
 from deri.models.backbones import Backbone
 from deri.models.resnet import ResNet1d
 from deri.recipes import schema
 
-BEFORE, AFTER = 0.35, 0.45
-"""s of a beat before and after the middle of its QRS complex."""
 _MOST = 16  # beats that a median is made of
-_APART = 0.24  # s between two beats at least
 _POOL, _JOIN = 3, 2  # samples of the recording that the first branch averages, and tokens of it that become one
 
 
 class MedianBeat(nn.Module):
     """(B, leads, n) mV → (B, leads, samples): the median beat of each recording, zeros where no beat is found.
 
-    A beat is a peak of the slopes of all leads, of at least 0.35 of the typical one (median over windows of 1.5 s of
-    their maxima), 240 ms or more from a higher one. The first 16 whole beats count.
+    A beat is what :func:`deri.ecg.measure.find_beats` calls one, found for a batch on its device by slopes over 20 ms
+    instead of a filter. The first 16 whole beats count.
     """
 
     def __init__(self, fs: float) -> None:
@@ -37,21 +35,21 @@ class MedianBeat(nn.Module):
     @torch.no_grad()
     def positions(self, ecg: Tensor) -> Tensor:
         """(B, leads, n) → (B, 16) int64, samples at which whole beats lie, ascending; -1 where there are no more."""
-        n, near, step = ecg.shape[-1], round(_APART * self.fs), max(1, round(0.02 * self.fs))
+        n, near, step = ecg.shape[-1], round(APART * self.fs), max(1, round(0.02 * self.fs))
         # A difference over 20 ms passes the slopes of QRS complexes, neither wander nor mains of 50 Hz.
         rise = ecg[..., step:].float() - ecg[..., :-step].float()
         slope = F.pad(rise.square().sum(dim=1).sqrt(), (step // 2, step - step // 2))
         energy, width = slope[:, None], 2 * round(0.02 * self.fs) + 1
         for _ in range(2):  # twice: its peak is a point, not a plateau
             energy = F.avg_pool1d(energy, width, 1, width // 2)
-        window = min(round(1.5 * self.fs), n)
+        window = min(round(WINDOW * self.fs), n)
         tops = F.max_pool1d(energy, window, window, ceil_mode=True)[:, 0]
         typical = tops.masked_fill(tops == 0, torch.nan).nanmedian(dim=1, keepdim=True).values
         high = F.max_pool1d(energy, 2 * near + 1, 1, near)[:, 0]
         energy = energy[:, 0]
         at = torch.arange(n, device=ecg.device)
         whole = (at >= self.first) & (at + self.samples - self.first <= n)
-        peaks = (energy == high) & (energy > 0.35 * typical) & whole
+        peaks = (energy == high) & (energy > SHARE * typical) & whole
         order = torch.where(peaks, n - at, 0)
         order = order.topk(_MOST, dim=1).values
         return torch.where(order > 0, n - order, -1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
 from deri.errors import DeriError
 from deri.models.output import Output
 from deri.objectives.gather import gather
-from deri.objectives.terms import SHIPPED, TERMS, PairBatch
+from deri.objectives.terms import SHIPPED, TERMS, PairBatch, itself
 from deri.recipes import schema
 
 Terms = dict[str, Tensor]
@@ -29,51 +30,34 @@ class PairObjective:
         self.weights = {name: float(getattr(config, name)) for name in SHIPPED} | config.terms
         self._terms = {name: TERMS[name] for name in self.weights}
 
-    def __call__(
-        self,
-        output: Output,
-        report_ids: Tensor | None = None,
-        *,
-        findings: Tensor | None = None,
-        measurements: Tensor | None = None,
-        local: bool = False,
-    ) -> tuple[Terms, Terms]:
+    def __call__(self, output: Output, about: PairBatch, *, local: bool = False) -> tuple[Terms, Terms]:
         """``(losses, logged)``: weighted terms to be summed, and all terms unweighted and detached.
 
         Arguments as for :meth:`terms`.
         """
-        terms = self.terms(output, report_ids, findings=findings, measurements=measurements, local=local)
+        terms = self.terms(output, about, local=local)
         losses = {name: self.weights[name] * term for name, term in terms.items() if self.weights[name] > 0}
         return losses, {name: term.detach() for name, term in terms.items()}
 
-    def terms(
-        self,
-        output: Output,
-        report_ids: Tensor | None = None,
-        *,
-        findings: Tensor | None = None,
-        measurements: Tensor | None = None,
-        local: bool = False,
-    ) -> Terms:
+    def terms(self, output: Output, about: PairBatch, *, local: bool = False) -> Terms:
         """The unweighted terms that this model's output allows, by name; scalars over the batch of all processes.
 
         Args:
             output: of a forward pass over the local batch.
-            report_ids: (B,) integers, equal for equal reports; needed to leave duplicates out.
-            findings: (B, 2, words) int64, see :func:`entailed`; with them, a text that names nothing beyond another
-                pair's report or classes counts as shared by both.
-            measurements: (B, m) of the ECGs, standardised, NaN where there is none.
+            about: what else is known of it; ``gather`` and ``same`` are made here. Report ids are needed to leave
+                duplicates out. With findings, a text that names nothing beyond another pair's report or classes counts
+                as shared by both, see :func:`entailed`.
             local: this process computes alone; else the batches of all processes are gathered.
         """
-        collect: Callable[[Tensor], Tensor] = (lambda x: x) if local else gather
+        collect: Callable[[Tensor], Tensor] = itself if local else gather
         same = None
         if self.config.duplicates != "negative":
-            same = None if report_ids is None else collect(report_ids)
-            if findings is not None:
+            same = None if about.report_ids is None else collect(about.report_ids)
+            if about.findings is not None:
                 # Equal reports that name no known finding entail nothing, and still are equal.
-                known = entailed(collect(findings))
+                known = entailed(collect(about.findings))
                 same = known if same is None else known | (same[:, None] == same[None, :])
-        batch = PairBatch(collect, same, report_ids, findings, measurements)
+        batch = replace(about, gather=collect, same=same)
         values = {name: term(output, batch, self.config) for name, term in self._terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 

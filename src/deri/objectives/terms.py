@@ -18,6 +18,11 @@ from deri.recipes import schema
 from deri.registry import Registry
 
 
+def itself(tensor: Tensor) -> Tensor:
+    """What one process alone gathers."""
+    return tensor
+
+
 @dataclass(frozen=True)
 class PairBatch:
     """What a term may use besides the output of the local batch of B pairs.
@@ -32,7 +37,7 @@ class PairBatch:
         measurements: (B, m) what is measured in the ECGs, standardised; NaN where it cannot be.
     """
 
-    gather: Callable[[Tensor], Tensor]
+    gather: Callable[[Tensor], Tensor] = itself
     same: Tensor | None = None
     report_ids: Tensor | None = None
     findings: Tensor | None = None

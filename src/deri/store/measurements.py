@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from deri.ecg.leads import LEADS
 from deri.ecg.measure import FEATURE_NAMES, NEEDS, VERSION, ecg_features
-from deri.files import WriteError, atomic_path, cache_folder, check_place
+from deri.files import atomic_path
 from deri.progress import SILENT, Progress
-from deri.store.locks import file_lock
+from deri.store.beside import keep_beside
 from deri.store.reader import Store
 
 _PART = 512  # recordings that a process measures at a time
@@ -17,30 +19,24 @@ _PART = 512  # recordings that a process measures at a time
 def measure_store(store: Store, *, progress: Progress = SILENT) -> np.ndarray:
     """Features (n, len(FEATURE_NAMES)) float32 of all rows, NaN where something cannot be measured.
 
-    Measured once, by all processors, and kept beside the store; where its folder is read-only, in
-    :func:`deri.files.cache_folder`.
+    Measured once, by all processors, and kept beside the store, see :func:`deri.store.beside.keep_beside`.
     """
-    path = store.path / "measurements" / f"{VERSION}.npy"
-    if not path.is_file():
-        try:
-            check_place(path)
-        except WriteError:
-            path = cache_folder() / "measurements" / f"{store.fingerprint}-{VERSION}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path.with_suffix(".lock"), wait=True):
-            if not path.is_file():
-                values = _in_parallel(store, progress)
-                with atomic_path(path) as aside, open(aside, "wb") as handle:
-                    np.save(handle, values)
-    return np.asarray(np.load(path))
+
+    def make(path: Path) -> None:
+        values = _in_parallel(store, progress)
+        with atomic_path(path) as aside, open(aside, "wb") as handle:
+            np.save(handle, values)
+
+    name = f"measurements/{store.fingerprint[:16]}-{VERSION}.npy"
+    return np.asarray(np.load(keep_beside(store, name, Path.is_file, make, progress)))
 
 
 def _in_parallel(store: Store, progress: Progress) -> np.ndarray:
-    from joblib import Parallel, delayed
+    from joblib import Parallel, cpu_count, delayed
 
     parts = np.split(np.arange(len(store)), range(_PART, len(store), _PART))
-    measured = Parallel(n_jobs=-1, return_as="generator")(delayed(extract_features)(store, rows) for rows in parts)
+    workers = min(cpu_count(), len(parts))
+    measured = Parallel(n_jobs=workers, return_as="generator")(delayed(extract_features)(store, rows) for rows in parts)
     out: list[np.ndarray] = []
     for values in measured:
         out.append(values)
@@ -48,7 +44,7 @@ def _in_parallel(store: Store, progress: Progress) -> np.ndarray:
     return np.concatenate(out)
 
 
-def extract_features(store: Store, rows: np.ndarray, progress: Progress = SILENT) -> np.ndarray:
+def extract_features(store: Store, rows: np.ndarray) -> np.ndarray:
     """Features (n, len(FEATURE_NAMES)) float32 of rows of a store, NaN where something cannot be measured.
 
     Of a recording with several windows the row that is named is measured.
@@ -64,5 +60,4 @@ def extract_features(store: Store, rows: np.ndarray, progress: Progress = SILENT
         quality = store.table["quality"].take(part).to_pylist()
         printed = [any(flag.startswith("partial_lead") for flag in flags) for flags in quality]
         out[start : start + len(part)][printed] = np.nan  # the edges of the strips would be measured
-        progress.update(start + len(part), len(rows))
     return out

@@ -12,10 +12,10 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.files import AGAIN, WriteError, cache_folder, check_place, write_json, writing
+from deri.files import write_json
 from deri.progress import SILENT, Progress
+from deri.store.beside import keep_beside
 from deri.store.layout import REPORTS_FILE
-from deri.store.locks import file_lock
 from deri.store.npy import NpyAppender, npy_bytes
 from deri.store.plan import read_json
 from deri.store.reader import Store, checked_numbers
@@ -111,19 +111,13 @@ class TextFeatures:
         if kind:
             identity["texts_sha256"] = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         name = features_key(encoder.fingerprint, dtype) + (f"-{kind}" if kind else "")
-        path = store.path / FEATURES_DIR / name
-        if _complete(path, identity):
-            return cls(path)
-        try:
-            check_place(path)
-        except WriteError:
-            path = cache_folder() / FEATURES_DIR / store.fingerprint / name
-            progress.message(f"{store.path} is read-only: text features are kept in {path}")
-        with writing(path, f"{AGAIN}: what is done is kept"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(path.with_suffix(".lock"), wait=True):
-                if not _complete(path, identity):
-                    _Builder(path, identity, texts, encoder, progress).run()
+        path = keep_beside(
+            store,
+            f"{FEATURES_DIR}/{name}",
+            lambda place: _complete(place, identity),
+            lambda place: _Builder(place, identity, texts, encoder, progress).run(),
+            progress,
+        )
         return cls(path)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from deri.errors import DeriError
 from deri.models.device import choose_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Replica:
     def barrier(self) -> None:
         """Wait for all processes."""
         self.most(0)
+
+    def first(self, compute: Callable[[], T]) -> T:
+        """What ``compute`` gives: the main process computes it, then the others, who find on disk what it kept."""
+        if not self.main:
+            self.barrier()
+        value = compute()
+        if self.main:
+            self.barrier()
+        return value
 
     def most(self, value: int) -> int:
         """The largest ``value`` of all processes, known to each.

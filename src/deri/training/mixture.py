@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -29,20 +29,22 @@ class Mixture:
 
     def batch(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Batch:
         """See :meth:`PairReader.batch`; pairs come store by store."""
-        owner = np.searchsorted(self.starts, rows, side="right") - 1
-        parts = []
-        for k in np.unique(owner):
-            own = owner == k
-            parts.append(self.readers[k].batch(rows[own] - self.starts[k], None if draws is None else draws[own]))
+        parts = [
+            reader.batch(own, None if draws is None else draws[places]) for reader, places, own in self._by_store(rows)
+        ]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def records(self, rows: np.ndarray) -> pd.DataFrame:
         """Subject, study and file of ``rows``."""
-        owner = np.searchsorted(self.starts, rows, side="right") - 1
         return pd.concat(
-            self.readers[k].store.index.iloc[rows[owner == k] - self.starts[k]][["subject_id", "study_id", "file"]]
-            for k in np.unique(owner)
+            reader.store.index.iloc[own][["subject_id", "study_id", "file"]] for reader, _, own in self._by_store(rows)
         )
+
+    def _by_store(self, rows: np.ndarray) -> Iterator[tuple[PairReader, np.ndarray, np.ndarray]]:
+        """The stores of ``rows`` (B,): their reader, which of the rows are theirs (bool), and these in its numbers."""
+        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        for k in np.unique(owner):
+            yield self.readers[k], owner == k, rows[owner == k] - self.starts[k]
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:

@@ -25,7 +25,7 @@ from deri.models import EcgTextModel, build_model, build_text_encoder
 from deri.models.build import check_names, model_card
 from deri.models.device import to_device
 from deri.models.output import Output
-from deri.objectives import PairObjective
+from deri.objectives import PairBatch, PairObjective
 from deri.progress import SILENT, Progress
 from deri.recipes import Recipe, schema
 from deri.store import Store
@@ -147,7 +147,9 @@ class PairTask(Task[Batch]):
 
     def losses(self, output: Output, part: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The objective over the batches of all processes."""
-        return self.objective(output, part.report_ids, findings=part.findings, measurements=part.measurements)
+        return self.objective(
+            output, PairBatch(report_ids=part.report_ids, findings=part.findings, measurements=part.measurements)
+        )
 
     def amounts(self, part: Batch) -> dict[str, int]:
         """Pairs of all processes."""
@@ -207,25 +209,23 @@ class PairTask(Task[Batch]):
             outputs.append(replace(self.forward(batch), ecg_tokens=None, ecg_mask=None))
             kept.append(batch)
         output = outputs[0].map(lambda *parts: torch.cat(parts), *outputs[1:])
-        ids, named, measured = (
-            None if getattr(kept[0], name) is None else torch.cat([getattr(batch, name) for batch in kept])
+        known = {
+            name: torch.cat([getattr(batch, name) for batch in kept])
             for name in ("report_ids", "findings", "measurements")
-        )
-        assert ids is not None
+            if getattr(kept[0], name) is not None
+        }
         size = min(len(rows), CANDIDATES)
         starts = list(range(0, len(rows) - size + 1, size))
         starts += [len(rows) - size] if len(rows) % size else []
         sums: Counter[str] = Counter()
         for start in starts:
             group = itemgetter(slice(start, start + size))
-            extra = {
-                name: None if x is None else group(x) for name, x in (("findings", named), ("measurements", measured))
-            }
-            losses, terms = self.objective(output.map(group), group(ids), **extra, local=True)
+            part = PairBatch(**{name: group(value) for name, value in known.items()})
+            losses, terms = self.objective(output.map(group), part, local=True)
             sums.update({"loss": float(sum(losses.values()))} | {name: float(value) for name, value in terms.items()})
         values = {name: value / len(starts) for name, value in sums.items()}
         ecg, text = (np.concatenate(part) for part in zip(*embedded, strict=True))
-        return values | {"candidates": size} | recall_at_k(ecg, text, ids.cpu().numpy())
+        return values | {"candidates": size} | recall_at_k(ecg, text, known["report_ids"].cpu().numpy())
 
     def epoch_done(self, result: EpochResult) -> None:
         """Write the model of the lowest held-out loss, or the last one where no pairs are held out."""

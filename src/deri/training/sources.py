@@ -16,7 +16,7 @@ from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
 from deri.store.measurements import measure_store
 from deri.training.batches import ClassPrompts, PairReader, SingleStatements
-from deri.training.class_texts import Class, classes_of, read_class_texts
+from deri.training.class_texts import classes_of, read_class_texts
 from deri.training.distributed import Replica
 from deri.training.mixture import Mixture
 
@@ -38,17 +38,23 @@ def open_sources(
     classes = classes_of(stores) if recipe.train.class_texts else []
     if recipe.train.class_texts and not classes:
         raise DeriError("train.class_texts needs labels, and no store has any: prepare one with labels, or set it to 0")
-    readers = []
+    readers: list[PairReader] = []
+    prompts: TextFeatureCache | None = None  # the same for all stores: kept with the first
     for store, ids in zip(stores, shared, strict=True):
         _require_contrast(store)
         source = _Source(store, model.text_encoder, recipe, replica)
+        shown = None
+        if classes:
+            texts = read_class_texts(store, classes)
+            prompts = source.features(texts.texts, "classes") if prompts is None else prompts
+            shown = ClassPrompts(texts, prompts, recipe.train.class_texts)
         readers.append(
             PairReader(
                 store,
                 model,
                 source.features() if recipe.model.text.cacheable else None,
                 source.statements(),
-                classes=source.classes(classes),
+                classes=shown,
                 shared_ids=ids,
                 measurements=source.measurements(progress) if model.measured is not None else None,
             )
@@ -86,14 +92,11 @@ class _Source:
         self.store, self.encoder, self.recipe, self.replica = store, encoder, recipe, replica
 
     def features(self, texts: list[str] | None = None, kind: str = "") -> TextFeatureCache:
-        """Features of the reports, or ``texts``: one process computes them, the others find them done."""
-        if not self.replica.main:
-            self.replica.barrier()
+        """Features of the reports, or ``texts``."""
         dtype = self.recipe.model.text.cache_dtype
-        cache = TextFeatureCache.build(self.store, self.encoder, texts=texts, kind=kind, dtype=dtype)
-        if self.replica.main:
-            self.replica.barrier()
-        return cache
+        return self.replica.first(
+            lambda: TextFeatureCache.build(self.store, self.encoder, texts=texts, kind=kind, dtype=dtype)
+        )
 
     def statements(self) -> SingleStatements | None:
         """The sentences of the reports, where pairs share texts by what these say."""
@@ -104,18 +107,6 @@ class _Source:
         shown = share and statements.texts
         return SingleStatements(statements, self.features(statements.texts, "statements") if shown else None, share)
 
-    def classes(self, classes: Sequence[Class]) -> ClassPrompts | None:
-        """The prompts of ``classes``."""
-        if not classes:
-            return None
-        texts = read_class_texts(self.store, classes)
-        return ClassPrompts(texts, self.features(texts.texts, "classes"), self.recipe.train.class_texts)
-
     def measurements(self, progress: Progress) -> np.ndarray:
         """Of all rows."""
-        if not self.replica.main:
-            self.replica.barrier()
-        values = measure_store(self.store, progress=progress)
-        if self.replica.main:
-            self.replica.barrier()
-        return values
+        return self.replica.first(lambda: measure_store(self.store, progress=progress))

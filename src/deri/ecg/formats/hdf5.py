@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,8 @@ def read_hdf5(path: str, options: Options) -> ECG:
     """
     with _opened(path) as (file, dataset):
         what, shape = f"dataset {dataset.name[1:]}", _shape(dataset)
-        place = place_in_batch(path, what, shape, options.member, _ids(file, batch_size(shape)))
+        names = _named(path, os.stat(path).st_mtime_ns) if batch_size(shape) else ()
+        place = place_in_batch(path, what, shape, options.member, names)
         values, is_sph = _values(path, dataset, place), list(file) == ["ecg"] and _has_form_of_sph(dataset)
     if is_sph and options.fs is None and options.units is None and options.gain is None:
         notes = {"assumed_sph": "has the form of the SPH data set and is read as such: 500 Hz, mV; it states neither"}
@@ -52,6 +55,13 @@ def hdf5_members(path: str) -> list[str]:
     with _opened(path) as (file, dataset):
         count = batch_size(_shape(dataset))
         return _ids(file, count) or list(map(str, range(count)))
+
+
+@lru_cache(4)  # each recording of a batch of thousands asks for them
+def _named(path: str, changed: int) -> tuple[str, ...]:
+    """The ids of the recordings of a batch, none where there are none; ``changed``: when the file was, in ns."""
+    with _opened(path) as (file, dataset):
+        return tuple(_ids(file, batch_size(_shape(dataset))))
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""What is computed of a store once and kept beside it, so that whoever needs it next finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deri.files import AGAIN, WriteError, cache_folder, check_place, writing
+from deri.progress import SILENT, Progress
+from deri.store.locks import file_lock
+from deri.store.reader import Store
+
+
+def keep_beside(
+    store: Store,
+    name: str,
+    done: Callable[[Path], bool],
+    make: Callable[[Path], None],
+    progress: Progress = SILENT,
+) -> Path:
+    """The place ``KIND/NAME`` of a store, made where it is not done yet: by one process, while others wait.
+
+    Args:
+        store: where its folder is read-only, the place is in :func:`deri.files.cache_folder`.
+        name: kind and name, with a slash between them.
+        done: whether a place holds everything.
+        make: makes it, and goes on with what a killed process left there.
+        progress: is told of a place elsewhere.
+
+    Raises:
+        DeriError: the disk cannot be written, or what ``make`` raises.
+    """
+    path = store.path / name
+    if done(path):
+        return path
+    try:
+        check_place(path)
+    except WriteError:
+        kind, _, own = name.partition("/")
+        path = cache_folder() / kind / store.fingerprint / own
+        progress.message(f"{store.path} is read-only: {kind.replace('_', ' ')} are kept in {path}")
+    with writing(path, f"{AGAIN}: what is done is kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(path.with_suffix(".lock"), wait=True):
+            if not done(path):
+                make(path)
+    return path
