@@ -47,21 +47,22 @@ def shared() -> Path:
     return folder
 
 
+def _within(shared: Path, name: str, what: str) -> Path:
+    folder = shared / name
+    if not folder.is_dir():
+        pytest.skip(f"no {what} in {folder}")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def ecg_real(shared: Path) -> Path:
-    folder = shared / "ecg-real"
-    if not folder.is_dir():
-        pytest.skip(f"no real recordings in {folder}")
-    return folder
+    return _within(shared, "ecg-real", "real recordings")
 
 
 @pytest.fixture(scope="session")
 def faults(shared: Path) -> Path:
     """Inputs with faults that users of such tools reported."""
-    folder = shared / "faults"
-    if not folder.is_dir():
-        pytest.skip(f"no reported faults in {folder}")
-    return folder
+    return _within(shared, "faults", "reported faults")
 
 
 @pytest.fixture(scope="session")

@@ -12,24 +12,20 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from deri.cli.main import main
-from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.evaluation.features import Features, FeaturesAndMeasurements, embed_store, encoder_digest
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import STRENGTHS, choose_strength, fit_probe, probe_task, sample_training, score_probes
 from deri.evaluation.task import Split, TaskData, load_task
 from deri.models import EcgTextModel
-from deri.simulate import simulate
-from deri.store import Store, prepare
+from deri.store import Store
 from support import tiny
+from support.stores import simulated_store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("ptbxl")
-    simulate("ptb-xl", 150, folder / "source", seed=2)
-    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
-    return Store.open(folder / "store")
+    return simulated_store(tmp_path_factory.mktemp("ptbxl"), 150, 2)
 
 
 @pytest.fixture(scope="module")

@@ -7,24 +7,20 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.evaluation.features import Features, embed_store, unit
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.zero_shot import class_weights, zero_shot_task
 from deri.models import EcgTextModel
 from deri.reports import prompts_for
-from deri.simulate import simulate
-from deri.store import Store, prepare
+from deri.store import Store
 from support import tiny
+from support.stores import simulated_store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("ptbxl")
-    simulate("ptb-xl", 120, folder / "source", seed=2)
-    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
-    return Store.open(folder / "store")
+    return simulated_store(tmp_path_factory.mktemp("ptbxl"), 120, 2)
 
 
 @pytest.fixture(scope="module")

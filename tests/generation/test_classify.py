@@ -19,18 +19,12 @@ from deri.models import load_model
 from deri.reports import load_prompts, prompts_for
 from deri.reports.labeller import label_report
 from deri.store import Store
+from support.stores import simulated_store
 
 
 @pytest.fixture(scope="module")
 def ptb(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    from deri.datasets import open_dataset
-    from deri.simulate import simulate
-    from deri.store import prepare
-
-    folder = tmp_path_factory.mktemp("ptb")
-    simulate("ptb-xl", 120, folder / "source", seed=3)
-    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
-    return Store.open(folder / "store")
+    return simulated_store(tmp_path_factory.mktemp("ptb"), 120, 3)
 
 
 def table(store: Store, split: str, texts: list[str] | None = None) -> pd.DataFrame:

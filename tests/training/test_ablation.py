@@ -9,12 +9,11 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from deri.cli.main import main
-from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.progress import Progress
-from deri.simulate import simulate
-from deri.store import Store, prepare
+from deri.store import Store
 from deri.training.ablation import Target, compare_rows, load_ablation, run_ablation
+from support.stores import simulated_store
 
 
 class Said(Progress):
@@ -34,10 +33,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def labelled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ablation")
-    simulate("ptb-xl", 160, folder / "source", seed=2)
-    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
-    return folder / "store"
+    return simulated_store(tmp_path_factory.mktemp("ablation"), 160, 2).path
 
 
 def plan(store: Path, **changes: object) -> dict[str, object]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from deri.cli.main import main
-from deri.datasets import open_dataset
 from deri.errors import DeriError
 from deri.evaluation.classifier import load_classifier
 from deri.evaluation.features import Features
@@ -16,10 +15,10 @@ from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import probe_task
 from deri.models import EcgTextModel, load_model
 from deri.progress import Progress
-from deri.simulate import simulate
-from deri.store import Store, prepare
+from deri.store import Store
 from deri.training.finetune import FinetuneConfig, finetune
 from support import tiny
+from support.stores import simulated_store
 
 
 class Said(Progress):
@@ -35,10 +34,7 @@ QUICK = FinetuneConfig(epochs=2, batch_size=32)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("ptbxl")
-    simulate("ptb-xl", 90, folder / "source", seed=3)
-    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
-    return Store.open(folder / "store")
+    return simulated_store(tmp_path_factory.mktemp("ptbxl"), 90, 3)
 
 
 def tiny_model(*overrides: str, recipe: str = "deri") -> EcgTextModel:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from deri.datasets import open_dataset
 from deri.ecg.measure import FEATURE_NAMES, ecg_features
 from deri.errors import DeriError
 from deri.models import load_model
@@ -17,8 +16,7 @@ from deri.models.measurements import MeasurementHead
 from deri.objectives.terms import PairBatch, measurements
 from deri.recipes import Objective, load_recipe
 from deri.reports.prompts import prompts_for
-from deri.simulate import simulate
-from deri.store import Store, prepare
+from deri.store import Store
 from deri.store.measurements import measure_store
 from deri.training.batches import PairReader
 from deri.training.class_texts import classes_of, read_class_texts
@@ -26,6 +24,7 @@ from deri.training.log import read_metrics
 from deri.training.mixture import Mixture
 from support import tiny
 from support.small_run import StopAt, recipe, run, weights
+from support.stores import simulated_store
 
 ALL = (
     "objective.shared=findings", "train.statements=0.3", "train.class_texts=0.5", "model.measurements=true",
@@ -36,10 +35,7 @@ ALL = (
 
 @pytest.fixture(scope="module")
 def ptb_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ptb")
-    simulate("ptb-xl", 60, folder / "source", seed=4)
-    prepare(open_dataset("ptb-xl", folder / "source"), folder / "ptb")
-    return folder / "ptb"
+    return simulated_store(tmp_path_factory.mktemp("ptb"), 60, 4).path.rename(tmp_path_factory.mktemp("own") / "ptb")
 
 
 def test_a_mixture_trains_on_both_stores_and_resumes_to_the_same_bits(
