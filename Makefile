@@ -16,11 +16,14 @@ pretrained: $(STAMP)
 	@test -n "$(PTBXL)" || { echo "deri-open needs PTB-XL: make pretrained PTBXL=folder (deri download ptb-xl)"; exit 1; }
 	$(BIN)/python tools/pretrained.py deri-open --ptb-xl "$(PTBXL)"
 
+# A process per core (four at most) that takes whole files of tests, with one thread of torch each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest --slow
+	$(PYTEST) --slow
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools

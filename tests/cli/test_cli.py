@@ -248,6 +248,33 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         main(["info", str(tmp_path / "gone.hea"), "--debug"])
 
 
+DESTRUCTOR = """
+import os, signal, time
+import deri.cli.main as m
+
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+def work(**_):
+    held = Held()
+    del held
+    time.sleep(20)
+    print("the signal was lost")
+
+m.app = work
+m.main([])
+"""
+
+
+def test_a_signal_during_a_destructor_is_not_lost() -> None:
+    status = subprocess.run([sys.executable, "-c", DESTRUCTOR], capture_output=True, text=True, check=False)
+    assert status.returncode == 130
+    assert status.stdout == ""
+    assert status.stderr.splitlines() == ["deri: interrupted; run the same command again"]
+
+
 def test_few_leads_and_long_recordings_from_prepare_to_classify(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

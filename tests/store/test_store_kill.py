@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -195,6 +197,18 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_clear_error(dataset, conten
     prepare(dataset, tmp_path / "killed", workers=2)
     prepare(dataset, tmp_path / "whole")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("error", [OSError("handle is closed"), BrokenPipeError(errno.EPIPE, "Broken pipe")])
+def test_a_worker_that_dies_while_it_is_given_work_is_told_the_same(
+    error: OSError, dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(DeriError, match="a worker process died"):
+        prepare(dataset, tmp_path / "out", workers=2)
 
 
 def test_a_chunk_whose_shard_is_not_whole_is_done_again(dataset, content, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Accepted anywhere: people add it to the end of the line that failed.
     debug = "--debug" in arguments or bool(os.environ.get("DERI_DEBUG"))
     arguments = [a for a in arguments if a != "--debug"]
-    before = _handle_signals(_interrupt)
+    before, hook = _handle_signals(_interrupt), sys.unraisablehook
+    sys.unraisablehook = _interrupt_again
     try:
         try:
             app(args=arguments, prog_name="deri")
@@ -77,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"deri: {text}", file=sys.stderr)
         sys.exit(2)
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -93,6 +95,16 @@ def _flush() -> None:
 
 def _interrupt(number: int, _: Any) -> None:
     raise Interrupted(number)
+
+
+def _interrupt_again(swallowed: sys.UnraisableHookArgs) -> None:
+    """Send the signal once more whose exception came in a destructor, where Python drops exceptions."""
+    if isinstance(swallowed.exc_value, Interrupted):
+        again = threading.Timer(0.01, os.kill, [os.getpid(), swallowed.exc_value.signal])
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(swallowed)
 
 
 def _handle_signals(handler: Any) -> dict[int, Any]:

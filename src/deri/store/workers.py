@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -52,7 +53,7 @@ def convert_parallel(
         running: dict[Future[bool], int] = {}
         try:
             while True:
-                running |= {pool.submit(_convert, job): job.number for job in islice(jobs, workers - len(running))}
+                running |= {_submit(pool, job): job.number for job in islice(jobs, workers - len(running))}
                 if not running:
                     return
                 for future in wait(running, _TICK_SECONDS, FIRST_COMPLETED).done:
@@ -66,6 +67,16 @@ def convert_parallel(
         finally:
             stop.value = 1
             pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, job: ChunkJob) -> Future[bool]:
+    try:
+        return pool.submit(_convert, job)
+    except OSError as error:
+        if error.errno not in (None, errno.EPIPE):
+            raise
+        # A worker died while the job was handed over: the pipes of the pool are closed, or nobody reads them.
+        raise BrokenProcessPool(str(error)) from error
 
 
 def _start(done: Any, stop: Any) -> None:

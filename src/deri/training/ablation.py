@@ -36,10 +36,14 @@ FORMAT = "deri-ablation"
 
 
 class Row(Section):
-    """One recipe of the table: a shipped name or file, and overrides ``a.b=c`` after the common ones."""
+    """One recipe of the table: a shipped name or file, and overrides ``a.b=c`` after the common ones.
+
+    ``init`` is the model that it starts from, as ``deri pretrain --init``.
+    """
 
     recipe: str = "deri"
     overrides: tuple[str, ...] = ()
+    init: str | None = None
 
 
 class Target(Section):
@@ -130,7 +134,8 @@ def run_ablation(
             run = out / "runs" / f"{row}-{seed}"
             recipe = plan.recipe(row, seed)
             progress.message(f"{row}, seed {seed}")
-            pretrain(plan.train, run, recipe, resume=True, device=device, progress=_Counts(progress))
+            init = plan.rows[row].init
+            pretrain(plan.train, run, recipe, init=init, resume=True, device=device, progress=_Counts(progress))
             runs.setdefault(row, []).append(_about(run))
             score(row, str(run), run)
         base = out / "runs" / f"{plan.base}-{seed}"
