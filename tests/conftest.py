@@ -87,3 +87,14 @@ def mimic_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset.val_fraction = 0.2
     prepare(dataset, folder / "store")
     return folder / "store"
+
+
+@pytest.fixture(scope="session")
+def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from support import tiny
+
+    folder = tmp_path_factory.mktemp("bert") / "bert"
+    encoder = tiny.text_encoder()
+    encoder.model.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    return folder

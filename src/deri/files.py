@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
@@ -182,6 +183,47 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON, atomically. NaN is refused: JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+SEAL = "sha256"
+"""Key of a JSON object under which the checksum of the rest of it stands."""
+
+
+def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with the checksum of its content, for :func:`read_sealed`."""
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    write_json(path, {**plain, SEAL: _seal(plain)})
+
+
+def read_sealed(path: Path, cure: str) -> dict[str, Any]:
+    """The object in a JSON file that deri wrote, without its checksum; one without a checksum is taken as it is.
+
+    Raises:
+        DeriError: the file is no JSON object, or was changed since; ``cure`` ends the message.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DeriError(f"{path} is damaged ({error}): {cure}") from None
+    if not isinstance(value, dict):
+        raise DeriError(f"{path} is damaged (no JSON object): {cure}")
+    seal = value.pop(SEAL, None)
+    if seal is not None and seal != _seal(value):
+        raise DeriError(f"{path} is damaged, or was changed by hand (its checksum is of another content): {cure}")
+    return value
+
+
+def _seal(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hex."""
+    with open(path, "rb") as handle:
+        digest = hashlib.sha256()
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def shipped_text(package: str, name: str) -> str:

@@ -15,7 +15,9 @@ import torch
 
 from deri.cli.main import main
 from deri.ecg import LEADS, read_ecg
+from deri.files import write_sealed
 from deri.models import load_model
+from deri.store.plan import read_json
 from support import tiny, windowed
 from support.released import released_merl
 
@@ -232,8 +234,7 @@ def test_errors_of_stores_models_and_recipes(
     assert "no such directory" in fails(capsys, *zero, "--model", tmp_path / "none")
     assert "tasks" in fails(capsys, *zero, "--model", model_dir)
     assert not out.exists()
-    meta = json.loads((store / "store.json").read_text())
-    (store / "store.json").write_text(json.dumps({**meta, "version": 99}))
+    write_sealed(store / "store.json", read_json(store / "store.json") | {"version": 99})
     assert "99" in fails(capsys, *zero, "--model", model_dir)
     assert "99" in fails(capsys, *pretrain)
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")

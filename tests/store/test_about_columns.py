@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,12 +10,12 @@ import pytest
 from deri.datasets import open_dataset
 from deri.ecg.recording import ABOUT
 from deri.errors import DeriError
-from deri.files import write_json
+from deri.files import file_sha256, write_sealed
 from deri.store import Store, prepare
 from deri.store.merge import merge_stores
 from deri.store.overview import content, content_text
 from deri.store.page import write_quality_page
-from deri.store.tables import file_sha256
+from deri.store.plan import read_json
 from store.conftest import ecg_units, write_record
 
 COMMENTS = "#Age: 63\n#Sex: F\n"
@@ -52,9 +51,9 @@ def make_old(path: Path) -> None:
     """As a store of an earlier version: without the columns."""
     table = pq.read_table(path / "index.parquet").drop_columns(list(ABOUT))
     pq.write_table(table, path / "index.parquet")
-    meta = json.loads((path / "store.json").read_text())
+    meta = read_json(path / "store.json")
     meta["files"]["index.parquet"] = file_sha256(path / "index.parquet")
-    write_json(path / "store.json", meta)
+    write_sealed(path / "store.json", meta)
 
 
 def test_what_files_say(folder: Path, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_killed_in_one_process(command, dataset, content, tmp_path: Path) -> Non
         assert high > 60 or not (tmp_path / "killed" / "store.json").exists()
     assert prepare(dataset, tmp_path / "killed") == expected
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
-    Store.open(tmp_path / "killed").verify()
+    assert not len(Store.open(tmp_path / "killed").damaged())
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_a_merged_store_holds_every_row_of_every_part(parts: list[Path], tmp_pat
     stores = [Store.open(path) for path in parts]
     summary = merge_stores(parts, tmp_path / "all")
     merged = Store.open(tmp_path / "all")
-    merged.verify()
+    assert not len(merged.damaged())
     assert len(merged) == summary.read == sum(map(len, stores))
     assert rows_of(merged) == [row for store in stores for row in rows_of(store)]
     assert merged.index["split"].tolist() == [split for store in stores for split in store.index["split"]]
@@ -114,7 +114,7 @@ def test_duplicates_between_stores(make_dataset, record_writer, units_of, tmp_pa
     assert dict(zip(index["record_id"], map(list, index["quality"]), strict=True))["y1"] == ["duplicate:x1"]
     summary = merge_stores(both, tmp_path / "dropped", duplicates="drop")
     store = Store.open(tmp_path / "dropped")
-    store.verify()
+    assert not len(store.damaged())
     assert store.index["record_id"].tolist() == ["x0", "x1", "x2", "y0", "y2"]
     assert (summary.read, summary.rejected["duplicate_recording"]) == (5, 1)
     assert store.rejects["detail"].tolist()[-1] == "has the samples of x1"

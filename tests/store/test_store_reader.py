@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deri.errors import DeriError
+from deri.files import write_sealed
 from deri.store import Store, prepare
+from deri.store.plan import read_json
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def copied(made: Path, tmp_path: Path) -> Path:
 
 
 def edit_meta(store: Path, **changes) -> None:
-    meta = json.loads((store / "store.json").read_text())
-    (store / "store.json").write_text(json.dumps(meta | changes))
+    path = store / "store.json"
+    write_sealed(path, read_json(path) | changes)
 
 
 def test_batches_come_in_the_order_asked_for(made: Path, units_of) -> None:
@@ -198,14 +200,14 @@ def test_an_altered_table_is_found(copied: Path) -> None:
 
 def test_verify_finds_a_flipped_bit(copied: Path) -> None:
     store = Store.open(copied)
-    store.verify()
+    assert not len(store.damaged())
     with open(copied / "signals" / "shard-00002.npy", "r+b") as file:
         file.seek(100_001)
         byte = file.read(1)[0]
         file.seek(100_001)
         file.write(bytes([byte ^ 1]))
     with pytest.raises(DeriError, match=r"shard-00002\.npy is damaged"):
-        Store.open(copied).verify()
+        assert not len(Store.open(copied).damaged())
 
 
 def test_the_fingerprint_is_of_the_content(made: Path, copied: Path, make_dataset, records, tmp_path: Path) -> None:

@@ -111,13 +111,14 @@ class ReportTokenizer:
         pieces = text.split()
         return " ".join(pieces if self.words is None else _join(pieces, self.words))
 
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files and ``words.json`` where it has words."""
+    def save(self, folder: Path) -> list[str]:
+        """Write the tokenizer's files, and ``words.json`` where it has words; returns their names."""
         with atomic_files(folder) as aside:
             self.hf.save_pretrained(str(aside))
             if self.words is not None:
                 words = json.dumps(sorted(self.words), ensure_ascii=False)
                 (aside / "words.json").write_text(words, encoding="utf-8")
+            return [file.name for file in aside.iterdir()]
 
     @classmethod
     def load(cls, folder: Path) -> ReportTokenizer:

@@ -276,7 +276,7 @@ class ReportWriter:
         folder = new_folder(WRITER, directory)
         if encoder or not (folder / ENCODER_DIR / "config.json").is_file():
             self.encoder.save_pretrained(folder / ENCODER_DIR)
-        self.tokenizer.save(folder)
+        names = self.tokenizer.save(folder)
         if self._confidence is not None:
             self._confidence.save(folder / CONFIDENCE_FILE)
         content = {
@@ -286,7 +286,7 @@ class ReportWriter:
             "decoder": self.decoder.architecture(),
             **self.about,
         }
-        save(WRITER, folder, weights_of(self.decoder), content, card=card or self._card())
+        save(WRITER, folder, weights_of(self.decoder), content, files=names, card=card or self._card())
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str | None = "cpu") -> ReportWriter:

@@ -128,29 +128,32 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
     weights = files.weights_of(model)
     if by_name:
         weights = {name: value for name, value in weights.items() if not name.startswith(_TEXT)}
+    tokenizer, names = _save_tokenizer(text, folder)
     content = {
         "deri_version": __version__,
         "recipe": model.recipe_name,
         "model": config.model_copy(update={"text": named}).model_dump(),
         "text_encoder": {
             "included": not by_name,
-            "tokenizer": _save_tokenizer(text, folder),
+            "tokenizer": tokenizer,
             "fingerprint": text.fingerprint if by_name else None,
             "config": text.architecture(),
         },
     }
     write_json(folder / "preprocessing.json", {**config.signal.model_dump(), "leads": list(LEADS), "unit": "mV"})
-    files.save(MODEL, folder, weights, content, card=card or model_card(model))
+    names.append("preprocessing.json")
+    files.save(MODEL, folder, weights, content, files=names, card=card or model_card(model))
 
 
-def _save_tokenizer(text: TextEncoder, folder: Path) -> str:
-    """Save the tokenizer; where it is not at hand (an imported checkpoint, offline) say where to get it."""
+def _save_tokenizer(text: TextEncoder, folder: Path) -> tuple[str, list[str]]:
+    """Save the tokenizer, and name its files; where it is not at hand (an import, offline) say where to get it."""
     try:
         with atomic_files(folder) as aside:
             text.tokenizer.save_pretrained(str(aside))
+            names = [file.name for file in aside.iterdir()]
     except (DeriError, AttributeError):  # one from outside may have nothing to save
-        return portable_name(text.config.encoder)
-    return "included"
+        return portable_name(text.config.encoder), []
+    return "included", names
 
 
 def model_card(model: EcgTextModel) -> str:

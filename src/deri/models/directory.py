@@ -6,17 +6,18 @@ Each holds safetensors, a JSON manifest with format and version, and mostly a ca
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from deri._version import __version__
 from deri.errors import DeriError, some
-from deri.files import atomic_path, write_json, write_text
+from deri.files import file_sha256, read_sealed, write_sealed, write_text
 from deri.models.hub import hub_folder
+from deri.models.tensors import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ WRITER = Kind(
     "give a writer directory, a run of deri report train, or a hub id OWNER/NAME",
     "writer",
 )
+
+_FILES = "files_sha256"  # of a manifest: checksums of the other files
 
 # What a directory is by the format that a manifest in it states; of several manifests the first one counts.
 _MANIFESTS = ("store.json", "run.json", "classes.json", "index.json", "config.json")
@@ -132,17 +135,18 @@ def wrong_kind(kind: Kind, path: Path) -> DeriError:
 
 def read_manifest(kind: Kind, folder: Path) -> dict[str, Any]:
     """The manifest of a directory, checked for format and version."""
-    path = folder / kind.manifest
-    content = _json(path)
-    if isinstance(content, Exception):
-        raise DeriError(f"{path} cannot be read as JSON ({content}); copy or make the {kind.name} again")
-    if not isinstance(content, dict) or content.get("format") != kind.format:
+    path, cure = folder / kind.manifest, f"copy or make the {kind.name} again"
+    content = read_sealed(path, cure)
+    if content.get("format") != kind.format:
         raise wrong_kind(kind, folder)
     if content.get("version") != kind.version:
         raise DeriError(
             f"{path} is of {kind.name} format {content.get('version')}, this deri {__version__} reads {kind.version}; "
             "use the deri version that wrote it"
         )
+    for name, digest in content.pop(_FILES, {}).items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+            raise DeriError(f"{folder / name} is missing, damaged, or was changed by hand; {cure}")
     return content
 
 
@@ -154,15 +158,24 @@ def _json(path: Path) -> Any:
 
 
 def save(
-    kind: Kind, folder: Path, weights: dict[str, Tensor], content: dict[str, Any], *, card: str | None = None
+    kind: Kind,
+    folder: Path,
+    weights: dict[str, Tensor],
+    content: dict[str, Any],
+    *,
+    files: Sequence[str] = (),
+    card: str | None = None,
 ) -> None:
-    """Write weights, card and manifest, in this order; each file appears whole or not at all."""
-    with atomic_path(folder / kind.weights) as path:
-        save_file(weights, path, metadata={"format": "pt"})
+    """Write weights, card and manifest, in this order; each file appears whole or not at all.
+
+    The manifest holds the checksums of ``files`` that lie in the folder already; each file holds its own.
+    """
+    save_tensors(folder / kind.weights, weights)
     if card is not None:
         write_text(folder / "README.md", card)
-    content = {"format": kind.format, "version": kind.version, **content}
-    write_json(folder / kind.manifest, _without_paths(content))
+    digests = {_FILES: {name: file_sha256(folder / name) for name in sorted(files)}} if files else {}
+    content = {"format": kind.format, "version": kind.version, **content, **digests}
+    write_sealed(folder / kind.manifest, _without_paths(content))
 
 
 def _without_paths(content: Any) -> Any:
@@ -207,11 +220,7 @@ def _tied(module: nn.Module) -> set[str]:
 
 def read_weights(kind: Kind, folder: Path) -> dict[str, Tensor]:
     """The tensors of a directory."""
-    path = folder / kind.weights
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises its own error type and OSError
-        raise DeriError(f"{path} cannot be read ({error}); copy or make the {kind.name} again") from None
+    return load_tensors(folder / kind.weights, f"copy or make the {kind.name} again")[0]
 
 
 def load_weights(

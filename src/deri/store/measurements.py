@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from deri.ecg.leads import LEADS
 from deri.ecg.measure import FEATURE_NAMES, NEEDS, VERSION, ecg_features
+from deri.errors import DeriError
 from deri.files import atomic_path
 from deri.progress import SILENT, Progress
 from deri.store.beside import keep_beside
@@ -25,10 +28,14 @@ def measure_store(store: Store, *, progress: Progress = SILENT) -> np.ndarray:
     def make(path: Path) -> None:
         values = _in_parallel(store, progress)
         with atomic_path(path) as aside, open(aside, "wb") as handle:
-            np.save(handle, values)
+            np.savez(handle, values=values)
 
-    name = f"measurements/{store.fingerprint[:16]}-{VERSION}.npy"
-    return np.asarray(np.load(keep_beside(store, name, Path.is_file, make, progress)))
+    path = keep_beside(store, f"measurements/{store.fingerprint[:16]}-{VERSION}.npz", Path.is_file, make, progress)
+    try:
+        with np.load(path) as file:  # a zip file: it holds the checksum of the values
+            return np.asarray(file["values"])
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise DeriError(f"{path} is damaged ({error}): delete it, the same command makes it again") from None
 
 
 def _in_parallel(store: Store, progress: Progress) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deri._version import __version__
 from deri.ecg.recording import ABOUT
 from deri.errors import DeriError
-from deri.files import write_json
+from deri.files import read_sealed, write_json
 from deri.store.layout import (
     FS,
     INDEX_COLUMNS,
@@ -176,18 +176,8 @@ def claim(store: Path, plan: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file that deri wrote.
-
-    Raises:
-        DeriError: the file is no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DeriError(f"{path} is damaged ({error}): restore it, or delete the folder and prepare again") from error
-    if not isinstance(value, dict):
-        raise DeriError(f"{path} is damaged (no JSON object): restore it, or delete the folder and prepare again")
-    return value
+    """The object in a JSON file of a store, see :func:`deri.files.read_sealed`."""
+    return read_sealed(path, "restore it, or delete the folder and prepare again")
 
 
 def refuse_other_plan(store: Path, found: dict[str, Any], plan: dict[str, Any]) -> None:

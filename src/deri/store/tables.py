@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deri._version import __version__
-from deri.files import atomic_path, write_json
+from deri.files import atomic_path, file_sha256, write_sealed
 from deri.store.duplicates import REASON, Duplicates
 from deri.store.layout import (
     FORMAT,
@@ -34,15 +33,6 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 1024
 """Most rows of a Parquet row group: what is joined and encoded at a time."""
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hex."""
-    with open(path, "rb") as handle:
-        digest = hashlib.sha256()
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class StoreTables:
@@ -189,7 +179,7 @@ class StoreTables:
             "summary": summary.to_dict(),
             **origin,
         }
-        write_json(self.folder / META_FILE, meta)
+        write_sealed(self.folder / META_FILE, meta)
 
 
 class _ParquetWriter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.files import write_json
+from deri.files import file_sha256, write_json, write_sealed
 from deri.progress import SILENT, Progress
 from deri.store.beside import keep_beside
 from deri.store.layout import REPORTS_FILE
@@ -21,7 +22,7 @@ from deri.store.plan import read_json
 from deri.store.reader import Store, checked_numbers
 
 FORMAT = "deri-text-features"
-VERSION = 1
+VERSION = 2  # with checksums
 FEATURES_DIR = "text_features"
 META_FILE = "meta.json"
 PROGRESS_FILE = "progress.json"
@@ -53,7 +54,8 @@ class TextEncoder(Protocol):
 class TextFeatures:
     """Features of all distinct reports of a store; made and opened by :meth:`build`.
 
-    Reading is safe from several threads; a pickled instance opens its files anew.
+    The features of a text are compared with their checksum when they are first read. Reading is safe from several
+    threads; a pickled instance opens its files anew.
 
     Attributes:
         path: the folder with the files.
@@ -63,6 +65,7 @@ class TextFeatures:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.meta = read_json(path / META_FILE)
+        self._verified = np.zeros(self.meta["n"], bool)
 
     @classmethod
     def build(
@@ -121,7 +124,10 @@ class TextFeatures:
         return cls(path)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "meta": self.meta}
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
 
     def __len__(self) -> int:
         return int(self.meta["n"])
@@ -135,6 +141,11 @@ class TextFeatures:
     def _offsets(self) -> np.ndarray:
         offsets: np.ndarray = np.load(self.path / "offsets.npy")
         return offsets
+
+    @cached_property
+    def _checksums(self) -> np.ndarray:
+        checksums: np.ndarray = np.load(self.path / "checksums.npy")
+        return checksums
 
     @cached_property
     def _tokens(self) -> np.ndarray:
@@ -180,7 +191,17 @@ class TextFeatures:
         return features, np.arange(longest) < lengths[:, None]
 
     def _checked(self, report_ids: Any) -> np.ndarray:
-        return checked_numbers(report_ids, len(self), "report id")
+        ids = checked_numbers(report_ids, len(self), "report id")
+        for i in ids[~self._verified[ids]].tolist():
+            if _checksum(self._tokens[self._offsets[i] : self._offsets[i + 1]], self._pooled[i]) != self._checksums[i]:
+                raise DeriError(f"{self.path} is damaged (text {i}): delete it, the same command makes it again")
+            self._verified[i] = True
+        return ids
+
+
+def _checksum(tokens: np.ndarray, pooled: np.ndarray) -> int:
+    """CRC-32 of a text's features as they lie on the disk."""
+    return zlib.crc32(np.ascontiguousarray(pooled).data, zlib.crc32(np.ascontiguousarray(tokens).data))
 
 
 def features_key(fingerprint: str, dtype: str = "float16") -> str:
@@ -191,9 +212,10 @@ def features_key(fingerprint: str, dtype: str = "float16") -> str:
 
 def _complete(path: Path, identity: dict[str, Any]) -> bool:
     """Whether the folder holds exactly these features, whole."""
-    if not (path / META_FILE).is_file():
+    try:
+        meta = read_json(path / META_FILE)
+    except (FileNotFoundError, DeriError):
         return False
-    meta = read_json(path / META_FILE)
     if any(meta.get(key) != value for key, value in identity.items()):
         return False
     n, d = identity["n"], identity["width"]
@@ -201,8 +223,10 @@ def _complete(path: Path, identity: dict[str, Any]) -> bool:
         "tokens.npy": npy_bytes((meta["tokens"], d), np.dtype(identity["dtype"])),
         "pooled.npy": npy_bytes((n, d), np.dtype(np.float32)),
         "offsets.npy": npy_bytes((n + 1,), np.dtype(np.int64)),
+        "checksums.npy": npy_bytes((n,), np.dtype(np.uint32)),
     }
-    return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
+    whole = all((path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items())
+    return whole and all(file_sha256(path / name) == digest for name, digest in meta["files"].items())
 
 
 class _Builder:
@@ -239,6 +263,7 @@ class _Builder:
             NpyAppender(self.work / "tokens.npy", (d,), self.dtype, tokens) as all_tokens,
             NpyAppender(self.work / "pooled.npy", (d,), "<f4", done) as all_pooled,
             NpyAppender(self.work / "offsets.npy", (), "<i8", done + 1 if done else 0) as offsets,
+            NpyAppender(self.work / "checksums.npy", (), "<u4", done) as checksums,
         ):
             if not done:
                 offsets.append(np.zeros(1, np.int64))
@@ -247,14 +272,18 @@ class _Builder:
                     all_tokens.append(features)
                     all_pooled.append(pooled[None])
                     offsets.append(np.array([all_tokens.rows], np.int64))
-                for file in (all_tokens, all_pooled, offsets):
+                    checksums.append(np.array([_checksum(features, pooled)], np.uint32))
+                for file in (all_tokens, all_pooled, offsets, checksums):
                     file.flush()
                 done = min(done + PART, len(self.texts))
                 state = {"done": done, "tokens": all_tokens.rows}
                 write_json(self.work / PROGRESS_FILE, {**self.identity, "part": PART, "batch": BATCH, **state})
                 self.progress.update(done, len(self.texts))
             total = all_tokens.rows
-        write_json(self.work / META_FILE, {**self.identity, "tokens": total, "deri_version": __version__})
+        files = {name: file_sha256(self.work / name) for name in ("offsets.npy", "checksums.npy")}
+        write_sealed(
+            self.work / META_FILE, {**self.identity, "tokens": total, "files": files, "deri_version": __version__}
+        )
 
     def _resume(self) -> tuple[int, int]:
         """Return how many texts and tokens of an earlier, killed build can be kept."""

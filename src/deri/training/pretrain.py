@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from deri._version import __version__
 from deri.evaluation.retrieval import recall_at_k
-from deri.files import write_json, write_text, writing
+from deri.files import read_sealed, write_sealed, write_text, writing
 from deri.models import EcgTextModel, build_model, build_text_encoder
 from deri.models.build import check_names, model_card
 from deri.models.device import to_device
@@ -301,7 +300,7 @@ def _engine(setup: _Setup, replica: Replica, progress: Progress) -> Iterator[Eng
         one = len(stores) == 1
         about: dict[str, Any] = {"data": data[0] if one else data, "store": prints[0] if one else prints}
         about |= {"processes": replica.world, "run_id": kept.run_id} | ({"init": asdict(start)} if start else {})
-        write_json(out / "run.json", {"format": "deri-run", "version": 1, "deri_version": __version__, **about})
+        write_sealed(out / "run.json", {"format": "deri-run", "version": 1, "deri_version": __version__, **about})
     broadcast_weights(model, replica.world)
     replica.barrier()
     _announce(task, engine.precision, progress)
@@ -319,7 +318,7 @@ def _start(setup: _Setup, model: EcgTextModel, progress: Progress) -> Start | No
     """Take the weights of ``--init``; a resumed run has its own, and need not be told again where it began."""
     told = setup.out / "run.json"
     if setup.init is None and setup.resume and told.is_file():
-        known = json.loads(told.read_text(encoding="utf-8")).get("init")
+        known = read_sealed(told, "start the run again").get("init")
         return None if known is None else Start(**known)
     if setup.init is None:
         return None

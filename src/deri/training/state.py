@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deri.errors import DeriError
-from deri.files import atomic_path, remove_leftovers
+from deri.files import remove_leftovers
+from deri.models.tensors import load_tensors, save_tensors
 
 Named = list[tuple[str, nn.Parameter]]
 """Trained parameters by name."""
@@ -66,14 +65,12 @@ class Checkpoint:
         for name, parameter in trained:
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         metadata = {
             "version": str(self.version),
             "run": json.dumps(self.identity),
             "progress": json.dumps(asdict(state)),
         }
-        with atomic_path(self.path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+        save_tensors(self.path, tensors, metadata)
 
     def load(self, weights: Mapping[str, Tensor], trained: Named, optimizer: torch.optim.AdamW) -> State:
         """Restore in place what :meth:`save` wrote, exactly.
@@ -81,7 +78,7 @@ class Checkpoint:
         Raises:
             DeriError: the file is broken, of another version or run, or does not fit the weights.
         """
-        metadata, tensors = self._read()
+        tensors, metadata = load_tensors(self.path, "delete it to start the run again")
         if metadata.get("version") != str(self.version):
             raise DeriError(f"{self.path} was written by another version of deri; start a new run")
         self._check_identity(metadata.get("run", "{}"))
@@ -114,14 +111,6 @@ class Checkpoint:
             first = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in keys[:5])
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
             raise DeriError(f"{self.path} is of another run: {first}{more}; set it back, or name another --out")
-
-    def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-                return file.metadata() or {}, tensors
-        except Exception as error:  # safetensors has its own error type besides OSError
-            raise DeriError(f"{self.path} cannot be read ({error}); delete it to start the run again") from None
 
 
 def _flat(content: Any, name: str = "") -> dict[str, Any]:
