@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import re
@@ -209,3 +210,24 @@ def test_a_printed_lead_of_another_time_than_its_column_is_shown_with_its_time()
     figure = plot_ecg(ecg)
     assert "V1 (7.5 s)" in texts(figure)
     assert np.isfinite(traces(figure)[2][1]).sum() == 1250
+
+
+def test_a_notebook_shows_the_sheet_and_what_the_file_says() -> None:
+    ecg = waves()
+    ecg.metadata["device"] = "<b>maker</b>"
+    shown = ecg._repr_html_()
+    picture = re.search(r"data:image/png;base64,([^']+)'", shown)
+    assert picture is not None
+    assert base64.b64decode(picture[1]).startswith(b"\x89PNG")
+    for part in ("10 s at 500 Hz", "63.0", "female", "&lt;b&gt;maker&lt;/b&gt;", "a/rec7.hea"):
+        assert part in shown
+    assert "missing leads" not in shown
+    assert len(shown) < 300_000
+
+
+def test_the_signal_as_a_table() -> None:
+    ecg = waves(2.0)
+    table = ecg.to_dataframe()
+    assert list(table.columns) == list(LEADS)
+    assert table.index[500] == 1.0
+    np.testing.assert_array_equal(table["V2"], ecg.signal[7])

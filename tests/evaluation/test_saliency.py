@@ -85,4 +85,4 @@ def test_overlay_lies_behind_the_lead_it_is_of(seconds: int, missing: list[int])
     assert sum(value > 0.01 for value in leads) == 1
     rows = sorted({round(sum(image.get_extent()[2:]) / 2 / 15) for image in images})
     assert len(rows) == 4
-    assert round((low + high) / 2 / 35) == rows[2]  # heights grow upwards: strip, third, second, first row
+    assert round((low + high) / 2 / 15) == rows[2]  # heights grow upwards: strip, third, second, first row
