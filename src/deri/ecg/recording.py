@@ -34,7 +34,8 @@ class ECG:
             is a row of NaN; single NaN are gaps of the recording.
         fs: sampling rate in Hz.
         metadata: what the file says besides. ``source_file``, ``format``, ``derived_leads`` (lead -> formula),
-            ``dropped_leads`` (channels that are none of the twelve), ``warnings`` (code -> sentence), ``comments``;
+            ``dropped_leads`` (channels that are none of the twelve), ``warnings`` (code -> sentence), ``comments``,
+            ``filters`` (of the stored samples, as the file states them);
             ``dx`` (tuple of codes or texts) and those of ``ABOUT`` only where the file has such a field.
         leads: always ``LEADS``.
     """
