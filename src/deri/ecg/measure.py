@@ -102,6 +102,11 @@ def intervals(ecg: ECG) -> dict[str, float | None]:
     used = standardise(ecg, fs, round(min(ecg.duration, 60) * fs))
     printed = any(flag.startswith("partial_lead") for flag in used.flags)
     values = known_features(ecg_features(used.signal[:, : used.valid_samples], fs), used.lead_mask, printed)
+    return as_intervals(values)
+
+
+def as_intervals(values: np.ndarray) -> dict[str, float | None]:
+    """Those of the features (len(FEATURE_NAMES),) that :func:`intervals` gives."""
     of = dict(zip(FEATURE_NAMES, values.tolist(), strict=True))
     return {name: of[feature] if np.isfinite(of[feature]) else None for name, feature in INTERVALS.items()}
 

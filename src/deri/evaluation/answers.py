@@ -6,7 +6,7 @@ embeddings of recordings; :func:`answer` does it for recordings themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
@@ -23,6 +23,8 @@ from deri.models.calibration import log_odds
 from deri.models.head import Head
 from deri.reports.prompts import LABELS, TASKS, class_names, load_prompts
 from deri.reports.words import label_texts
+
+Map = Callable[[np.ndarray], np.ndarray]
 
 ALL = "*"
 """The key of a prevalence that holds for every finding."""
@@ -70,8 +72,8 @@ class Question:
         notes: what is not as it seems, in sentences.
         ordered: the labels were given, so that findings keep their order.
         weight, bias: (k, d) and (k,); without a bias embeddings are compared at unit length.
-        slope, intercept: (k,) of the log likelihood ratio; NaN where there is none.
-        prevalence: (k,) of the probabilities.
+        maps: of each label from scores to log likelihood ratios; None where there is none.
+        prevalence: (k,) of the probabilities; NaN where it is not known.
         sign: (k,) -1 for a label that denies its finding.
     """
 
@@ -80,8 +82,7 @@ class Question:
     ordered: bool
     weight: np.ndarray
     bias: np.ndarray | None
-    slope: np.ndarray
-    intercept: np.ndarray
+    maps: tuple[Map | None, ...]
     prevalence: np.ndarray
     sign: np.ndarray
 
@@ -100,10 +101,13 @@ class Question:
     def _scores(self, vectors: np.ndarray) -> Scores:
         from scipy.special import expit
 
-        raw = vectors @ self.weight.T
+        raw = (vectors @ self.weight.T).astype(np.float64)
         if self.bias is not None:
-            raw = raw + self.bias
-        ratio = self.sign * (self.slope * self.sign * raw + self.intercept)
+            raw += self.bias
+        ratio = np.full(raw.shape, np.nan)
+        for k, of_label in enumerate(self.maps):
+            if of_label is not None:
+                ratio[:, k] = self.sign[k] * of_label(self.sign[k] * raw[:, k])
         probability = expit(ratio + self.sign * log_odds(self.prevalence))
         if self.bias is None:
             return Scores(raw, probability, np.exp(ratio))
@@ -176,13 +180,12 @@ def _of_texts(model: EcgTextModel, labels: Sequence[str] | None) -> Question:
     found = {} if model.calibration is None else model.calibration.findings()
     asked = _known_labels(found) if labels is None else list(labels)
     weight, notes = model.encode_labels(asked)
-    maps = [found.get(one.texts) for one in label_texts(asked)]
-    slope, intercept, prevalence = (
-        np.array([np.nan if one is None else getattr(one, name) for one in maps])
-        for name in ("slope", "intercept", "prevalence")
-    )
-    sign = np.array([one.sign for one in label_texts(asked)])
-    return Question(tuple(asked), tuple(notes), labels is not None, weight, None, slope, intercept, prevalence, sign)
+    meant = label_texts(asked)
+    known = [found.get(one.texts) for one in meant]
+    maps = tuple(None if one is None else one.log_ratio for one in known)
+    prevalence = np.array([np.nan if one is None else one.prevalence for one in known])
+    sign = np.array([one.sign for one in meant])
+    return Question(tuple(asked), tuple(notes), labels is not None, weight, None, maps, prevalence, sign)
 
 
 def _known_labels(found: Mapping[tuple[str, ...], object]) -> list[str]:
@@ -209,18 +212,14 @@ def _of_head(head: Head, labels: Sequence[str] | None) -> Question:
     asked = head.classes if labels is None else list(labels)
     rows = [_class_of(head, label) for label in asked]
     prevalence = np.full(len(rows), np.nan) if head.prevalence is None else np.array(head.prevalence)[rows]
-    one = np.ones(len(rows))
-    return Question(
-        tuple(asked),
-        (),
-        labels is not None,
-        head.weight[rows],
-        head.bias[rows],
-        one,
-        -log_odds(prevalence),
-        prevalence,
-        one,
-    )
+    maps = tuple(_less(prior) for prior in log_odds(prevalence))
+    sign = np.ones(len(rows), int)
+    weight, bias = head.weight[rows], head.bias[rows]
+    return Question(tuple(asked), (), labels is not None, weight, bias, maps, prevalence, sign)
+
+
+def _less(prior: float) -> Map:
+    return lambda logits: logits - prior
 
 
 def _class_of(head: Head, label: str) -> int:

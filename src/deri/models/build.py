@@ -81,12 +81,17 @@ def load_model(name: str | Path, *, device: str | None = "cpu") -> EcgTextModel:
         content = load_recipe(recipe)
         model = build_model(content.model, seed=int(seed or 0))
         model.recipe_name = content.name
-    elif built_in := builtin_directory(name):
-        warn_of_folder("model", name)
-        model = _load(built_in)
     else:
-        model = _load(files.find(MODEL, name))
+        model = _load(model_folder(name))
     return model.to(where).eval()
+
+
+def model_folder(name: str | Path) -> Path:
+    """The directory that :func:`load_model` loads for a name, which is no ``random:RECIPE``."""
+    if built_in := builtin_directory(str(name)):
+        warn_of_folder("model", str(name))
+        return built_in
+    return files.find(MODEL, name)
 
 
 def _load(folder: Path) -> EcgTextModel:

@@ -1,22 +1,23 @@
 """Probabilities of findings: what ``calibration.json`` of a model's directory says, and what it was made for.
 
-The score s of a finding (the cosine of a recording with its prompts) becomes a likelihood ratio, which does not depend
-on how common the finding is, and with a prevalence a probability, by Bayes on the odds::
+The score of a finding (the cosine of a recording with its prompts) becomes a likelihood ratio, which does not depend on
+how common the finding is, and with a prevalence a probability, by Bayes on the odds::
 
-    likelihood ratio = exp(slope · s + intercept)
-    odds(probability) = likelihood ratio · odds(prevalence)
+    odds(probability) = likelihood ratio(score) · odds(prevalence)
 """
 
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import write_json
 from deri.recipes.load import explain
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
     from deri.models.base import EcgTextModel
 
 CALIBRATION = "calibration.json"
+_CURE = "remove the file, then make it again with deri calibrate"
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(b <= a for a, b in pairwise(values)):
+        raise ValueError("values must rise")
+    return values
+
+
 Share = Annotated[float, Field(gt=0, lt=1)]
+Ascending = Annotated[tuple[FiniteFloat, ...], Field(min_length=2), AfterValidator(_ascending)]
 
 
 class _Strict(BaseModel):
@@ -37,16 +48,30 @@ class Finding(_Strict):
 
     Attributes:
         prompts: the texts whose mean embedding is scored; they are the identity of the finding.
-        slope, intercept: of the log likelihood ratio.
+        scores: where the map has its kinks, ascending; it is linear between them and goes on beyond the outer ones.
+        log_ratios: the log likelihood ratio at these scores, ascending.
         prevalence: share of positives that probabilities hold for, unless the user gives another.
         n_pos: positives that the map was learnt from.
     """
 
     prompts: tuple[str, ...]
-    slope: Annotated[FiniteFloat, Field(gt=0)]
-    intercept: FiniteFloat
+    scores: Ascending
+    log_ratios: Ascending
     prevalence: Share
     n_pos: int
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Finding:
+        if len(self.scores) != len(self.log_ratios):
+            raise ValueError(f"{len(self.scores)} scores but {len(self.log_ratios)} log_ratios")
+        return self
+
+    def log_ratio(self, score: np.ndarray) -> np.ndarray:
+        """Log likelihood ratios of scores (n,)."""
+        x, y = np.array(self.scores), np.array(self.log_ratios)
+        slopes = np.diff(y) / np.diff(x)
+        beyond = slopes[0] * np.minimum(score - x[0], 0) + slopes[-1] * np.maximum(score - x[-1], 0)
+        return np.interp(score, x, y) + beyond
 
 
 class StoreIdentity(_Strict):
@@ -57,10 +82,17 @@ class StoreIdentity(_Strict):
 
 
 class TaskCalibration(_Strict):
-    """The classes of one task; ``too_few`` counts the positives of those that have no map."""
+    """The classes of one task.
+
+    Attributes:
+        store, split: the records that the maps were learnt from, ``n`` in number.
+        scores_of: whose scores they were learnt from.
+        too_few: positives of the classes that have no map.
+    """
 
     store: StoreIdentity
     split: str
+    scores_of: Literal["this model", "a twin that was not trained on these records"] = "this model"
     n: int
     classes: dict[str, Finding]
     too_few: dict[str, int]
@@ -114,17 +146,27 @@ def read_calibration(folder: Path, model: EcgTextModel) -> Calibration | None:
     Raises:
         DeriError: it is broken, has an unknown field, or was made for other weights.
     """
-    path = folder / CALIBRATION
-    if not path.is_file():
+    if not (folder / CALIBRATION).is_file():
         return None
-    cure = "remove the file, then make it again with deri calibrate"
-    try:
-        found = Calibration.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DeriError(f"{path}: {explain(error, Calibration)}; {cure}") from None
+    found = parse_calibration(folder)
     if found.model != model_digest(model):
-        raise DeriError(f"{path} was made for other weights than {folder / 'model.safetensors'} has; {cure}")
+        raise DeriError(f"{folder / CALIBRATION} was made for other weights than the model has; {_CURE}")
     return found
+
+
+def parse_calibration(folder: Path) -> Calibration:
+    """The calibration in a directory, whatever model it is for; DeriError where it is broken."""
+    path = folder / CALIBRATION
+    try:
+        return Calibration.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DeriError(f"{path}: {explain(error, Calibration)}; {_CURE}") from None
+
+
+def with_task(model: EcgTextModel, name: str, learnt: TaskCalibration) -> Calibration:
+    """The calibration of ``model`` with what was learnt for a task, instead of what there was for it."""
+    before = {} if model.calibration is None else model.calibration.tasks
+    return Calibration(deri_version=__version__, model=model_digest(model), tasks={**before, name: learnt})
 
 
 def save_calibration(folder: Path, model: EcgTextModel) -> None:

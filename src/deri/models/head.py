@@ -54,9 +54,6 @@ def read_head(folder: Path, dim: int) -> Head:
     shape = (len(about["classes"]), dim)
     if set(weights) != {"weight", "bias"} or tuple(weights["weight"].shape) != shape:
         raise DeriError(f"{folder / HEAD.weights} does not fit the model and its {shape[0]} classes")
-    return Head(
-        weights["weight"].numpy(),
-        weights["bias"].numpy(),
-        *(about[name] for name in ("task", "classes", "thresholds")),
-        about.get("prevalence"),
-    )
+    names = ("task", "classes", "thresholds")
+    content = {name: about[name] for name in names} | {"prevalence": about.get("prevalence")}
+    return Head(weights["weight"].numpy(), weights["bias"].numpy(), **content)

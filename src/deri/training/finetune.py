@@ -123,10 +123,8 @@ def finetune(
             *scored.notes(),
         ],
     }
-    model.head = Head(
-        *(value.detach().cpu().numpy() for value in (run.head.weight, run.head.bias)),
-        *(task, run.classes, thresholds, prevalence_of(run.labels).tolist()),
-    )
+    weight, bias = (value.detach().cpu().numpy() for value in (run.head.weight, run.head.bias))
+    model.head = Head(weight, bias, task, run.classes, thresholds, prevalence_of(run.labels).tolist())
     card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD.weights}`.\n"
     with atomic_path(out) as folder:
         model.save_pretrained(folder / "model", card=card)
