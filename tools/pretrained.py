@@ -1,10 +1,15 @@
-"""Train a built-in model: simulate, prepare, pre-train, score on records that it has not seen, write card and weights.
+"""Train a built-in model: simulate, prepare, pre-train; score and calibrate it on records that it has not seen.
 
     python tools/pretrained.py deri-sim [--ptb-xl DIR] [--records 60000]
     python tools/pretrained.py deri-open --ptb-xl DIR
 
 ``deri-open`` starts from the ``deri-sim`` of this tree and needs the PTB-XL recordings of ``--ptb-xl``: it is trained
 on folds 1–8, its epoch is chosen on fold 9. The work folder keeps what is done: an interrupted training continues.
+
+``deri-sim`` is calibrated on folds 1–8. ``deri-open`` has seen them: a twin is trained by the same recipe on folds 1–7
+and calibrated on fold 8, and its maps from scores to likelihood ratios are taken for ``deri-open``, with the
+prevalences of folds 1–8. ``--only calibration`` does this alone, for the weights in ``--out``; ``--twin MODEL`` takes a
+trained twin.
 """
 
 from __future__ import annotations
@@ -16,13 +21,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from deri._version import __version__
 from deri.datasets import open_dataset
+from deri.evaluation.calibration_fit import calibrate_task
 from deri.evaluation.features import Features
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel, load_model
 from deri.models.build import build_model
+from deri.models.calibration import TaskCalibration, prevalence_of, save_calibration, with_task
 from deri.progress import Progress
 from deri.recipes import load_recipe
 from deri.simulate import simulate
@@ -32,6 +41,7 @@ from deri.training import pretrain
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_BYTES = 40_000_000
 TASKS = ("ptbxl-super", "ptbxl-sub", "ptbxl-form", "ptbxl-rhythm")
+CALIBRATED = (*TASKS, "labels")
 SEED = 20  # of the simulated patients; the other half has the next one
 Results = dict[str, dict[str, Any]]
 
@@ -53,6 +63,14 @@ ABOUT = {
     ),
 }
 
+CALIBRATION_TEXT = {
+    "deri-sim": "`calibration.json` makes probabilities of them, learnt from PTB-XL folds 1–8.",
+    "deri-open": (
+        "`calibration.json` makes probabilities of them, learnt from PTB-XL\nfold 8 with a twin: the same recipe on "
+        "folds 1–7. The maps are taken as they are for these weights, with the\nprevalences of folds 1–8."
+    ),
+}
+
 
 class Lines(Progress):
     """Prints messages."""
@@ -68,6 +86,8 @@ def main() -> None:
         "--ptb-xl", type=Path, help="folder of PTB-XL, whole or a part, to train deri-open on and to score"
     )
     parser.add_argument("--records", type=int, default=60_000, help="simulated recordings")
+    parser.add_argument("--only", choices=["calibration"], help="leave the weights as they are")
+    parser.add_argument("--twin", type=Path, help="a trained twin of deri-open")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the recipe")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default=None)
@@ -77,23 +97,21 @@ def main() -> None:
     if options.name == "deri-open" and options.ptb_xl is None:
         parser.error("deri-open needs --ptb-xl")
 
+    out = options.out or ROOT / "src/deri/models/pretrained" / options.name
+    real = real_store(options, "ptb-xl") if options.ptb_xl else None
+    if options.only != "calibration":
+        train_model(options, real, out)
+    if real is not None:
+        calibrate(options, real, out)
+
+
+def train_model(options: argparse.Namespace, real: Store | None, out: Path) -> None:
+    """Train the model and write it into ``out``."""
     simulated = [simulated_store(options, seed) for seed in (SEED, SEED + 1)]
-    real = real_store(options) if options.ptb_xl else None
     stores = simulated if options.name == "deri-sim" or real is None else [real, *simulated]
-    recipe = load_recipe(options.name, options.set)
-    run = pretrain(
-        [store.path for store in stores],
-        options.work / options.name,
-        recipe,
-        init="deri-sim" if options.name == "deri-open" else None,
-        resume=True,
-        device=options.device,
-        progress=Lines(),
-    )
-    model = load_model(run)
+    model = load_model(trained(options, stores, options.name))
     scored = {"simulated patients": (simulated[0], "test")} | ({"PTB-XL, fold 9": (real, "val")} if real else {})
     results = {what: scores(model, store, split) for what, (store, split) in scored.items()}
-    out = options.out or ROOT / "src/deri/models/pretrained" / options.name
     model.save_pretrained(out, card=card(options.name, model, stores, results))
     size = sum(path.stat().st_size for path in out.iterdir())
     if size > LIMIT_BYTES:
@@ -102,6 +120,46 @@ def main() -> None:
     print(json.dumps({"out": str(out), "bytes": size} | {
         what: {task: one["macro_auroc_reliable"] for task, one in found.items()} for what, found in results.items()
     }, indent=2))  # fmt: skip
+
+
+def trained(options: argparse.Namespace, stores: list[Store], place: str) -> Path:
+    """The run of the recipe of the model on ``stores``."""
+    return pretrain(
+        [store.path for store in stores],
+        options.work / place,
+        load_recipe(options.name, options.set),
+        init="deri-sim" if options.name == "deri-open" else None,
+        resume=True,
+        device=options.device,
+        progress=Lines(),
+    )
+
+
+def calibrate(options: argparse.Namespace, real: Store, out: Path) -> None:
+    """Write the calibration of the model in ``out`` for the tasks of PTB-XL and its statements."""
+    model = load_model(out)
+    if options.name == "deri-sim":
+        features = Features(model, real, progress=Lines())
+        learnt = {task: calibrate_task(features, task, "train") for task in CALIBRATED}
+    else:
+        store = real_store(options, "ptb-xl-folds-1-7")
+        simulated = [] if options.twin else [simulated_store(options, seed) for seed in (SEED, SEED + 1)]
+        twin = load_model(options.twin or trained(options, [store, *simulated], "deri-open-twin"))
+        features = Features(twin, store, progress=Lines())
+        learnt = {task: of_twin(calibrate_task(features, task, "val"), real, task) for task in CALIBRATED}
+    model.calibration = None
+    for task, one in learnt.items():
+        model.calibration = with_task(model, task, one)
+    save_calibration(out, model)
+    print(json.dumps({"calibration": {task: len(one.classes) for task, one in learnt.items()}}))
+
+
+def of_twin(learnt: TaskCalibration, real: Store, task: str) -> TaskCalibration:
+    """The maps of the twin with the prevalences of folds 1–8, which its own fold knows less well."""
+    names, labels = real.labels(task, real.task_rows(task, "train"))
+    share = dict(zip(names, prevalence_of(labels).tolist(), strict=True))
+    classes = {name: one.model_copy(update={"prevalence": share[name]}) for name, one in learnt.classes.items()}
+    return learnt.model_copy(update={"classes": classes, "scores_of": "a twin that was not trained on these records"})
 
 
 def simulated_store(options: argparse.Namespace, seed: int) -> Store:
@@ -116,12 +174,29 @@ def simulated_store(options: argparse.Namespace, seed: int) -> Store:
     return Store.open(place / "store")
 
 
-def real_store(options: argparse.Namespace) -> Store:
-    """The store of the PTB-XL folder."""
-    place = options.work / "ptb-xl"
+def real_store(options: argparse.Namespace, name: str) -> Store:
+    """The store of the PTB-XL folder; in ``ptb-xl-folds-1-7`` fold 8 is the validation and fold 9 the test split."""
+    place = options.work / name
     if not (place / "store.json").is_file():
-        prepare(open_dataset("ptb-xl", options.ptb_xl), place, workers=options.workers)
+        source = options.ptb_xl
+        if name != "ptb-xl":
+            source = shifted(source, options.work / "shifted")
+        prepare(open_dataset("ptb-xl", source), place, workers=options.workers)
     return Store.open(place)
+
+
+def shifted(source: Path, folder: Path) -> Path:
+    """PTB-XL with folds 8 and 9 counted as 9 and 10, and without fold 10; recordings are links."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name != "ptbxl_database.csv":
+            (folder / path.name).symlink_to(path.resolve())
+    table = pd.read_csv(source / "ptbxl_database.csv", dtype=str)
+    fold = table["strat_fold"].astype(float).astype(int)
+    table["strat_fold"] = fold + (fold >= 8)
+    table[fold < 10].to_csv(folder / "ptbxl_database.csv", index=False)
+    return folder
 
 
 def scores(model: EcgTextModel, store: Store, split: str) -> Results:
@@ -173,7 +248,8 @@ interval by patient); `random`: the same network untrained.
 ## Limits
 
 {limits}
-Scores rank recordings for one text; they are not probabilities. Not for monitoring, triage or treatment.
+Scores rank recordings for one text. {CALIBRATION_TEXT[name]}
+Not for monitoring, triage or treatment.
 """
 
 

@@ -12,9 +12,10 @@ from typer.core import TyperCommand, TyperOption
 from deri.errors import DeriError
 from deri.files import WriteError, check_place
 
-_WRITTEN = ("out", "to", "plot", "html")
+_WRITTEN = ("out", "to", "save", "plot", "html")
 _FOLDERS = frozenset(
-    {"simulate", "download", "prepare", "merge", "pretrain", "train", "finetune", "benchmark", "convert", "demo"}
+    {"simulate", "download", "prepare", "merge", "pretrain", "train", "finetune", "benchmark", "calibrate", "convert"}
+    | {"demo"}
 )
 """Commands whose ``--out`` is a folder; that of the others is a file."""
 
@@ -39,9 +40,10 @@ class Command(TyperCommand):
             path = ctx.params.get(name)
             if isinstance(path, Path):
                 check_place(path)
-                if path.is_dir() and (self.name not in _FOLDERS or name not in ("out", "to")):
+                folder = name == "save" or (self.name in _FOLDERS and name in ("out", "to"))
+                if path.is_dir() and not folder:
                     raise WriteError(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-                if path.is_file() and self.name in _FOLDERS:
+                if path.is_file() and folder:
                     raise WriteError(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
         if ctx.params.get("device") not in (None, "cpu"):
             from deri.models.device import choose_device

@@ -83,17 +83,27 @@ def probe(
     seed: opt.FirstSeed = 42,
     seeds: opt.Seeds = None,
     folds: Annotated[int | None, typer.Option(min=3, help="cross-validate by patient over all records instead")] = None,
+    save: Annotated[Path | None, typer.Option(help="new directory: the model with the probe as its head")] = None,
     device: opt.Device = None,
 ) -> None:
-    """Linear probe: train a linear layer on the embeddings of a frozen encoder."""
+    """Linear probe: train a linear layer on the embeddings of a frozen encoder.
+
+    deri classify --model DIR gives the probabilities of what --save DIR wrote.
+    """
     from deri.evaluation.features import Features, FeaturesAndMeasurements
     from deri.evaluation.options import EvalOptions
-    from deri.evaluation.probe import probe_task
-    from deri.files import write_json
+    from deri.evaluation.probe import probe_task, train_head
+    from deri.evaluation.task import load_task
+    from deri.files import atomic_path, write_json
 
     both = features is opt.FeaturesName.both
     if both and protocol is opt.ProtocolName.published:
         raise DeriError("--features both: the published protocol does not scale features; use --protocol corrected")
+    if save is not None:
+        if both or folds or protocol is opt.ProtocolName.published:
+            raise DeriError(f"--save {save}: only the corrected probe of the embedding on a store's splits is saved")
+        if save.exists() and any(save.iterdir()):
+            raise DeriError(f"--save {save} exists and is not empty; name a new directory")
     options = EvalOptions(
         protocol=protocol.value,
         fractions=opt.fractions_of(fraction),
@@ -107,6 +117,11 @@ def probe(
         read = (FeaturesAndMeasurements if both else Features)(loaded, store, progress=shown)
         result = probe_task(read, task, options, model_name=model)
     write_json(out, result)
+    if save is not None:
+        loaded.head = train_head(load_task(read, task), task)
+        with atomic_path(save) as folder:
+            loaded.save_pretrained(folder)
+        print(f"probe on all training records → {save}")
     for one in result["fractions"].values() if "fractions" in result else [result]:
         where = f"{one['fraction']:g} % → test"
         if folds:

@@ -6,6 +6,7 @@ A file that cannot be used is named, counted and passed over, unless ``--strict`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,7 +144,8 @@ def _folder(path: Path) -> list[dict[str, Any]]:
 class Recordings:
     """The recordings of files, read one after the other.
 
-    A file that cannot be used is named and counted; where the reading is strict, it raises its ReadError.
+    A file that cannot be used is named and counted; where the reading is strict, it raises its ReadError. With
+    ``measure`` the intervals of a recording are among what is known of it.
 
     Attributes:
         read: what is known of each recording that was read, ``leads`` among it, in the order of reading.
@@ -151,8 +153,10 @@ class Recordings:
         failed: how many files could not be used.
     """
 
-    def __init__(self, files: list[dict[str, Any]], reading: Reading, progress: Progress) -> None:
-        self.files, self.reading, self.progress = files, reading, progress
+    def __init__(
+        self, files: list[dict[str, Any]], reading: Reading, progress: Progress, *, measure: bool = False
+    ) -> None:
+        self.files, self.reading, self.progress, self.measure = files, reading, progress, measure
         self.read: list[dict[str, Any]] = []
         self.unusable: set[int] = set()
         self.failed = 0
@@ -167,7 +171,8 @@ class Recordings:
                 self._pass_over(row["file"], error)
                 continue
             say_lead_note(row["file"], ecg)
-            self.read.append({**row, "leads": [lead for lead in ecg.leads if lead not in ecg.missing_leads]})
+            leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
+            self.read.append({**row, "leads": leads, **(_measured(ecg) if self.measure else {})})
             yield ecg
             del ecg  # before the next one is read
             if len(self.files) > 1:
@@ -185,6 +190,15 @@ class Recordings:
         self.failed += 1
 
 
+def _measured(ecg: ECG) -> dict[str, float | None]:
+    """The intervals of a recording; none of one that cannot be used, which is passed over for it later."""
+    from deri.ecg.measure import intervals
+
+    with suppress(ReadError):
+        return intervals(ecg)
+    return {}
+
+
 def tell_failed(failed: int, used: int) -> None:
     """Say how many recordings were passed over; DeriError where none could be used."""
     if failed:
@@ -194,9 +208,15 @@ def tell_failed(failed: int, used: int) -> None:
 
 
 def embed_inputs(
-    model: EcgTextModel, inputs: list[str], reading: Reading, windows: int | None, progress: Progress
+    model: EcgTextModel,
+    inputs: list[str],
+    reading: Reading,
+    windows: int | None,
+    progress: Progress,
+    *,
+    measure: bool = False,
 ) -> Embedded:
-    """Embed what INPUT names, in its order.
+    """Embed what INPUT names, in its order; with ``measure`` the intervals of a recording are told of it.
 
     Raises:
         DeriError: nothing could be used, or with ``strict`` the first file that could not.
@@ -205,10 +225,10 @@ def embed_inputs(
     sources, reading = open_inputs(inputs, reading)
     for i, source in enumerate(sources):
         if isinstance(source, list):
-            _embed_files(model, Recordings(source, reading, progress), windows, out)
+            _embed_files(model, Recordings(source, reading, progress, measure=measure), windows, out)
             progress.update(i + 1, len(sources))
         else:
-            _embed_store(model, source, out, progress)
+            _embed_store(model, source, out, progress, measure=measure)
     tell_failed(out.failed, len(out.about))
     return out
 
@@ -226,11 +246,13 @@ def _embed_files(model: EcgTextModel, recordings: Recordings, windows: int | Non
     out.failed += recordings.failed
 
 
-def _embed_store(model: EcgTextModel, store: Store, out: Embedded, progress: Progress) -> None:
+def _embed_store(model: EcgTextModel, store: Store, out: Embedded, progress: Progress, *, measure: bool) -> None:
     import numpy as np
 
+    from deri.ecg.measure import as_intervals
     from deri.evaluation.features import embed_store
     from deri.models.base import WindowEmbeddings
+    from deri.store.measurements import measure_store
 
     rows = store.rows("all")
     vectors = embed_store(model, store, rows, normalise=False, progress=progress)
@@ -239,9 +261,10 @@ def _embed_store(model: EcgTextModel, store: Store, out: Embedded, progress: Pro
     mask = store.lead_mask(rows)
     wanted = ["record_id", "subject_id", "split", *(task for task in store.tasks if task in store.index)]
     table = store.index.iloc[rows][wanted].rename(columns={"subject_id": "subject"})
-    for row, leads in zip(table.to_dict("records"), mask, strict=True):
+    measured = [as_intervals(values) for values in measure_store(store)[rows]] if measure else [{}] * len(rows)
+    for row, leads, values in zip(table.to_dict("records"), mask, measured, strict=True):
         there = [lead for lead, known in zip(store.meta["leads"], leads, strict=True) if known]
-        out.about.append({"file": str(store.path), **row, "leads": there})
+        out.about.append({"file": str(store.path), **row, "leads": there, **values})
 
 
 def check_table_name(out: Path) -> None:

@@ -37,6 +37,10 @@ def info(
 ) -> None:
     """Say what an ECG file, store, run, model or report writer is."""
     path = Path(source)
+    if not path.exists() and source.startswith("deri-"):
+        from deri.models.builtin import builtin_directory
+
+        path = builtin_directory(source) or path
     if against is not None:
         _leakage(path, against, as_json)
         return
@@ -179,6 +183,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
+    from deri.models.calibration import CALIBRATION
     from deri.models.directory import HEAD, MODEL, format_of, read_manifest
 
     content = read_manifest(MODEL, path)
@@ -188,6 +193,7 @@ def _model(path: Path) -> dict[str, Any]:
     return {
         "what": "fine-tuned model" if head else "model",
         **({"task": head["task"], "classes": head["classes"]} if head else {}),
+        **({"calibrated": _calibrated(path)} if (path / CALIBRATION).is_file() else {}),
         "family": config["family"],
         "backbone": config["backbone"],
         "recipe": content.get("recipe"),
@@ -196,6 +202,14 @@ def _model(path: Path) -> dict[str, Any]:
         "input": f"{signal['samples']} samples at {signal['fs']:g} Hz, {signal['normalise']}",
         "deri version": content["deri_version"],
     }
+
+
+def _calibrated(path: Path) -> dict[str, str]:
+    """The findings that have probabilities, by task."""
+    from deri.models.calibration import parse_calibration
+
+    tasks = parse_calibration(path).tasks
+    return {task: f"{', '.join(one.classes)} ({one.n:,} recordings)" for task, one in tasks.items()}
 
 
 def _writer(path: Path) -> dict[str, Any]:

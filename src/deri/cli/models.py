@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from deri.cli import options
 from deri.cli.console import progress, say, window_option
+from deri.cli.findings import print_findings, print_table, with_scores
 from deri.cli.inputs import Reading, check_table_name, embed_inputs, write_table
-from deri.errors import DeriError
+from deri.errors import DeriError, some
 from deri.files import atomic_path
 
 
 def classify(
     inputs: options.Inputs,
-    labels: Annotated[list[str], typer.Option(help="a text, or a code such as AFIB; repeat it")],
+    labels: Annotated[
+        list[str] | None, typer.Option(help="a text, or a code such as AFIB; repeat it [default: all that is known]")
+    ] = None,
     model: Annotated[str | None, typer.Option(help=f"{options.MODEL} [default: deri-open]")] = None,
+    prevalence: Annotated[
+        list[str] | None, typer.Option(help="how common: 0.05 for every finding, AFIB=0.02 for one; repeat it")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     out: Annotated[Path | None, typer.Option(help="write a table instead: .csv, .parquet or .xlsx")] = None,
     windows: options.Windows = "all",
@@ -29,64 +35,79 @@ def classify(
     leads: options.LeadNames = None,
     device: options.Device = None,
 ) -> None:
-    """Score recordings against texts: cosines in [-1, 1] that rank recordings; not probabilities, not a diagnosis.
+    """Score recordings against texts; where the model is calibrated, probabilities too. Not a diagnosis.
 
-    Without --model the built-in deri-open answers, trained on simulated recordings and PTB-XL. A file that cannot be
-    used is named and passed over. Subject, split and labels of a folder's CSV or of a store go along.
+    A score is a cosine in [-1, 1] that ranks recordings for one text. A model with a head (deri finetune, deri probe
+    --save) gives the probabilities of its classes. Without --labels all known findings come in order, with rate,
+    intervals and axis. Without --model the built-in deri-open answers, trained on simulated recordings and PTB-XL. A
+    file that cannot be used is named and passed over. Subject, split and labels of a folder's CSV or of a store go
+    along.
     """
     import numpy as np
 
+    from deri.evaluation.answers import ask
     from deri.models import load_model
-    from deri.models.base import pool_windows
     from deri.models.builtin import DEFAULT_MODEL
 
     wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
-    texts = _texts(labels)
+    texts, priors = _texts(labels), _priors(prevalence or [])
     if out is not None:
         check_table_name(out)
     if model is None:
         model = DEFAULT_MODEL
         say(f"{model}: a small model, trained on simulated recordings and PTB-XL; for research, not a diagnosis")
     loaded = load_model(model, device=device)
-    weights, notes = loaded.encode_labels(texts)
-    for note in notes:
+    question = ask(loaded, texts, priors)
+    for note in question.notes if texts else ():
         say(note)
     with progress("classify") as show:
-        found = embed_inputs(loaded, inputs, reading, wanted, show)
-    record, start, vectors = map(np.concatenate, zip(*found.parts, strict=True))
-    table = found.table()
+        found = embed_inputs(loaded, inputs, reading, wanted, show, measure=texts is None)
+    scores, table = question.of_windows(found.parts, per_window=per_window), found.table()
+    record, start, _ = map(np.concatenate, zip(*found.parts, strict=True))
     if per_window:
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         table = table.iloc[record].reset_index(drop=True)
         table.insert(1, "start_s", start)
     else:
-        vectors = pool_windows(found.parts)
         table["windows"] = np.bincount(record)
-    known = [*table.columns]
-    columns = [f"score: {text}" if text in known else text for text in texts]
-    for column, scores in zip(columns, (vectors @ weights.T).T, strict=True):
-        table[column] = scores
+    table, columns = with_scores(table, question, scores)
     if out is not None:
         write_table(table, out)
         print(f"{len(table)} rows → {out}")
     elif json:
         print(table.drop(columns="record_id").to_json(orient="records", indent=2))
+    elif texts is None:
+        print_findings(table, question, scores)
     else:
-        shown = table[[*(c for c in ("file", "start_s") if c in table), *columns]]
-        if table["file"].duplicated().any() and not per_window:  # of a store
-            shown.insert(1, "record_id", table["record_id"])
-        formats: dict[Any, Any] = {**dict.fromkeys(columns, "{:.3f}".format), "start_s": "{:g}".format}
-        print(shown.to_string(index=False, formatters=formats))
+        print_table(table, columns, per_window=per_window)
+    if uncalibrated := [label for label, known in zip(question.labels, question.calibrated, strict=True) if not known]:
+        say(f"{some(uncalibrated, 4)}: cosine, for ranking only")
 
 
-def _texts(labels: list[str]) -> list[str]:
-    """The labels, each once."""
+def _texts(labels: list[str] | None) -> list[str] | None:
+    """The labels, each once; None where none are given."""
+    if not labels:
+        return None
     if not all(label.strip() for label in labels):
         raise DeriError("--labels is empty: name a text to score, e.g. 'atrial fibrillation'")
     once = list(dict.fromkeys(labels))
     if len(once) < len(labels):
         say(f"--labels: {len(labels) - len(once)} given twice, scored once")
     return once
+
+
+def _priors(given: list[str]) -> dict[str, float]:
+    """``["0.05", "AFIB=0.02"]`` → {"*": 0.05, "AFIB": 0.02}."""
+    from deri.evaluation.answers import ALL
+
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            raise DeriError(f"--prevalence {text}: give a share such as 0.05, or NAME=0.05 for one finding") from None
+        found[name.strip() or ALL] = share
+    return found
 
 
 def embed(

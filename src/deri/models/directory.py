@@ -55,7 +55,7 @@ HEAD = Kind(
     "fine-tuned model",
     "deri-head",
     1,
-    "give what deri finetune wrote",
+    "give what deri finetune or deri probe --save wrote",
     "model",
     manifest="classes.json",
     weights="head.safetensors",
