@@ -39,7 +39,7 @@ class Reading:
         cls, fs: float | None, units: str | None, gain: float | None, leads: str | None, strict: bool = False
     ) -> Reading:
         """From the options ``--fs --units --gain --leads --strict``."""
-        from deri.ecg.read import reading_options
+        from deri.ecg.read import lead_names, reading_options
 
         given: dict[str, Any] = {
             "fs": fs,
@@ -56,14 +56,6 @@ def tell_fallback(reading: Reading) -> None:
     """Say what becomes of options that files do not need."""
     if given := [f"--{name}" for name in reading.options]:
         say(f"{', '.join(given)}: for files that do not say it; what a file states itself holds")
-
-
-def lead_names(text: str) -> dict[str, str]:
-    """``"MLII=II,ecg=I"`` → {"MLII": "II", "ecg": "I"}."""
-    pairs = [part.split("=") for part in text.split(",")]
-    if not all(len(pair) == 2 and all(name.strip() for name in pair) for pair in pairs):
-        raise DeriError(f"--leads {text}: write NAME=LEAD, several with commas, e.g. MLII=II,ecg=I")
-    return {name.strip(): lead.strip() for name, lead in pairs}
 
 
 @dataclass
