@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from deri.datasets import open_dataset
-from deri.evaluation.classifier import load_classifier
+from deri.errors import DeriError
 from deri.evaluation.features import embed_store
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.result import evaluate
@@ -138,15 +139,19 @@ def zero_shot_scores(model: EcgTextModel, store: Store, rows: np.ndarray, names:
 
 def supervised_scores(directory: str, store: Store, rows: np.ndarray, names: list[str]) -> np.ndarray:
     """(n, classes) probabilities; a class that the classifier does not have gets 0 for all."""
-    classifier = load_classifier(directory)
+    model = load_model(directory)
+    if model.head is None:
+        raise DeriError(f"{directory} has no head: give what deri finetune or deri probe --save wrote")
+    classes = model.head.classes
     valid = store.index["valid_samples"].to_numpy(np.int64)
     out = np.zeros((len(rows), len(names)))
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        values = classifier.probabilities(store.signals(part), store.fs, valid[part], store.lead_mask(part))
+        content = store.signals(part), store.fs, valid[part], store.lead_mask(part)
+        values = expit(model.head.logits(model.embed_signals(*content, normalise=False)))
         for column, name in enumerate(names):
-            if name in classifier.classes:
-                out[start : start + len(part), column] = values[:, classifier.classes.index(name)]
+            if name in classes:
+                out[start : start + len(part), column] = values[:, classes.index(name)]
     return out
 
 

@@ -15,12 +15,13 @@ from deri.errors import DeriError
 from deri.evaluation import benchmark, classical, features, figures, result, zero_shot
 from deri.evaluation import probe as probing
 from deri.evaluation.benchmark import Scope, run_benchmark
-from deri.evaluation.features import Features, encoder_digest
+from deri.evaluation.features import Features
 from deri.evaluation.intervals import METHOD
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import probe_task
 from deri.evaluation.zero_shot import zero_shot_task
 from deri.models import EcgTextModel, build_model, load_model
+from deri.models.calibration import encoder_digest
 from deri.simulate import simulate
 from deri.store import Store, prepare
 from support import tiny

@@ -13,11 +13,12 @@ from sklearn.preprocessing import StandardScaler
 
 from deri.cli.main import main
 from deri.errors import DeriError
-from deri.evaluation.features import Features, FeaturesAndMeasurements, embed_store, encoder_digest
+from deri.evaluation.features import Features, FeaturesAndMeasurements, embed_store
 from deri.evaluation.options import EvalOptions
 from deri.evaluation.probe import STRENGTHS, choose_strength, fit_probe, probe_task, sample_training, score_probes
 from deri.evaluation.task import Split, TaskData, load_task
 from deri.models import EcgTextModel
+from deri.models.calibration import encoder_digest
 from deri.store import Store
 from support import tiny
 from support.stores import simulated_store

@@ -13,17 +13,16 @@ import torch
 
 from deri.cli.main import main
 from deri.errors import DeriError
-from deri.evaluation.classifier import load_classifier, save_head
 from deri.generation.writer import ReportWriter
 from deri.models import build_model, load_model
 from deri.models.builtin import builtin_directory
 from deri.models.directory import load_weights, weights_of
+from deri.models.head import Head, read_head
 from deri.recipes import load_recipe
 from support import tiny
 
 LOADERS: dict[str, Callable[[Path], object]] = {
     "model": load_model,
-    "fine-tuned model": load_classifier,
     "report writer": ReportWriter.from_pretrained,
 }
 
@@ -80,7 +79,8 @@ def test_a_run_lends_its_model(places: dict[str, Path], tmp_path: Path) -> None:
 def test_info_says_what_a_head_is(places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny.model()
     model.save_pretrained(tmp_path / "model")
-    save_head(torch.nn.Linear(32, 2), tmp_path / "model", "ptbxl-super", ["MI", "NORM"], [0.5, None])
+    head = Head(np.ones((2, 32), np.float32), np.zeros(2, np.float32), "ptbxl-super", ["MI", "NORM"], [0.5, None])
+    head.save(tmp_path / "model")
     with pytest.raises(SystemExit) as stop:
         main(["info", str(tmp_path), "--json"])
     assert not stop.value.code
@@ -94,7 +94,7 @@ def test_info_says_what_a_head_is(places: dict[str, Path], tmp_path: Path, capsy
 
 def test_another_version_is_told(places: dict[str, Path]) -> None:
     with pytest.raises(DeriError, match=r"format 0, this deri .* reads 1; use the deri version"):
-        load_classifier(places["a fine-tuned model"])
+        read_head(places["a fine-tuned model"], 32)
     with pytest.raises(DeriError, match=r"report writer format 0, this deri .* reads 2"):
         ReportWriter.from_pretrained(places["a report writer"])
 

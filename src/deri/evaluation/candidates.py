@@ -10,9 +10,9 @@ from typing import Any, Literal
 from deri.ecg import measure
 from deri.errors import DeriError
 from deri.evaluation import classical
-from deri.evaluation.features import encoder_digest
 from deri.evaluation.probe import Method
 from deri.models import EcgTextModel, build_model, load_model
+from deri.models.calibration import encoder_digest
 
 Kind = Literal["model", "random", "classical"]
 

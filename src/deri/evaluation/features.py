@@ -18,6 +18,7 @@ from deri.ecg import measure
 from deri.errors import DeriError
 from deri.files import atomic_path
 from deri.models import EcgTextModel
+from deri.models.calibration import encoder_digest
 from deri.models.device import to_device
 from deri.progress import SILENT, Progress
 from deri.store import Store
@@ -209,16 +210,6 @@ def embed_windows(
 def unit(x: np.ndarray) -> np.ndarray:
     """Rows at unit length; a row of zeros stays."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-
-def encoder_digest(model: EcgTextModel) -> str:
-    """SHA-256 of all weights and buffers outside the text encoder, batch-norm statistics among them."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if not name.startswith("text_encoder."):
-            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def digest_of(value: Any) -> str:

@@ -22,6 +22,8 @@ from deri.evaluation.options import DEFAULT_SEED, EvalOptions, Sampling
 from deri.evaluation.result import count_patients, evaluate, provenance, scored_records
 from deri.evaluation.sgd_probe import fit_published
 from deri.evaluation.task import Split, TaskData, load_task, task_parts
+from deri.models.calibration import log_odds, prevalence_of
+from deri.models.head import Head
 
 Method = Literal["corrected", "published", "boosting"]
 
@@ -106,6 +108,16 @@ def fit_corrected(train: Split, val: Split) -> tuple[np.ndarray, np.ndarray, dic
     return weight, fits.bias[best] - weight @ mean, chosen
 
 
+def train_head(data: TaskData, task: str) -> Head:
+    """The corrected probe on all training records of a task with splits, as a head; thresholds are from validation."""
+    from scipy.special import expit
+
+    weight, bias, _ = fit_corrected(data.train, data.val)
+    thresholds = best_thresholds(data.val.labels, expit(data.val.features @ weight.T + bias))
+    prevalence = prevalence_of(data.train.labels).tolist()
+    return Head(weight.astype(np.float32), bias.astype(np.float32), task, data.classes, thresholds, prevalence)
+
+
 def choose_strength(logits: np.ndarray, labels: np.ndarray) -> int:
     """The strength, one for all classes, of the highest validation macro AUROC; the strongest of equals.
 
@@ -132,10 +144,9 @@ def log_likelihood_ratio(probability: np.ndarray, train_labels: np.ndarray) -> n
     (AUROC below 0.5). Where all or none were positive the share is (n_pos + ½) / (n + 1), as probes have it. Rounded to
     six decimals, so that what is 0 but for the tolerance of a fit is 0 in every fold.
     """
-    n_pos, n = train_labels.sum(axis=0, dtype=np.float64), len(train_labels)
-    prior = np.where((n_pos == 0) | (n_pos == n), (n_pos + 0.5) / (n + 1), n_pos / max(n, 1))
+    prior = prevalence_of(train_labels)
     p = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
-    return np.round(np.log(p / (1 - p)) - np.log(prior / (1 - prior)), 6)
+    return np.round(log_odds(p) - log_odds(prior), 6)
 
 
 def probe_task(

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from deri.errors import DeriError
-from deri.evaluation.features import encoder_digest
 from deri.files import AGAIN, write_json, writing
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel
+from deri.models.calibration import encoder_digest
 from deri.models.layers import extend_mask
 from deri.progress import SILENT, Progress
 from deri.store import Store

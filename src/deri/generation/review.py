@@ -18,13 +18,14 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.features import Features, encoder_digest
+from deri.evaluation.features import Features
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import write_json
 from deri.generation.data import store_identity
 from deri.generation.findings import finding_prompts, score_findings
 from deri.models import EcgTextModel
+from deri.models.calibration import encoder_digest
 from deri.progress import SILENT, Progress
 from deri.reports.labeller import asserted, known_findings
 from deri.store import Store

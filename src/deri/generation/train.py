@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.features import encoder_digest
 from deri.files import write_json, writing
 from deri.generation.config import WriterConfig, name_of
 from deri.generation.data import Targets, epoch_batches, store_identity, training_rows
@@ -23,6 +22,7 @@ from deri.generation.decoders import build_decoder
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
+from deri.models.calibration import encoder_digest
 from deri.models.device import choose_device, to_device
 from deri.progress import SILENT, Progress
 from deri.recipes import schema

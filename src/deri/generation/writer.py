@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.features import embed_store, encoder_digest
+from deri.evaluation.features import embed_store
 from deri.generation.config import Decoding, WriterConfig, build_config
 from deri.generation.decode import decode
 from deri.generation.decoders import rebuild_decoder
@@ -23,6 +23,7 @@ from deri.generation.review import Confidence, ReviewedReport, calibrate
 from deri.generation.tokenizer import ReportTokenizer
 from deri.models import EcgTextModel, load_model
 from deri.models.base import Unusable, window_batches
+from deri.models.calibration import encoder_digest
 from deri.models.device import choose_device
 from deri.models.directory import (
     WRITER,

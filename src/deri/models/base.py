@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from deri.errors import DeriError, ReadError
 from deri.models.backbones import BACKBONES
+from deri.models.calibration import Calibration
 from deri.models.device import to_device
+from deri.models.head import Head
 from deri.models.measurements import MeasurementHead
 from deri.models.output import Output, TextFeatures
 from deri.models.preprocess import Preprocess
@@ -44,13 +46,13 @@ class WindowEmbeddings(NamedTuple):
     embedding: np.ndarray
 
 
-def pool_windows(parts: Sequence[WindowEmbeddings]) -> np.ndarray:
-    """Mean embedding of each recording over its windows: (n, d) float32, L2-normalised."""
+def pool_windows(parts: Sequence[WindowEmbeddings], *, normalise: bool = True) -> np.ndarray:
+    """Mean embedding of each recording over its windows: (n, d) float32, to unit length unless told otherwise."""
     record = np.concatenate([part.record for part in parts])
     total = np.zeros((int(record[-1]) + 1, parts[0].embedding.shape[1]))
     np.add.at(total, record, np.concatenate([part.embedding for part in parts]))
-    mean = total / np.bincount(record)[:, None]
-    return F.normalize(torch.from_numpy(mean.astype(np.float32)), dim=-1).numpy()
+    mean = torch.from_numpy((total / np.bincount(record)[:, None]).astype(np.float32))
+    return (F.normalize(mean, dim=-1) if normalise else mean).numpy()
 
 
 class WindowBatch(NamedTuple):
@@ -127,6 +129,8 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         random_views: whether its two views of an ECG come from random draws (``view_noise`` of :meth:`forward`).
         token_width: width of its ECG tokens.
         joint_tokens: whether these lie in the same space as the embedding.
+        head: a linear head on the embeddings, where the directory has one.
+        calibration: from scores to probabilities, where the directory has one; for the weights as they were loaded.
     """
 
     family: str
@@ -148,6 +152,8 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         self.preprocess = Preprocess(config.signal)
         self.token_width, self.joint_tokens = config.dim, True
         self.recipe_name: str | None = None  # for the provenance of results
+        self.head: Head | None = None
+        self.calibration: Calibration | None = None
 
     # --- to be given by each family -------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """From a recipe, a name or a directory to a model, and from a model to its directory.
 
 A model's directory holds ``config.json``, ``model.safetensors``, the tokenizer, ``preprocessing.json`` and
-``README.md``. The text encoder's weights are in ``model.safetensors`` as well, so that a directory needs no hub; only
-the unmodified encoder of the ``offline`` package is named instead, and its fingerprint checked on loading.
+``README.md``; beside them ``classes.json`` and ``head.safetensors`` where it has a head, and ``calibration.json`` where
+it is calibrated. The text encoder's weights are in ``model.safetensors`` as well, so that a directory needs no hub;
+only the unmodified encoder of the ``offline`` package is named instead, and its fingerprint checked on loading.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from deri.models import directory as files
 from deri.models.backbones import BACKBONES
 from deri.models.base import EcgTextModel
 from deri.models.builtin import builtin_directory
+from deri.models.calibration import CALIBRATION, read_calibration, save_calibration
 from deri.models.device import choose_device
-from deri.models.directory import MODEL
+from deri.models.directory import HEAD, MODEL
+from deri.models.head import read_head
 from deri.models.hub import warn_of_folder
 from deri.models.text import TextEncoder, build_text_encoder, is_installed, portable_name
 from deri.recipes import load_recipe, schema
@@ -99,6 +102,9 @@ def _load(folder: Path) -> EcgTextModel:
     model.recipe_name = content.get("recipe")
     optional = () if content["text_encoder"]["included"] else (_TEXT,)
     files.load_weights(model, files.read_weights(MODEL, folder), folder / MODEL.weights, optional)
+    if (folder / HEAD.manifest).is_file():
+        model.head = read_head(folder, config.dim)
+    model.calibration = read_calibration(folder, model)
     return model
 
 
@@ -140,7 +146,12 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
         },
     }
     write_json(folder / "preprocessing.json", {**config.signal.model_dump(), "leads": list(LEADS), "unit": "mV"})
+    for stale in (HEAD.manifest, CALIBRATION):  # a killed run leaves no head or calibration of other weights
+        (folder / stale).unlink(missing_ok=True)
     files.save(MODEL, folder, weights, content, card=card or model_card(model))
+    if model.head is not None:
+        model.head.save(folder)
+    save_calibration(folder, model)
 
 
 def _save_tokenizer(text: TextEncoder, folder: Path) -> str:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deri.ecg.leads import LEADS
-from deri.ecg.measure import FEATURE_NAMES, NEEDS, VERSION, ecg_features
+from deri.ecg.measure import FEATURE_NAMES, VERSION, ecg_features, known_features
 from deri.files import atomic_path
 from deri.progress import SILENT, Progress
 from deri.store.beside import keep_beside
@@ -51,13 +50,11 @@ def extract_features(store: Store, rows: np.ndarray) -> np.ndarray:
     """
     out = np.empty((len(rows), len(FEATURE_NAMES)), np.float32)
     valid = store.index["valid_samples"].to_numpy(np.int64)
-    needs = np.array([[lead in NEEDS.get(name, ()) for name in FEATURE_NAMES] for lead in LEADS])
     for start in range(0, len(rows), 128):
         part = rows[start : start + 128]
+        quality, mask = store.table["quality"].take(part).to_pylist(), store.lead_mask(part)
         for i, signal in enumerate(store.signals(part)):
-            out[start + i] = ecg_features(signal[:, : valid[part[i]]], store.fs)
-        out[start : start + len(part)][~store.lead_mask(part) @ needs] = np.nan
-        quality = store.table["quality"].take(part).to_pylist()
-        printed = [any(flag.startswith("partial_lead") for flag in flags) for flags in quality]
-        out[start : start + len(part)][printed] = np.nan  # the edges of the strips would be measured
+            values = ecg_features(signal[:, : valid[part[i]]], store.fs)
+            printed = any(flag.startswith("partial_lead") for flag in quality[i])
+            out[start + i] = known_features(values, mask[i], printed)
     return out

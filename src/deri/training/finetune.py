@@ -17,18 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deri.errors import DeriError
-from deri.evaluation.classifier import save_head
 from deri.evaluation.features import Features, embed_windows
 from deri.evaluation.metrics import aurocs, best_thresholds
 from deri.evaluation.options import EvalOptions
-from deri.evaluation.probe import fit_corrected
+from deri.evaluation.probe import train_head
 from deri.evaluation.result import evaluate, provenance, scored_records
-from deri.evaluation.task import TaskData, load_task
+from deri.evaluation.task import load_task
 from deri.files import atomic_path, write_json
 from deri.models import EcgTextModel
 from deri.models.build import model_card
+from deri.models.calibration import prevalence_of
 from deri.models.device import to_device
 from deri.models.directory import HEAD
+from deri.models.head import Head
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
@@ -66,8 +67,8 @@ def finetune(
     """Fine-tune ``model`` (in place) on a task; write ``out`` and return the result on test.
 
     ``out`` gets ``result.json``, ``history.json`` and ``model/``: a model directory with the head in
-    ``head.safetensors`` and ``classes.json``, read by :func:`deri.evaluation.classifier.load_classifier`. The weights
-    are those of the epoch of the highest macro AUROC on validation (lowest loss where no class has one); F1 thresholds
+    ``head.safetensors`` and ``classes.json``, which :func:`deri.models.load_model` gives as ``head``. The weights are
+    those of the epoch of the highest macro AUROC on validation (lowest loss where no class has one); F1 thresholds
     come from validation too. The text side is not trained, but shares its projection with DERI's ECG side: zero-shot
     with a fine-tuned model is another model's.
 
@@ -122,10 +123,13 @@ def finetune(
             *scored.notes(),
         ],
     }
+    model.head = Head(
+        *(value.detach().cpu().numpy() for value in (run.head.weight, run.head.bias)),
+        *(task, run.classes, thresholds, prevalence_of(run.labels).tolist()),
+    )
     card = model_card(model) + f"\nFine-tuned on task `{task}`; its linear head is `{HEAD.weights}`.\n"
     with atomic_path(out) as folder:
         model.save_pretrained(folder / "model", card=card)
-        save_head(run.head, folder / "model", task, run.classes, thresholds)
         write_json(folder / "history.json", run.history)
         write_json(folder / "result.json", result)
     return result
@@ -160,7 +164,7 @@ class FinetuneTask(Task[_Batch]):
         self.val_rows, self.val_labels = store.task_rows(task, "val"), data.val.labels
         if self.n_train < 2:
             raise DeriError(f"task {task}: {store.path} has {self.n_train} training record; fine-tuning needs 2")
-        self.head = _probe_head(data).to(model.device)
+        self.head = _linear(train_head(data, task)).to(model.device)
         self.trained = self._unfreeze()
         self.steps_per_epoch = len(_batches(np.arange(len(self.rows)), config.batch_size))
         self.val = self._new_val = np.zeros((0, len(self.classes)))
@@ -333,14 +337,13 @@ def _epoch_batches(n: int, size: int, seed: int, epoch: int) -> list[np.ndarray]
     return _batches([rng.permutation(n) for _ in range(epoch + 1)][-1], size)
 
 
-def _probe_head(data: TaskData) -> nn.Linear:
-    """The corrected probe as a linear layer."""
-    weight, bias, _ = fit_corrected(data.train, data.val)
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+def _linear(head: Head) -> nn.Linear:
+    """The head as a layer to train."""
+    layer = nn.Linear(head.weight.shape[1], head.weight.shape[0])
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
-    return head
+        layer.weight.copy_(torch.from_numpy(head.weight))
+        layer.bias.copy_(torch.from_numpy(head.bias))
+    return layer
 
 
 def _quality(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:

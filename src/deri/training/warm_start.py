@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from deri.errors import DeriError, some
-from deri.evaluation.features import encoder_digest
 from deri.models import EcgTextModel, load_model
+from deri.models.calibration import encoder_digest
 
 
 @dataclass(frozen=True)
