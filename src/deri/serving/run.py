@@ -55,7 +55,7 @@ def access_of(host: str, token_file: Path | None, no_token: bool) -> Access:
     if no_token:
         return Access()
     raise DeriError(
-        f"--host {host}: others reach this address; give --token-file FILE, or --no-token where something else in front "
+        f"--host {host}: others reach this address; give --token-file FILE, or --no-token where something in front "
         "of it asks who they are"
     )
 

@@ -1,4 +1,4 @@
-"""From uploaded recordings to answers: files are read in a few threads, and one thread encodes those of all requests."""
+"""From uploaded recordings to answers: a few threads read files, and one thread encodes those of all requests."""
 
 from __future__ import annotations
 
