@@ -212,6 +212,19 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
+def model_identity(model: EcgTextModel) -> dict[str, Any]:
+    """All of a model that decides its embeddings.
+
+    Models of equal weights read and compare recordings differently where their configuration differs.
+    """
+    return {
+        "weights": encoder_digest(model),
+        "config": model.config.model_dump(mode="json"),
+        "text_encoder": model.text_encoder.fingerprint,
+        "recipe": model.recipe_name,
+    }
+
+
 def digest_of(value: Any) -> str:
     """16 hex digits that stand for a JSON value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True)
