@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deri.errors import DeriError
+from deri.ecg import ECG, read_ecg
+from deri.errors import DeriError, ReadError
 from deri.evaluation.features import unit
 from deri.evaluation.index_layout import KEY, MANIFEST, STAMP, check_model, known_columns, part_files, read_manifest
 from deri.evaluation.indexing import index_writer
 from deri.evaluation.where import rows_where
 from deri.models import EcgTextModel, load_model
+from deri.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from deri.ecg import ECG
 
 _CURE = "copy it again, or delete it and index again"
 
@@ -99,7 +99,8 @@ class Index:
                 :func:`deri.evaluation.where.rows_where`.
 
         Returns:
-            A row per recording: ``score``, its cosine with the query, and the columns of :attr:`table`.
+            A row per recording: ``score``, its cosine with the query, and the columns of :attr:`table`; the index of
+            the rows is their place there.
 
         Raises:
             DeriError: a query of another width or without direction, or a filter that is not understood.
@@ -118,7 +119,33 @@ class Index:
         rows = rows[np.lexsort((rows, -scores[rows]))]
         found: pd.DataFrame = self.table.take(rows).to_pandas()
         found.insert(0, "score", scores[rows])
-        return found
+        return found.set_index(rows)
+
+    def recording(self, row: int) -> ECG:
+        """Read the recording at a place of :attr:`table` from where it was indexed.
+
+        Raises:
+            ReadError: it is not there any more, or was changed.
+        """
+        file, record_id = (self.table[name][row].as_py() for name in ("file", "record_id"))
+        if (Path(file) / "store.json").is_file():
+            return recording_of_store(Store.open(file), record_id)
+        return read_ecg(file)
+
+
+def recording_of_store(store: Store, record_id: str) -> ECG:
+    """The first window of a recording in a store; leads that were not recorded are NaN.
+
+    Raises:
+        ReadError: the store does not hold it.
+    """
+    rows = np.flatnonzero((store.index["record_id"] == record_id).to_numpy())
+    if not len(rows):
+        raise ReadError(f"{store.path}: holds no recording {record_id}", "missing_file")
+    row = rows[:1]
+    signal = store.signals(row)[0, :, : int(store.index["valid_samples"].iloc[row[0]])].copy()
+    signal[~store.lead_mask(row)[0]] = np.nan
+    return ECG(signal, store.fs, {"source_file": record_id})
 
 
 def query_vector(
@@ -134,11 +161,20 @@ def query_vector(
     if (not texts and not ecgs) or not all(text.strip() for text in texts):
         raise DeriError("the query is empty: name a text, e.g. 'atrial fibrillation', or an ECG file")
     labels, notes = model.encode_labels(texts) if texts else (np.empty((0, model.config.dim), np.float32), [])
-    vectors = np.concatenate([labels, model.encode_ecg(ecgs, windows=windows)])
+    return direction_of(np.concatenate([labels, model.encode_ecg(ecgs, windows=windows)])), notes
+
+
+def direction_of(vectors: np.ndarray) -> np.ndarray:
+    """The direction (d,) of the mean of unit vectors (n, d).
+
+    Raises:
+        DeriError: they cancel each other.
+    """
     mean = vectors.mean(axis=0)
     if np.linalg.norm(mean) < 1e-3:
         raise DeriError("the queries are opposites and cancel each other: ask for them one by one")
-    return mean / np.linalg.norm(mean), notes
+    direction: np.ndarray = mean / np.linalg.norm(mean)
+    return direction
 
 
 def build_index(path: str | Path, model: EcgTextModel, about: pd.DataFrame, vectors: np.ndarray, *, name: str) -> Index:

@@ -31,6 +31,12 @@ async def page() -> Response:
     return HTMLResponse((_FOLDER / "index.html").read_bytes())
 
 
+@router.get("/favicon.ico")
+async def icon() -> Response:
+    """Browsers ask for it; there is none."""
+    return Response(status_code=204)
+
+
 @router.get("/page/{name}")
 async def part(name: Literal["page.js", "paper.js", "page.css"]) -> Response:
     """Its script and style."""

@@ -74,6 +74,7 @@ async function choose(number) {
   const there = Object.keys(signal.leads);
   const kept = ["sheet", "rows"].map((value) => $("layout").querySelector(`[value=${value}]`));
   $("layout").replaceChildren(...kept, ...there.map((lead) => new Option(`lead ${lead} alone`, lead)));
+  $("layout").value = "sheet";
   paper.set({ layout: "sheet" });
   $("caliper-lead").replaceChildren(...there.map((lead) => new Option(lead, lead)));
   $("caliper-lead").value = there.includes("II") ? "II" : there[0];
@@ -106,7 +107,7 @@ function scored(finding) {
 }
 
 function bar(finding) {
-  return finding.probability === null ? meter(finding.score, -1, 1) : meter(finding.probability, 0, 1);
+  return finding.probability === null ? meter(Math.max(0, finding.score), 0, 1) : meter(finding.probability, 0, 1);
 }
 
 function describe() {

@@ -2,7 +2,7 @@
 
 const LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"];
 const SHEET = [["I", "aVR", "V1", "V4"], ["II", "aVL", "V2", "V5"], ["III", "aVF", "V3", "V6"]];
-const MM_PER_S = 25, MM_PER_MV = 10, MARGIN = 5, ROW = { sheet: 32, rows: 22, one: 60 };
+const MM_PER_S = 25, MM_PER_MV = 10, MARGIN = 5, TOP = 5, ROW = { sheet: 32, rows: 22, one: 60 };
 
 export class Paper {
   // signal: of /v1/signal. onMeasure is told of calipers that were dragged: {lead, from, to} in ms.
@@ -36,17 +36,17 @@ export class Paper {
     if (this.layout === "rows" || this.layout === "sheet") {
       const height = ROW[this.layout], found = [];
       if (this.layout === "rows") {
-        there.forEach((lead, i) => found.push({ lead, x: MARGIN, y: (i + 0.5) * height, start: 0, seconds }));
-        return { found, height: there.length * height };
+        there.forEach((lead, i) => found.push({ lead, x: MARGIN, y: TOP + (i + 0.5) * height, start: 0, seconds }));
+        return { found, height: TOP + there.length * height };
       }
       const quarter = seconds / 4;
       SHEET.forEach((row, i) => row.forEach((lead, j) => {
         const start = quarter * j;
-        found.push({ lead, x: MARGIN + MM_PER_S * start, y: (i + 0.5) * height, start, seconds: quarter });
+        found.push({ lead, x: MARGIN + MM_PER_S * start, y: TOP + (i + 0.5) * height, start, seconds: quarter });
       }));
       const strip = ["II", "V1", ...there].find((lead) => there.includes(lead));
-      found.push({ lead: strip, x: MARGIN, y: 3.5 * height, start: 0, seconds });
-      return { found, height: 4 * height };
+      found.push({ lead: strip, x: MARGIN, y: TOP + 3.5 * height, start: 0, seconds });
+      return { found, height: TOP + 4 * height };
     }
     return { found: [{ lead: this.layout, x: MARGIN, y: ROW.one / 2, start: 0, seconds }], height: ROW.one };
   }
@@ -95,10 +95,16 @@ export class Paper {
 
   #trace(g, strip, ink, paper) {
     const values = this.signal.leads[strip.lead], { fs } = this.signal;
+    g.strokeStyle = ink;
+    g.lineWidth = Math.max(0.25, 1.1 / this.scale);
+    if (strip.start) { // where one lead ends and the next begins
+      g.beginPath();
+      g.moveTo(strip.x, strip.y - 4);
+      g.lineTo(strip.x, strip.y + 4);
+      g.stroke();
+    }
     if (values) {
       const first = Math.round(strip.start * fs), last = Math.min(values.length, Math.round((strip.start + strip.seconds) * fs) + 1);
-      g.strokeStyle = ink;
-      g.lineWidth = Math.max(0.25, 1.1 / this.scale);
       g.lineJoin = "round";
       g.beginPath();
       let gap = true;
