@@ -1,4 +1,4 @@
-"""The page in a browser: what people do with it, and that everyone can (axe). Debian's chromium does; nothing is fetched.
+"""The page in a browser: what people do with it, and that everyone can (axe).
 
 With ``DERI_SCREENSHOTS=FOLDER`` the pictures of the docs are made, of the built-in model.
 """
@@ -108,11 +108,11 @@ def picture(page: Any, name: str) -> None:
 
 
 def test_clinical_files_findings_text_and_downloads(page: Any, ecg_real: Path, tmp_path: Path) -> None:
-    header = next((ecg_real / "ptbxl").rglob("*.hea"))
+    header = min((ecg_real / "ptbxl").rglob("*.hea"))
     dropped = [
         [ecg_real / "formats/dicom/anonymous_ecg.dcm"],
         [ecg_real / "formats/sierra-xml/129DYPRG.XML"],
-        [header, header.with_suffix(".dat")],
+        [header, header.with_suffix(".mat")],
     ]
     for paths in dropped:
         drop(page, *paths)
