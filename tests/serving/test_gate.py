@@ -102,9 +102,7 @@ def test_a_full_queue_sends_away(made: Made, ecg_file: Path) -> None:
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
-def test_log_lines_say_nothing_of_a_recording(
-    client: TestClient, logged: list[dict[str, Any]], ecg_file: Path
-) -> None:
+def test_log_lines_say_nothing_of_a_recording(client: TestClient, logged: list[dict[str, Any]], ecg_file: Path) -> None:
     logged.clear()
     upload = [("file", ("Jane Doe 1950.csv", ecg_file.read_bytes()))]
     client.post("/v1/classify?format=fhir", files=upload, data={"labels": "private words"})

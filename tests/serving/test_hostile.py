@@ -24,7 +24,9 @@ BOMB = (
     + "".join(f'<!ENTITY b{i} "{"&a;" * 10}">' for i in range(9))
     + "]><restingecgdata>&b8;</restingecgdata>"
 ).encode()
-EXTERNAL = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><AnnotatedECG>&a;</AnnotatedECG>'
+EXTERNAL = (
+    b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><AnnotatedECG>&a;</AnnotatedECG>'
+)
 
 
 def zipped(name: str, content: bytes) -> bytes:
@@ -55,7 +57,9 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
         "bomb.zip": zipped("x.edf", b"0" + bytes(60 * 2**20)),
         "climb.zip": zipped("../../../tmp/climbed.hea", b"climbed 1 500 5000\n/etc/passwd 16 200 16 0 0 0 0 I\n"),
         "climb.hea": b"climb 1 500 100\n../../../../etc/passwd 16 200 16 0 0 0 0 I\n",
-        "array.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b" " * 55 + b"\n",
+        "array.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+        + b" " * 55
+        + b"\n",
         "huge.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (12, 10000000000), }      \n",
         "deep.json": b'{"resourceType":"Observation","component":' + b"[" * 100_000,
         "link.h5": hdf5_elsewhere(tmp_path),

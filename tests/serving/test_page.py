@@ -108,11 +108,11 @@ def picture(page: Any, name: str) -> None:
 
 
 def test_clinical_files_findings_text_and_downloads(page: Any, ecg_real: Path, tmp_path: Path) -> None:
-    header = min((ecg_real / "ptbxl").rglob("*.hea"))
+    header = ecg_real / "ptbxl" / "04482_hr.hea"
     dropped = [
         [ecg_real / "formats/dicom/anonymous_ecg.dcm"],
         [ecg_real / "formats/sierra-xml/129DYPRG.XML"],
-        [header, header.with_suffix(".mat")],
+        [header, header.with_suffix(".dat")],
     ]
     for paths in dropped:
         drop(page, *paths)
