@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deri.ecg import ECG as ECG
     from deri.ecg import read_ecg as read_ecg
     from deri.errors import DeriError as DeriError
+    from deri.evaluation.search import Index as Index
     from deri.generation.writer import ReportWriter as ReportWriter
     from deri.models import DERI as DERI
     from deri.models import MERL as MERL
@@ -30,9 +31,21 @@ _LAZY = {
     "import_checkpoint": "deri.models",
     "ReportWriter": "deri.generation.writer",
     "Store": "deri.store",
+    "Index": "deri.evaluation.search",
 }
 
-__all__ = ["DERI", "ECG", "MERL", "DeriError", "ReportWriter", "Store", "__version__", "import_checkpoint", "read_ecg"]
+__all__ = [
+    "DERI",
+    "ECG",
+    "MERL",
+    "DeriError",
+    "Index",
+    "ReportWriter",
+    "Store",
+    "__version__",
+    "import_checkpoint",
+    "read_ecg",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,19 @@ from deri.files import WriteError, check_place
 
 _WRITTEN = ("out", "to", "plot", "html")
 _FOLDERS = frozenset(
-    {"simulate", "download", "prepare", "merge", "pretrain", "train", "finetune", "benchmark", "convert", "demo"}
+    {
+        "simulate",
+        "download",
+        "prepare",
+        "merge",
+        "pretrain",
+        "train",
+        "finetune",
+        "benchmark",
+        "convert",
+        "index",
+        "demo",
+    }
 )
 """Commands whose ``--out`` is a folder; that of the others is a file."""
 

@@ -37,7 +37,6 @@ def classify(
     import numpy as np
 
     from deri.models import load_model
-    from deri.models.base import pool_windows
     from deri.models.builtin import DEFAULT_MODEL
 
     wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
@@ -60,7 +59,7 @@ def classify(
         table = table.iloc[record].reset_index(drop=True)
         table.insert(1, "start_s", start)
     else:
-        vectors = pool_windows(found.parts)
+        vectors = found.pooled()
         table["windows"] = np.bincount(record)
     known = [*table.columns]
     columns = [f"score: {text}" if text in known else text for text in texts]
@@ -108,14 +107,13 @@ def embed(
     import pandas as pd
 
     from deri.models import load_model
-    from deri.models.base import pool_windows
 
     wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
     check_table_name(out)
     loaded = load_model(model, device=device)
     with progress("embed") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
-    vectors, table = pool_windows(found.parts), found.table()
+    vectors, table = found.pooled(), found.table()
     if out.suffix == ".parquet":
         table["embedding"] = list(vectors)
     else:

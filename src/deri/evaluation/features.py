@@ -20,7 +20,7 @@ from deri.files import atomic_path
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
 from deri.models.device import to_device
-from deri.progress import SILENT, Progress
+from deri.progress import SILENT, Progress, Shifted
 from deri.store import Store
 from deri.store.measurements import measure_store
 
@@ -103,7 +103,7 @@ class Features:
                 self._keep(whole, np.load(file))
                 continue
             total = min(len(parts) * _PART, len(self.store))
-            values = self._compute(whole, _Shifted(progress, done * _PART, total))
+            values = self._compute(whole, Shifted(progress, done * _PART, total))
             with atomic_path(file) as path, open(path, "wb") as handle:
                 np.save(handle, values)
             self._keep(whole, values)
@@ -142,16 +142,6 @@ class FeaturesAndMeasurements(Features):
     def rows(self, rows: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """See :meth:`Features.rows`: (n, d + m)."""
         return np.hstack([super().rows(rows, progress), self._measured.rows(rows, progress)])
-
-
-class _Shifted(Progress):
-    """Counts of a part of the work, told as counts of the whole."""
-
-    def __init__(self, inner: Progress, start: int, total: int) -> None:
-        self._inner, self._start, self._total = inner, start, total
-
-    def update(self, done: int, total: int) -> None:
-        self._inner.update(self._start + done, self._total)
 
 
 def embed_store(

@@ -55,20 +55,20 @@ class IndexWriter:
                 if row not in dropped:
                     self._places[key], self.known[key] = (part, row), stamp
 
-    def replace(self, keys: Iterable[str], rows: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
+    def replace(self, keys: Iterable[str], rows: Sequence[dict[str, Any]], vectors: np.ndarray | None = None) -> None:
         """Commit recordings: what is known of ``keys`` is dropped, the ``rows`` are added.
 
         Args:
             keys: recordings that were tried; one that is not in ``rows`` could not be used.
             rows: what is known of each recording; ``key`` and ``stamp``, ``file`` and ``record_id`` are needed.
-            vectors: (n, d) float32, L2-normalised.
+            vectors: (n, d) float32 of the ``rows``, L2-normalised.
 
         Raises:
             WriteError: the disk refuses; the index is as it was.
         """
         added = {"name": f"part-{self._meta['next']:06d}", "rows": len(rows), "dropped": []}
         if rows:
-            self._write(added, _arrow(rows), vectors)
+            self._write(added, _arrow(rows), np.asarray(vectors, np.float32))
         gone = [key for key in keys if key in self.known]
         for key in gone:
             part, row = self._places.pop(key)
@@ -117,7 +117,7 @@ class IndexWriter:
     def _write(self, part: dict[str, Any], table: pa.Table, vectors: np.ndarray) -> None:
         table_file, vector_file = part_files(self.path, part["name"])
         with atomic_path(vector_file) as temporary, open(temporary, "wb") as handle:
-            np.save(handle, np.asarray(vectors, np.float32))
+            np.save(handle, vectors)
         with atomic_path(table_file) as temporary:
             pq.write_table(table, temporary)
 

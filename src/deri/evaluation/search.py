@@ -63,7 +63,7 @@ class Index:
             except FileNotFoundError as error:
                 before, meta = meta, read_manifest(path)
                 if meta == before:  # else a writer has just joined parts
-                    raise DeriError(f"the index {path} lacks {error.filename}: {_CURE}") from None
+                    raise DeriError(f"the index {path} lacks {error.filename or error}: {_CURE}") from None
 
     def __len__(self) -> int:
         return int(self._live.sum())
@@ -112,6 +112,7 @@ class Index:
             raise DeriError("the query has no direction: its numbers are zero or not finite")
         direction = unit(np.asarray(query, np.float32)[None])[0]
         scores = np.concatenate([part @ direction for part in self._vectors] or [np.empty(0, np.float32)])
+        np.clip(scores, -1, 1, out=scores)
         wanted = self._live if where is None else self._live & rows_where(self.table, where)
         scores[~wanted] = -np.inf
         count = min(top, int(wanted.sum()))
