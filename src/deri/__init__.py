@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from deri._version import __version__
 
 if TYPE_CHECKING:
+    import deri.objectives as losses
     from deri.ecg import ECG as ECG
     from deri.ecg import read_ecg as read_ecg
     from deri.errors import DeriError as DeriError
+    from deri.evaluation.score import probe as probe
+    from deri.evaluation.score import zero_shot as zero_shot
     from deri.evaluation.search import Index as Index
     from deri.generation.writer import ReportWriter as ReportWriter
     from deri.models import DERI as DERI
     from deri.models import MERL as MERL
     from deri.models import import_checkpoint as import_checkpoint
     from deri.store import Store as Store
+    from deri.store import StoreDataset as StoreDataset
 
 # Torch and transformers take seconds to import; `deri --help` and reading a file should not wait for them.
 _LAZY = {
@@ -32,6 +36,9 @@ _LAZY = {
     "ReportWriter": "deri.generation.writer",
     "Store": "deri.store",
     "Index": "deri.evaluation.search",
+    "StoreDataset": "deri.store",
+    "probe": "deri.evaluation.score",
+    "zero_shot": "deri.evaluation.score",
 }
 
 __all__ = [
@@ -42,13 +49,19 @@ __all__ = [
     "Index",
     "ReportWriter",
     "Store",
+    "StoreDataset",
     "__version__",
     "import_checkpoint",
+    "losses",
+    "probe",
     "read_ecg",
+    "zero_shot",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "losses":  # deri.losses.info_nce and its like
+        return import_module("deri.objectives")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'deri' has no attribute {name!r}")

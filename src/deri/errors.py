@@ -7,6 +7,7 @@ defect of this library and keeps its traceback.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class DeriError(Exception):
@@ -16,6 +17,12 @@ class DeriError(Exception):
 def some(names: Sequence[str], most: int = 6) -> str:
     """The first names of a list, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this package: from the checkout where it runs from one, else by name."""
+    checkout = Path(__file__).resolve().parents[2]
+    return f"pip install '{checkout if (checkout / 'pyproject.toml').is_file() else 'deri'}[{extra}]'"
 
 
 class ReadError(DeriError):

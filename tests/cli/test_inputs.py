@@ -14,7 +14,7 @@ from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.ecg import ECG, read_ecg
 from deri.ecg.read import lead_names
-from deri.errors import DeriError
+from deri.errors import DeriError, install
 from deri.models import load_model
 from deri.simulate import simulate
 from deri.store import Store
@@ -215,4 +215,4 @@ def test_nothing_usable_is_an_error(
     assert ".parquet" in capsys.readouterr().err
     monkeypatch.setattr("deri.cli.inputs.find_spec", lambda name: None)
     assert run("classify", *files, "--model", model_dir, *QUESTION, "--out", tmp_path / "x.xlsx") == 2
-    assert "pip install 'deri[formats]'" in capsys.readouterr().err
+    assert install("formats") in capsys.readouterr().err

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
+import io
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import numpy as np
 import pytest
 
 from deri.ecg import ECG, LEADS, plot_ecg
+from deri.ecg.plot import save_plot
 from deri.errors import DeriError
 
 
@@ -117,6 +122,112 @@ def test_svg_size_and_reproducibility(tmp_path: Path) -> None:
 
 
 def test_other_suffixes_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
-    with pytest.raises(DeriError, match=r"\.png or \.svg"):
+    with pytest.raises(DeriError, match=r"\.png, \.svg or \.pdf"):
         plot_ecg(waves(), tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pdf_page_is_in_true_millimetres_and_equal_drawings_are_equal_files(tmp_path: Path) -> None:
+    figure = plot_ecg(waves(), tmp_path / "a.pdf")
+    plot_ecg(waves(), tmp_path / "b.pdf")
+    data = (tmp_path / "a.pdf").read_bytes()
+    assert data == (tmp_path / "b.pdf").read_bytes()
+    width, height = map(float, re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", data).groups())
+    assert width / 72 * 25.4 == pytest.approx(280, abs=0.01)
+    assert height / 72 * 25.4 == pytest.approx(figure.get_size_inches()[1] * 25.4, abs=0.01)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_save_plot_writes_to_open_files(kind: str, head: bytes) -> None:
+    handle = io.BytesIO()
+    save_plot(waves(), handle, format=kind, width=700)
+    assert handle.getvalue().startswith(head)
+
+
+def test_save_plot_wants_a_format_it_knows(tmp_path: Path) -> None:
+    with pytest.raises(DeriError, match="format= one of png, svg, pdf"):
+        save_plot(waves(), io.BytesIO())
+    with pytest.raises(DeriError, match="format=gif"):
+        save_plot(waves(), tmp_path / "a.png", format="gif")
+    save_plot(waves(), tmp_path / "a.png", width=700)
+    assert matplotlib.image.imread(tmp_path / "a.png").shape[1] == 700
+
+
+def test_head_and_foot_say_what_was_measured_and_what_the_file_tells() -> None:
+    ecg = dataclasses.replace(waves(), metadata={"date": "2011-12-01T07:27:34", "filters": "low-pass 150 Hz"})
+    shown = texts(plot_ecg(ecg))
+    assert "2011-12-01 07:27:34" in shown
+    assert any("filters: low-pass 150 Hz" in text for text in shown)
+    assert any(text.startswith("rate –     PR –     QRS –     QT/QTc –     axis –") for text in shown)
+
+
+def test_doubtful_gains_are_said_and_refuted_ones_not_drawn() -> None:
+    ecg = waves()
+    spans = np.ptp(ecg.signal, axis=1)
+    gains = dict(zip(LEADS, 1000 / spans, strict=True))
+    note = {"warnings": {"inconsistent_gains": "…"}, "header_gains": gains}
+    figure = plot_ecg(dataclasses.replace(ecg, metadata=note))
+    assert any("contradict the samples. All leads are drawn at one gain" in text for text in texts(figure))
+    first = traces(figure)[0][1]
+    assert np.ptp(first) == pytest.approx(10 * np.ptp(ecg.signal[0, :1251]) / spans[0], rel=1e-3)
+    uncalibrated = dataclasses.replace(ecg, metadata={"warnings": {"uncalibrated": "…"}})
+    assert any("not to be trusted: the file states no gain" in text for text in texts(plot_ecg(uncalibrated)))
+    microvolts = ECG(ecg.signal * 1000, ecg.fs)
+    assert any("probably µV" in text for text in texts(plot_ecg(microvolts)))
+    assert not any("Amplitudes" in text for text in texts(plot_ecg(ecg)))
+
+
+def test_lead_names_lie_on_no_trace() -> None:
+    t = np.arange(5000) / 500
+    spikes = 1.3 * (np.mod(t, 0.25) < 0.03) - 0.4 * (np.mod(t - 0.1, 0.25) < 0.03)
+    figure = plot_ecg(ECG(np.tile(spikes, (12, 1)).astype(np.float32), 500.0))
+    figure.canvas.draw()
+    to_mm = figure.axes[0].transData.inverted().transform
+    names = [text for text in figure.axes[0].texts if text.get_text() in LEADS]
+    assert len(names) == 13
+    for text in names:
+        (left, low), (right, high) = to_mm(text.get_window_extent())
+        for line in figure.axes[0].lines:
+            x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+            at = np.linspace(0, len(x) - 1, 20 * len(x))
+            x, y = np.interp(at, np.arange(len(x)), x), np.interp(at, np.arange(len(x)), y)
+            assert not ((x > left) & (x < right) & (y > low) & (y < high)).any(), text.get_text()
+
+
+def test_one_recorded_lead_has_rows_of_ten_seconds() -> None:
+    ecg = waves(25.0)
+    ecg.signal[1:] = np.nan
+    figure = plot_ecg(ecg)
+    curves = traces(figure)
+    assert [len(x) for x, _ in curves] == [5001, 5001, 2500]
+    assert {x[0] for x, _ in curves} == {20.0}
+    assert {"I", "I (10.0 s)", "I (20.0 s)"} <= set(texts(figure))
+
+
+def test_a_printed_lead_of_another_time_than_its_column_is_shown_with_its_time() -> None:
+    ecg = waves()
+    ecg.signal[LEADS.index("V1"), : 5000 - 1250] = np.nan
+    figure = plot_ecg(ecg)
+    assert "V1 (7.5 s)" in texts(figure)
+    assert np.isfinite(traces(figure)[2][1]).sum() == 1250
+
+
+def test_a_notebook_shows_the_sheet_and_what_the_file_says() -> None:
+    ecg = waves()
+    ecg.metadata["device"] = "<b>maker</b>"
+    shown = ecg._repr_html_()
+    picture = re.search(r"data:image/png;base64,([^']+)'", shown)
+    assert picture is not None
+    assert base64.b64decode(picture[1]).startswith(b"\x89PNG")
+    for part in ("10 s at 500 Hz", "63.0", "female", "&lt;b&gt;maker&lt;/b&gt;", "a/rec7.hea"):
+        assert part in shown
+    assert "missing leads" not in shown
+    assert len(shown) < 300_000
+
+
+def test_the_signal_as_a_table() -> None:
+    ecg = waves(2.0)
+    table = ecg.to_dataframe()
+    assert list(table.columns) == list(LEADS)
+    assert table.index[500] == 1.0
+    np.testing.assert_array_equal(table["V2"], ecg.signal[7])

@@ -83,6 +83,6 @@ def test_overlay_lies_behind_the_lead_it_is_of(seconds: int, missing: list[int])
     shown = np.asarray(images[brightest].get_array())[0, :, 3]
     assert left + (right - left) * shown.argmax() / len(shown) == pytest.approx(20 + 25 * (5 + 1.2), abs=4)
     assert sum(value > 0.01 for value in leads) == 1
-    rows = sorted({round(sum(image.get_extent()[2:]) / 2 / 35) for image in images})
+    rows = sorted({round(sum(image.get_extent()[2:]) / 2 / 15) for image in images})
     assert len(rows) == 4
-    assert round((low + high) / 2 / 35) == rows[2]  # heights grow upwards: strip, third, second, first row
+    assert round((low + high) / 2 / 15) == rows[2]  # heights grow upwards: strip, third, second, first row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,9 @@ def test_one_window_is_the_beginning(model: EcgTextModel) -> None:
     table = model.classify([long], ["sinus rhythm"], windows=1)
     expected = model.encode_ecg(long, windows=1) @ model.encode_labels(["sinus rhythm"])[0].T
     np.testing.assert_allclose(table.to_numpy(), expected, atol=1e-6)
+    one = model.classify(long, "sinus rhythm", windows=1)  # one text, no sequence of letters
+    assert list(one.columns) == ["sinus rhythm"]
+    np.testing.assert_allclose(one.to_numpy(), expected, atol=1e-6)
 
 
 def test_recordings_are_taken_from_an_iterator_one_at_a_time(model: EcgTextModel) -> None:
@@ -105,10 +109,23 @@ def test_a_recording_without_a_usable_window_is_refused(model: EcgTextModel) -> 
     assert caught.value.reason == "missing_leads"
 
 
-def test_an_array_is_no_recording(model: EcgTextModel) -> None:
+def test_arrays_and_paths_are_recordings_with_their_rate(model: EcgTextModel, tmp_path: Path) -> None:
     batch = np.stack([ecg(10, seed).signal for seed in range(3)])
-    for given in (batch, list(batch), "a.hea"):
-        with pytest.raises(DeriError, match=r"embed_signals\(batch, fs\)"):
+    for given in (batch, list(batch), batch[0], torch.from_numpy(batch)):
+        with pytest.raises(DeriError, match="does not say its sampling rate: give fs="):
             model.encode_ecg(given)
+    expected = model.encode_ecg([ECG(signal, 200) for signal in batch])
+    for given in (batch, list(batch), torch.from_numpy(batch)):
+        np.testing.assert_allclose(model.encode_ecg(given, fs=200), expected, atol=1e-6)
+    np.testing.assert_allclose(model.encode_ecg(batch[0], fs=200), expected[:1], atol=1e-5)
+    np.savez(tmp_path / "a.npz", ecg=batch[1], fs=200, units="mV")
+    np.testing.assert_allclose(model.encode_ecg([tmp_path / "a.npz"]), expected[1:2], atol=1e-5)
+    np.testing.assert_allclose(model.encode_ecg(str(tmp_path / "a.npz")), expected[1:2], atol=1e-5)
+    with pytest.raises(DeriError, match="leave fs out"):
+        model.encode_ecg([tmp_path / "a.npz"], fs=200)
+    with pytest.raises(DeriError, match="counts, not mV"):
+        model.encode_ecg((1000 * batch).astype(np.int16), fs=200)
+    with pytest.raises(DeriError, match=r"shape \(12, samples\)"):
+        model.encode_ecg(batch[0].T, fs=200)
     expected = model.encode_ecg([ECG(signal, 100) for signal in batch[:, :, :1000]])
     np.testing.assert_allclose(model.embed_signals(batch[:, :, :1000], 100), expected, atol=1e-5)

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from deri.ecg import LEADS, read_ecg
-from deri.ecg.measure import intervals
+from deri.ecg.intervals import intervals
 from deri.evaluation.search import Index
 from deri.generation.review import CheckedFinding, ReviewedReport
 from deri.models import EcgTextModel

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deri.cli.console import say, say_lead_note
-from deri.errors import DeriError, ReadError
+from deri.errors import DeriError, ReadError, install
 
 if TYPE_CHECKING:
     import numpy as np
@@ -275,7 +275,7 @@ def check_table_name(out: Path) -> None:
     if out.suffix not in TABLES:
         raise DeriError(f"--out {out}: name a file that ends in {', '.join(TABLES[:-1])} or {TABLES[-1]}")
     if out.suffix == ".xlsx" and find_spec("openpyxl") is None:
-        raise DeriError(f"--out {out}: Excel files need openpyxl: pip install 'deri[formats]', or name a .csv")
+        raise DeriError(f"--out {out}: Excel files need openpyxl: {install('formats')}, or name a .csv")
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:

@@ -24,7 +24,7 @@ def info(
         str,
         typer.Argument(metavar="PATH", help="ECG file (also ARCHIVE::MEMBER or a URL), store, run, model or writer"),
     ],
-    plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png or .svg")] = None,
+    plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png, .svg or .pdf")] = None,
     against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
     html: Annotated[Path | None, typer.Option(help="store: write a page of counts and examples on ECG paper")] = None,
     root: Annotated[Path | None, typer.Option(help="of the store's data set: --html draws refused recordings")] = None,

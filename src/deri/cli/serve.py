@@ -10,7 +10,7 @@ import typer
 
 from deri.cli import options
 from deri.cli.console import say
-from deri.errors import DeriError
+from deri.errors import DeriError, install
 
 
 def serve(
@@ -42,7 +42,7 @@ def serve(
         name for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart") if find_spec(name) is None
     ]
     if needed:
-        raise DeriError(f"deri serve needs {', '.join(needed)}: pip install 'deri[serve]' (in a checkout: '.[serve]')")
+        raise DeriError(f"deri serve needs {', '.join(needed)}: {install('serve')}")
     from deri.evaluation.search import Index
     from deri.generation.writer import ReportWriter
     from deri.models import load_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deri.ecg.given import recordings
 from deri.ecg.leads import LEADS, MIMIC_LEADS, canonical_lead
 from deri.ecg.normalise import normalise
 from deri.ecg.plot import plot_ecg
@@ -18,6 +19,7 @@ __all__ = [
     "normalise",
     "plot_ecg",
     "read_ecg",
+    "recordings",
     "recordings_in",
     "standardise",
     "standardise_windows",

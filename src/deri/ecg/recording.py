@@ -13,6 +13,7 @@ from deri.ecg.leads import LEADS, arrange, lead_plan
 from deri.errors import DeriError, ReadError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 ABOUT = ("age", "sex", "date", "device", "interpretation")
@@ -127,6 +128,39 @@ class ECG:
         from deri.ecg.plot import plot_ecg
 
         return plot_ecg(self, path, title=title, annotations=annotations)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The signal as a table: a column a lead in mV, a row a sample, by time in s."""
+        import pandas as pd
+
+        time = pd.Index(np.arange(self.n_samples) / self.fs, name="seconds")
+        return pd.DataFrame(self.signal.T, index=time, columns=list(LEADS))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the recording on paper above what the file says of it."""
+        import base64
+        from html import escape
+
+        from deri.ecg.plot import ecg_png
+
+        about = {
+            "recording": f"{self.duration:g} s at {self.fs:g} Hz",
+            "missing leads": ", ".join(self.missing_leads),
+            **{name: self.metadata.get(name) for name in ("source_file", "format", "age", "sex", "date", "device")},
+            "interpretation": "; ".join(self.metadata.get("interpretation") or ()),
+            "warnings": "; ".join((self.metadata.get("warnings") or {}).values()),
+        }
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name.replace('_', ' '))}</th>"
+            f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
+            for name, value in about.items()
+            if value not in (None, "")
+        )
+        picture = base64.b64encode(ecg_png(self, width=1100)).decode()
+        return (
+            f"<img alt='ECG on paper, 25 mm/s, 10 mm/mV' style='max-width:100%' src='data:image/png;base64,{picture}'>"
+            f"<table>{rows}</table>"
+        )
 
     def __repr__(self) -> str:
         missing = f", missing {' '.join(self.missing_leads)}" if self.missing_leads else ""

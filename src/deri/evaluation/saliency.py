@@ -16,7 +16,7 @@ import numpy as np
 
 from deri.ecg import ECG, plot_ecg
 from deri.ecg.leads import LEADS
-from deri.ecg.plot import RHYTHM_LEADS, ROWS
+from deri.ecg.plot import layout
 from deri.evaluation.candidates import Candidate
 from deri.evaluation.figures import save, single_label_rows
 from deri.evaluation.task import Task
@@ -107,23 +107,19 @@ def draw_saliency(ecg: ECG, saliency: Saliency, *, title: str, name: str) -> Fig
     ]
     figure = plot_ecg(ecg, title=title, annotations=lines)
     axes = figure.axes[0]
-    shown = [lead for row in ROWS for lead in row if lead not in ecg.missing_leads]
-    strip = next(lead for lead in RHYTHM_LEADS if lead not in ecg.missing_leads)
+    rows = layout(ecg)
+    shown = [(piece, len(row) == 1) for row in rows for piece in row if piece.lead not in ecg.missing_leads]
     # Everything else that is drawn as a line is a calibration pulse of six points.
     traces = [line for line in axes.lines if len(np.asarray(line.get_xdata())) > 6]
-    if len(traces) != len(shown) + 1:
-        raise RuntimeError(f"{len(traces)} traces on paper for {len(shown)} leads and a strip")
-    quarter = round(2.5 * ecg.fs)
+    if len(traces) != len(shown):
+        raise RuntimeError(f"{len(traces)} traces on paper for {len(shown)} parts of leads")
     top = max(float(np.abs(saliency.lead_time).max()), 1e-12)
     top_time = max(float(np.abs(saliency.time).max()), 1e-12)
-    for line, lead in zip(traces, [*shown, strip], strict=True):
+    for line, (piece, alone) in zip(traces, shown, strict=True):
         x = np.asarray(line.get_xdata(), float)
         y = float(np.median(np.asarray(line.get_ydata(), float)))
-        if line is traces[-1]:
-            values = saliency.time[: len(x)] / top_time
-        else:
-            column = next(row.index(lead) for row in ROWS if lead in row) if ecg.duration >= 10 else 0
-            values = saliency.lead_time[LEADS.index(lead), quarter * column :][: len(x)] / top
+        falls = saliency.time / top_time if alone else saliency.lead_time[LEADS.index(piece.lead)] / top
+        values = falls[piece.samples(ecg)]
         axes.imshow(
             _colours(values)[None],
             extent=(x[0], x[len(values) - 1], y - 11, y + 11),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deri.errors import DeriError
+from deri.errors import DeriError, install
 from deri.generation.meteor import meteor_exact
 from deri.registry import Registry
 
@@ -59,7 +59,7 @@ def corpus_bleu(references: Sequence[str], generated: Sequence[str]) -> float:
     try:
         import sacrebleu
     except ImportError as error:
-        raise DeriError("corpus BLEU needs sacrebleu: pip install 'deri[report]'") from error
+        raise DeriError(f"corpus BLEU needs sacrebleu: {install('report')}") from error
     _same_length(references, generated)
     if not references:
         return 0.0
@@ -71,7 +71,7 @@ def _rouge_scorer() -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
     except ImportError as error:
-        raise DeriError("ROUGE-L needs rouge-score: pip install 'deri[report]'") from error
+        raise DeriError(f"ROUGE-L needs rouge-score: {install('report')}") from error
     return RougeScorer(["rougeL"], use_stemmer=True)
 
 

@@ -105,8 +105,8 @@ def _windows(
     while (ecg := next(remaining, None)) is not None:
         if not isinstance(ecg, ECG):
             raise DeriError(
-                f"a {type(ecg).__name__} is no recording: it says neither rate nor leads. Give read_ecg(path), "
-                "[ECG(signal, fs) for signal in batch] of signals (12, n) in mV, or embed_signals(batch, fs)"
+                f"a {type(ecg).__name__} is no recording: it says neither rate nor leads. Give ECGs, or what "
+                "deri.ecg.recordings makes of paths and arrays"
             )
         try:  # the error comes before the first window
             for window in standardise_windows(ecg, signal.fs, signal.samples, windows=windows):
@@ -251,15 +251,21 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         """Where the weights are."""
         return next(self.text_projection.parameters()).device
 
-    def encode_ecg(self, ecgs: ECG | Iterable[ECG], batch_size: int = 64, *, windows: int | None = None) -> np.ndarray:
+    def encode_ecg(
+        self, ecgs: Any, batch_size: int = 64, *, windows: int | None = None, fs: float | None = None
+    ) -> np.ndarray:
         """Embed recordings of any rate and length: (n, d) float32, L2-normalised.
 
-        Each is standardised to the model's rate and cut into windows of the model's length (see
-        ``deri.ecg.standardise_windows``); its embedding is the mean of its windows'. ``windows``: how many of them at
-        most, spread evenly; 1 is the beginning alone, None all. From an iterator, one recording after the other is
-        in memory. Raises :class:`deri.errors.ReadError` for one that cannot be used.
+        ``ecgs``: one or many of ECGs, paths, and arrays (12, n) in mV of ``fs`` Hz, see
+        :func:`deri.ecg.recordings`; an array without ``fs`` is refused. Each recording is standardised to the model's
+        rate and cut into windows of the model's length (see ``deri.ecg.standardise_windows``); its embedding is the
+        mean of its windows'. ``windows``: how many of them at most, spread evenly; 1 is the beginning alone, None all.
+        From an iterator, one recording after the other is in memory. Raises :class:`deri.errors.ReadError` for one
+        that cannot be used.
         """
-        parts = list(self.window_embeddings(ecgs, batch_size, windows=windows))
+        from deri.ecg import recordings
+
+        parts = list(self.window_embeddings(recordings(ecgs, fs), batch_size, windows=windows))
         if not parts:
             return np.zeros((0, self.config.dim), np.float32)
         return pool_windows(parts)
@@ -321,31 +327,35 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
             parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
         return _finite(np.concatenate(parts), "texts") if parts else np.zeros((0, self.config.dim), np.float32)
 
-    def encode_labels(self, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    def encode_labels(self, labels: str | Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Embed labels, (n, d) float32, L2-normalised, and say what is not as it seems.
 
-        A label may be a text, a code such as ``AFIB``, or a finding in German or denied; see
+        One text is one label. A label may be a text, a code such as ``AFIB``, or a finding in German or denied; see
         :func:`deri.reports.words.label_texts`.
         """
-        found = label_texts(labels)
+        found = label_texts([labels] if isinstance(labels, str) else labels)
         vectors = self.encode_text([text for label in found for text in label.texts])
         parts = np.split(vectors, np.cumsum([len(label.texts) for label in found])[:-1])
         directions = [label.sign * _direction(part) for label, part in zip(found, parts, strict=True)]
         return np.stack(directions), [label.note for label in found if label.note]
 
-    def classify(self, ecgs: ECG | Iterable[ECG], labels: Sequence[str], *, windows: int | None = None) -> pd.DataFrame:
+    def classify(
+        self, ecgs: Any, labels: str | Sequence[str], *, windows: int | None = None, fs: float | None = None
+    ) -> pd.DataFrame:
         """Cosine of each recording with each label text: a table of recordings × labels, values in [-1, 1].
 
         Scores rank recordings for one label; they are not probabilities and not comparable between labels.
-        ``windows``: how many windows of a long recording at most, see :meth:`encode_ecg`.
+        One text is one label. ``ecgs``, ``fs``, and ``windows``, how many windows of a long recording at most: see
+        :meth:`encode_ecg`.
         """
         import pandas as pd
 
+        labels = [labels] if isinstance(labels, str) else list(labels)
         weights, notes = self.encode_labels(labels)
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        scores = self.encode_ecg(ecgs, windows=windows) @ weights.T
-        return pd.DataFrame(scores, columns=list(labels))
+        scores = self.encode_ecg(ecgs, windows=windows, fs=fs) @ weights.T
+        return pd.DataFrame(scores, columns=labels)
 
     # --- files (models/build.py has the format) ----------------------------------------------------------------
 

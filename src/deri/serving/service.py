@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from deri.ecg import ECG
+from deri.ecg.intervals import intervals
 from deri.ecg.leads import LEADS
-from deri.ecg.measure import intervals
 from deri.errors import DeriError
 from deri.evaluation.answers import Question, ask
 from deri.evaluation.saliency import Saliency, occlude

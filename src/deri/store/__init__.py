@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deri.store.dataset import StoreDataset as StoreDataset
     from deri.store.reader import Store as Store
     from deri.store.summary import Summary as Summary
     from deri.store.text_features import TextEncoder as TextEncoder
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 # Worker processes import this package for one small module of it; pandas need not come with it.
 _LAZY = {
     "Store": "deri.store.reader",
+    "StoreDataset": "deri.store.dataset",
     "Summary": "deri.store.summary",
     "TextEncoder": "deri.store.text_features",
     "TextFeatures": "deri.store.text_features",
     "prepare": "deri.store.writer",
 }
 
-__all__ = ["Store", "Summary", "TextEncoder", "TextFeatures", "prepare"]
+__all__ = ["Store", "StoreDataset", "Summary", "TextEncoder", "TextFeatures", "prepare"]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ class RunLog:
             return
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:  # optional: pip install 'deri[track]'
+        except ImportError:  # optional: the extra `track`
             return
         self._board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
 

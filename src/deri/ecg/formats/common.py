@@ -17,7 +17,7 @@ import numpy as np
 from deri.ecg.leads import canonical_lead, lead_plan
 from deri.ecg.people import without_names
 from deri.ecg.recording import ECG
-from deri.errors import ReadError
+from deri.errors import ReadError, install
 
 MAX_FILE_BYTES = 2**30
 """Files larger than this are not loaded; a day of 12 leads at 500 Hz in 16 bits is just below."""
@@ -123,7 +123,7 @@ def optional(path: str, module: str, package: str, kind: str) -> ModuleType:
     except ImportError as error:
         raise ReadError(
             f"{path}: reading {kind} needs the package {package}, which is not installed; "
-            "`pip install 'deri[formats]'` installs it",
+            f"`{install('formats')}` installs it",
             "missing_dependency",
         ) from error
 

@@ -266,7 +266,7 @@ def _about(data: Any) -> dict[str, Any]:
         return about
     about["interpretation"] = list(dict.fromkeys(texts))
     if filters:
-        about["comments"] = [filters]
+        about["filters"] = filters
     return about
 
 
@@ -294,7 +294,7 @@ def _filters(data: Any) -> str:
     channel = data.WaveformSequence[0].ChannelDefinitionSequence[0]
     names = {"FilterLowFrequency": "high-pass", "FilterHighFrequency": "low-pass", "NotchFilterFrequency": "notch"}
     parts = [f"{word} {channel.get(tag)} Hz" for tag, word in names.items() if channel.get(tag)]
-    return "filters: " + ", ".join(parts) if parts else ""
+    return ", ".join(parts)
 
 
 def _sniff(path: str, head: bytes) -> bool:

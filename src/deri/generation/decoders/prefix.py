@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deri.errors import DeriError
+from deri.errors import DeriError, install
 from deri.generation.config import LoRA, WriterConfig
 from deri.generation.decoders.base import Built, MemoryInput, Shape, summed_loss
 from deri.generation.decoders.language_model import (
@@ -107,7 +107,7 @@ def _with_lora(lm: Any, lora: LoRA) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise DeriError("lora needs the package peft: pip install 'deri[report]'") from None
+        raise DeriError(f"lora needs the package peft: {install('report')}") from None
     return get_peft_model(
         lm,
         LoraConfig(
