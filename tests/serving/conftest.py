@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from deri.ecg import read_ecg
@@ -73,3 +78,24 @@ def made(model: EcgTextModel, index: Index, logged: list[dict[str, Any]]) -> Ite
 @pytest.fixture(scope="session")
 def client(made: Made) -> TestClient:
     return made()
+
+
+@pytest.fixture(scope="session")
+def address(model: EcgTextModel, index: Index) -> Iterator[str]:
+    """Where a service of the tiny model answers, behind a socket."""
+    with served(create_app(Service(model, "tiny", index=index), log=lambda _: None)) as found:
+        yield found
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """Yield the address of an application behind a socket."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)

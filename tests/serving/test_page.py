@@ -5,12 +5,9 @@ With ``DERI_SCREENSHOTS=FOLDER`` the pictures of the docs are made, of the built
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import pytest
 from deri.evaluation.search import Index
 from deri.models import EcgTextModel, load_model
 from deri.serving import Service, create_app
+from serving.conftest import served
 from serving.test_app import Writer
 
 SCREENSHOTS = os.environ.get("DERI_SCREENSHOTS")
@@ -28,24 +26,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def address(model: EcgTextModel, index: Index) -> Iterator[str]:
-    """Where a service of the tiny model answers, with an index and a writer; of the built-in one for pictures."""
-    import uvicorn
-
-    shown = load_model("deri-open") if SCREENSHOTS else model
-    service = Service(
-        shown, "deri-open", index=None if SCREENSHOTS else index, writer=None if SCREENSHOTS else Writer()
-    )
-    config = uvicorn.Config(create_app(service, log=lambda _: None), port=0, log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(30)
+def site(model: EcgTextModel, index: Index) -> Iterator[str]:
+    """A service of the tiny model with an index and a writer; of the built-in model alone for pictures."""
+    shown, parts = (load_model("deri-open"), {}) if SCREENSHOTS else (model, {"index": index, "writer": Writer()})
+    with served(create_app(Service(shown, "deri-open", **parts), log=lambda _: None)) as found:
+        yield f"{found}/"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +46,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
+def page(browser: Any, site: str) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1180, "height": 900})
     page.set_default_timeout(WAIT)
     asked: list[str] = []
@@ -69,12 +54,12 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    page.goto(address)
+    page.goto(site)
     told(page, "#about", "Model")
     yield page
     page.close()
     assert not faults
-    assert all(url.startswith((address, "data:", f"blob:{address}")) for url in asked), asked
+    assert all(url.startswith((site, "data:", f"blob:{site}")) for url in asked), asked
 
 
 def told(page: Any, selector: str, text: str) -> None:
