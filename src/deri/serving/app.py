@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from deri._version import __version__
 from deri.ecg.read import lead_names, reading_options
 from deri.errors import DeriError
+from deri.evaluation.answers import ALL
 from deri.serving import fhir
 from deri.serving.drawing import microvolts
 from deri.serving.gate import Access, Gate, log_line
@@ -146,17 +147,15 @@ async def classify(
     return answer
 
 
-def prevalence_of(pairs: list[str]) -> dict[str, float]:
-    """``["AFIB=0.02"]`` → {"AFIB": 0.02}."""
+def prevalence_of(given: list[str]) -> dict[str, float]:
+    """``["0.05", "AFIB=0.02"]`` → {"*": 0.05, "AFIB": 0.02}."""
     found = {}
-    for pair in pairs:
-        label, _, share = pair.rpartition("=")
+    for text in given:
+        label, _, share = text.rpartition("=")
         try:
-            found[label.strip()] = float(share)
+            found[label.strip() or ALL] = float(share)
         except ValueError:
-            label = ""
-        if not label.strip():
-            raise DeriError(f"prevalence {pair!r}: write LABEL=SHARE, e.g. atrial fibrillation=0.02")
+            raise DeriError(f"prevalence {text!r}: give a share such as 0.05, or LABEL=0.05 for one finding") from None
     return found
 
 

@@ -51,7 +51,7 @@ class ClassifyForm(Files):
     prevalence: list[Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS + 30)]] = Field(
         [],
         max_length=MAX_LABELS,
-        description="LABEL=SHARE, how frequent a finding is where the recording comes from; *=SHARE for all others",
+        description="how frequent findings are where the recording comes from: a share, or LABEL=SHARE for one of them",
         examples=[["atrial fibrillation=0.02"]],
     )
 

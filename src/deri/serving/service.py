@@ -82,7 +82,7 @@ class Service:
         self._texts = ThreadPoolExecutor(1, "texts")
         self._windows = Batcher(self._encode, BATCH, "encode", self.metrics.batch)
         self._reports = Batcher(self._write, _REPORTS, "report")
-        self._ask = lru_cache(maxsize=512)(self._asked)
+        self._ask = lru_cache(maxsize=128)(self._asked)
 
     def warm(self) -> None:
         """Do once what every request needs, so that the first one does not wait, and a broken model shows at once."""

@@ -83,6 +83,7 @@ async function choose(number) {
   $("clear").hidden = true;
   const lacking = signal.missing_leads.length ? `; without ${signal.missing_leads.join(", ")}: expect less` : "";
   $("paper-facts").textContent = `25 mm/s, 10 mm/mV; ${signal.fs} Hz, ${signal.duration_s} s${lacking}`;
+  $("paper").setAttribute("aria-label", `ECG of ${signal.duration_s} s, leads ${there.join(", ")}`);
   describe();
   showFindings(FIRST);
   showMeasurements();
@@ -231,7 +232,6 @@ async function open(one) {
     $("case-about").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", String(value))]));
     $("case").showModal();
     casePaper.show(signal);
-    $("case-paper").setAttribute("aria-label", "ECG of the case");
   } catch (error) {
     say(error.message, true);
   }
