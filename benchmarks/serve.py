@@ -4,8 +4,9 @@
 
 FOLDER holds WFDB records. Clients on this machine send one record after the other, each over its own connection; `slow`
 more of them send one byte a second. `ratio` is the rate of answers over that of `deri embed` (its own function, without
-start and loading) just before; both have the whole machine, but the clients take their share of it as well. Memory is
-that of the server's process, before the load and after it.
+start and loading) just before; both have the whole machine, but the clients take their share of it as well. `ratio_cpu`
+is per second of processor time of the server, which clients and other programs do not change. Memory is that of the
+server's process, before the load and after it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -104,14 +106,20 @@ def megabytes(pid: int) -> float:
     return 0.0 if found is None else int(found[1]) / 1024
 
 
-def embed_rate(model: str, files: list[list[Path]]) -> float:
-    """Recordings per second of `deri embed`, the second time over."""
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def embed_rate(model: str, files: list[list[Path]]) -> tuple[float, float]:
+    """Recordings per second of `deri embed`, by the clock and by processor time."""
     loaded = load_model(model, device=None)
     names = [str(pair[0]) for pair in files]
     embed_inputs(loaded, names[:8], Reading({}), None, SILENT)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     embed_inputs(loaded, names, Reading({}), None, SILENT)
-    return len(names) / (time.perf_counter() - start)
+    return len(names) / (time.perf_counter() - start), len(names) / (time.process_time() - used)
 
 
 def main() -> None:
@@ -125,7 +133,7 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=5)
     options = parser.parse_args()
     files = records(options.folder, options.files)
-    rate = embed_rate(options.model, files)
+    rate, rate_cpu = embed_rate(options.model, files)
     command = [sys.executable, "-m", "deri", "serve", "--model", options.model, "--port", "0", "--queue", "1000"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
@@ -137,9 +145,9 @@ def main() -> None:
         log = subprocess.Popen(["cat"], stdin=server.stderr, stdout=subprocess.DEVNULL)
         requests = [request(options.path, pair) for pair in files]
         asyncio.run(load(address, requests, 4, 0, 3))
-        before = megabytes(server.pid)
+        before, used = megabytes(server.pid), cpu_seconds(server.pid)
         times, bad, took = asyncio.run(load(address, requests, options.clients, options.slow, options.seconds))
-        after = megabytes(server.pid)
+        after, used = megabytes(server.pid), cpu_seconds(server.pid) - used
     finally:
         server.terminate()
         server.wait()
@@ -157,6 +165,7 @@ def main() -> None:
         "samples_per_s": round(len(times) / took, 2),
         "embed_samples_per_s": round(rate, 2),
         "ratio": round(len(times) / took / rate, 3),
+        "ratio_cpu": round(len(times) / used / rate_cpu, 3),
         "p50_s": round(float(np.percentile(times, 50)), 3) if times else None,
         "p99_s": round(float(np.percentile(times, 99)), 3) if times else None,
         "memory_mb": {"before": round(before, 1), "after": round(after, 1)},

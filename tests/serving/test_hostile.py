@@ -57,6 +57,7 @@ def hostile(tmp_path: Path) -> dict[str, bytes]:
         "bomb.zip": zipped("x.edf", b"0" + bytes(60 * 2**20)),
         "climb.zip": zipped("../../../tmp/climbed.hea", b"climbed 1 500 5000\n/etc/passwd 16 200 16 0 0 0 0 I\n"),
         "climb.hea": b"climb 1 500 100\n../../../../etc/passwd 16 200 16 0 0 0 0 I\n",
+        "itself.hea": b"itself/1 1 500 100\nitself 100\n",
         "array.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
         + b" " * 55
         + b"\n",

@@ -25,7 +25,7 @@ def serve(
     no_token: Annotated[bool, typer.Option("--no-token", help="others may ask without a token")] = False,
     max_mb: Annotated[float, typer.Option(min=0.001, help="MiB of a request")] = 64,
     max_files: Annotated[int, typer.Option(min=1, help="files of a request")] = 32,
-    max_duration: Annotated[float, typer.Option(min=1, help="s of a recording")] = 1800,
+    max_duration: Annotated[float, typer.Option(min=1, help="s of recording in a request")] = 1800,
     body_timeout: Annotated[float, typer.Option(min=0.1, help="s until a request must have arrived")] = 30,
     timeout: Annotated[float, typer.Option(min=0.1, help="s of work on a request")] = 60,
     queue: Annotated[int, typer.Option(min=1, help="requests that may wait; the next one is told to come again")] = 256,

@@ -13,7 +13,7 @@ class Limits:
         body_bytes: of a request.
         files: of a request.
         recordings: of a request; a file may hold several.
-        duration_s: of a recording.
+        duration_s: of the recordings of a request together.
         body_s: from the first byte of a request to its last.
         work_s: from then on to the answer.
         waiting: requests that are worked on or wait for it; the next one is sent away with 503.

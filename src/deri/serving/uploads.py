@@ -74,22 +74,26 @@ def read_uploads(uploads: Sequence[Upload], options: dict[str, Any], limits: Lim
 
     Raises:
         ReadError: a file cannot be read; its message names the file as the client did.
-        Problem: too many recordings, or one that is too long.
+        Problem: no recording, too many, or too long ones.
     """
     with private_folder(uploads) as (folder, names):
         inside = f"{folder}/"
         paths = [path for name in _records(folder, names) for path in recordings_in(folder / name)]
+        if not paths:
+            raise Problem(422, "no_signals", "each file is part of another one: none is a recording")
         if len(paths) > limits.recordings:
             raise Problem(413, "too_many", f"{len(paths)} recordings in one request; the limit is {limits.recordings}")
-        found = []
+        found: list[Recording] = []
+        seconds = 0.0
         for path in paths:
             name = path.replace(inside, "")
             try:
                 ecg = read_ecg(path, **options, fallback=len(paths) > 1)
             except ReadError as error:
                 raise ReadError(str(error).replace(inside, ""), error.reason) from None
-            if ecg.duration > limits.duration_s:
-                cause = f"{name}: {ecg.duration:.0f} s long; the limit is {limits.duration_s:.0f} s"
+            seconds += ecg.duration
+            if seconds > limits.duration_s:
+                cause = f"{name}: more than {limits.duration_s:.0f} s of recording in one request, which is the limit"
                 raise Problem(413, "too_long", cause)
             ecg.metadata["source_file"] = name
             found.append(Recording(name, ecg))

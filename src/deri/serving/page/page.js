@@ -274,12 +274,8 @@ async function download(path, fields, suffix) {
 }
 
 function pdf() {
-  const { findings, measurements } = recording();
-  const told = findings.slice(0, 4).map((one) => `${one.label} ${scored(one)}`).join(", ");
-  const measured = Object.entries(NAMES).filter(([name]) => measurements[name] !== null)
-    .map(([name, [title, unit]]) => `${title} ${Math.round(measurements[name])} ${unit}`).join(", ");
-  const lines = [`${told} (research use, not a diagnosis)`, measured].map((line) => ["annotations", line.slice(0, 200)]);
-  return download("v1/plot?format=pdf", lines.filter(([, line]) => line), "pdf");
+  const told = recording().findings.slice(0, 4).map((one) => `${one.label} ${scored(one)}`).join(", ");
+  return download("v1/plot?format=pdf", [["annotations", `Research use, not a diagnosis: ${told}`.slice(0, 150)]], "pdf");
 }
 
 function json() {
