@@ -203,16 +203,17 @@ class Service:
         return [self._cut(recording) for recording in recordings]
 
     def _cut(self, recording: Recording) -> Prepared:
-        starts, windows = [], []
+        starts: list[np.ndarray] = []
+        windows: list[Window] = []
         for batch in window_batches(recording.ecg, self.model.config.signal, None, BATCH):
             signals, _, valid, leads = batch.content
             starts.append(batch.start)
             windows += map(Window, signals, valid.tolist(), leads)
         return Prepared(recording, np.concatenate(starts), windows)
 
-    def _encode(self, windows: list[Window]) -> np.ndarray:
+    def _encode(self, windows: list[Window]) -> list[np.ndarray]:
         signals, valid, leads = (np.stack(part) for part in zip(*windows, strict=True))
-        return self.model.embed_signals(signals, self.model.config.signal.fs, valid, leads, normalise=False)
+        return list(self.model.embed_signals(signals, self.model.config.signal.fs, valid, leads, normalise=False))
 
     def _write(self, ecgs: list[ECG]) -> list[ReviewedReport]:
         assert self.writer is not None
