@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint format pretrained clean
+.PHONY: demo test test-fast lint format docs pretrained clean
 
 demo: $(STAMP)
 	$(BIN)/deri demo --out runs/demo
@@ -28,6 +28,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site in build/docs, offline, warnings as errors.
+docs: $(STAMP)
+	$(BIN)/python tools/docs.py build/docs
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix src tests benchmarks tools
 	$(BIN)/ruff format src tests benchmarks tools
@@ -36,7 +40,7 @@ format: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,offline,formats,report,track,serve]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,all]"
 	touch $(STAMP)
 
 clean:

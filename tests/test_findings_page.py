@@ -35,6 +35,7 @@ def test_picture_shows_a_signal(tmp_path: Path) -> None:
     draw("CRBBB", tmp_path / "a.png")
     draw("CRBBB", tmp_path / "b.png", seed=6)
     first, second = (np.asarray(image.open(tmp_path / name).convert("L"), dtype=float) for name in ("a.png", "b.png"))
-    assert first.shape == second.shape
+    assert first.shape[1] == second.shape[1]  # as wide as the paper; rows are as high as their traces
+    rows = min(len(first), len(second))
     assert (first < 100).mean() > 0.005  # ink
-    assert (np.abs(first - second) > 60).mean() > 0.005  # another patient
+    assert (np.abs(first[:rows] - second[:rows]) > 60).mean() > 0.005  # another patient

