@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deri.errors import DeriError as DeriError
     from deri.evaluation.score import probe as probe
     from deri.evaluation.score import zero_shot as zero_shot
+    from deri.evaluation.search import Index as Index
     from deri.generation.writer import ReportWriter as ReportWriter
     from deri.models import DERI as DERI
     from deri.models import MERL as MERL
@@ -34,6 +35,7 @@ _LAZY = {
     "import_checkpoint": "deri.models",
     "ReportWriter": "deri.generation.writer",
     "Store": "deri.store",
+    "Index": "deri.evaluation.search",
     "StoreDataset": "deri.store",
     "probe": "deri.evaluation.score",
     "zero_shot": "deri.evaluation.score",
@@ -44,6 +46,7 @@ __all__ = [
     "ECG",
     "MERL",
     "DeriError",
+    "Index",
     "ReportWriter",
     "Store",
     "StoreDataset",

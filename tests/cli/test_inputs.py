@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deri.cli.inputs import lead_names
 from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.ecg import ECG, read_ecg
+from deri.ecg.read import lead_names
 from deri.errors import DeriError, install
 from deri.models import load_model
 from deri.simulate import simulate

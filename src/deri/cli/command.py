@@ -15,7 +15,7 @@ from deri.files import WriteError, check_place
 _WRITTEN = ("out", "to", "save", "plot", "html")
 _FOLDERS = frozenset(
     {"simulate", "download", "prepare", "merge", "pretrain", "train", "finetune", "benchmark", "calibrate", "convert"}
-    | {"demo"}
+    | {"index", "demo"}
 )
 """Commands whose ``--out`` is a folder; that of the others is a file."""
 

@@ -16,6 +16,7 @@ from deri.cli.console import say, say_lead_note
 from deri.errors import DeriError, ReadError, install
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from deri.ecg import ECG
@@ -40,7 +41,7 @@ class Reading:
         cls, fs: float | None, units: str | None, gain: float | None, leads: str | None, strict: bool = False
     ) -> Reading:
         """From the options ``--fs --units --gain --leads --strict``."""
-        from deri.ecg.read import reading_options
+        from deri.ecg.read import lead_names, reading_options
 
         given: dict[str, Any] = {
             "fs": fs,
@@ -59,20 +60,13 @@ def tell_fallback(reading: Reading) -> None:
         say(f"{', '.join(given)}: for files that do not say it; what a file states itself holds")
 
 
-def lead_names(text: str) -> dict[str, str]:
-    """``"MLII=II,ecg=I"`` → {"MLII": "II", "ecg": "I"}."""
-    pairs = [part.split("=") for part in text.split(",")]
-    if not all(len(pair) == 2 and all(name.strip() for name in pair) for pair in pairs):
-        raise DeriError(f"--leads {text}: write NAME=LEAD, several with commas, e.g. MLII=II,ecg=I")
-    return {name.strip(): lead.strip() for name, lead in pairs}
-
-
 @dataclass
 class Embedded:
     """Recordings of INPUT and the embeddings of their windows, not normalised.
 
     Attributes:
-        about: of each recording ``file``, ``record_id``, ``leads``, and what is known of ``subject``, ``split``, tasks.
+        about: of each recording ``file``, ``record_id``, ``leads``, and what is known of ``subject``, ``split``, tasks,
+            ``report``, and patient and recording (``deri.ecg.recording.ABOUT``).
         parts: of the windows, by positions in ``about``; a store's recording counts as one whose start is NaN.
         failed: files that could not be used.
     """
@@ -81,11 +75,32 @@ class Embedded:
     parts: list[WindowEmbeddings] = field(default_factory=list)
     failed: int = 0
 
+    def add(self, more: Embedded) -> None:
+        """Take over the recordings of ``more`` behind one's own."""
+        self.parts += [part._replace(record=len(self.about) + part.record) for part in more.parts]
+        self.about += more.about
+        self.failed += more.failed
+
+    def pooled(self) -> np.ndarray:
+        """Embedding of each recording, (n, d) float32, L2-normalised."""
+        import numpy as np
+
+        from deri.models.base import pool_windows
+
+        return pool_windows(self.parts) if self.parts else np.empty((0, 0), np.float32)
+
     def table(self) -> pd.DataFrame:
-        """A row per recording; only the columns of which something is known."""
+        """A row per recording; only the columns of which something is known, without :func:`untold`."""
         import pandas as pd
 
-        return pd.DataFrame(self.about).dropna(axis="columns", how="all")
+        return pd.DataFrame(self.about).drop(columns=untold(), errors="ignore").dropna(axis="columns", how="all")
+
+
+def untold() -> list[str]:
+    """What is known of recordings and stays out of tables: report, age, sex, date, device, interpretation."""
+    from deri.ecg.recording import ABOUT
+
+    return [REPORT, *ABOUT]
 
 
 def open_inputs(
@@ -131,7 +146,8 @@ def _folder(path: Path) -> list[dict[str, Any]]:
         say(note)
     for _, row in dataset.rejects.iterrows():
         say(f"{path}: {row['detail']}")
-    names = {"subject_id": "subject", **{name: name for name in (REPORT, "split", *dataset.tasks)}}
+    known = [name for name in untold() if name in dataset.examples]
+    names = {"subject_id": "subject", **{name: name for name in (*known, "split", *dataset.tasks)}}
     table = dataset.examples.rename(columns=names)
     table["file"] = [str(path / file) for file in table["file"]]
     told = table[["file", "record_id", *names.values()]]
@@ -163,6 +179,7 @@ class Recordings:
 
     def __iter__(self) -> Iterator[ECG]:
         from deri.ecg import read_ecg
+        from deri.ecg.recording import ABOUT
 
         for i, row in enumerate(self.files):
             try:
@@ -172,7 +189,8 @@ class Recordings:
                 continue
             say_lead_note(row["file"], ecg)
             leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
-            self.read.append({**row, "leads": leads, **(_measured(ecg) if self.measure else {})})
+            said = {name: ecg.metadata[name] for name in ABOUT if row.get(name) is None and ecg.metadata.get(name)}
+            self.read.append({**row, **said, "leads": leads, **(_measured(ecg) if self.measure else {})})
             yield ecg
             del ecg  # before the next one is read
             if len(self.files) > 1:
@@ -225,46 +243,57 @@ def embed_inputs(
     sources, reading = open_inputs(inputs, reading)
     for i, source in enumerate(sources):
         if isinstance(source, list):
-            _embed_files(model, Recordings(source, reading, progress, measure=measure), windows, out)
+            out.add(embed_files(model, Recordings(source, reading, progress, measure=measure), windows))
             progress.update(i + 1, len(sources))
         else:
-            _embed_store(model, source, out, progress, measure=measure)
+            out.add(embed_store(model, source, source.rows("all"), progress, measure=measure))
     tell_failed(out.failed, len(out.about))
     return out
 
 
-def _embed_files(model: EcgTextModel, recordings: Recordings, windows: int | None, out: Embedded) -> None:
+def embed_files(model: EcgTextModel, recordings: Recordings, windows: int | None) -> Embedded:
+    """Embed the recordings of files that can be used."""
     import numpy as np
 
     parts = list(model.window_embeddings(recordings, windows=windows, unusable=recordings.reject))
     read = recordings.read
     kept = [i for i in range(len(read)) if i not in recordings.unusable]
     position = np.full(len(read), -1)
-    position[kept] = len(out.about) + np.arange(len(kept))
-    out.about += [{name: value for name, value in read[i].items() if name != REPORT} for i in kept]
-    out.parts += [part._replace(record=position[part.record]) for part in parts]
-    out.failed += recordings.failed
+    position[kept] = np.arange(len(kept))
+    shifted = [part._replace(record=position[part.record]) for part in parts]
+    return Embedded([read[i] for i in kept], shifted, recordings.failed)
 
 
-def _embed_store(model: EcgTextModel, store: Store, out: Embedded, progress: Progress, *, measure: bool) -> None:
+def embed_store(
+    model: EcgTextModel, store: Store, rows: np.ndarray, progress: Progress, *, measure: bool = False
+) -> Embedded:
+    """Embed the recordings of ``rows`` of a store."""
     import numpy as np
 
     from deri.ecg.measure import as_intervals
-    from deri.evaluation.features import embed_store
+    from deri.evaluation.features import embed_store as embed
     from deri.models.base import WindowEmbeddings
     from deri.store.measurements import measure_store
 
-    rows = store.rows("all")
-    vectors = embed_store(model, store, rows, normalise=False, progress=progress)
-    record, start = len(out.about) + np.arange(len(rows)), np.full(len(rows), np.nan)
-    out.parts.append(WindowEmbeddings(record, start, vectors))
-    mask = store.lead_mask(rows)
-    wanted = ["record_id", "subject_id", "split", *(task for task in store.tasks if task in store.index)]
+    vectors = embed(model, store, rows, normalise=False, progress=progress)
+    part = WindowEmbeddings(np.arange(len(rows)), np.full(len(rows), np.nan), vectors)
+    about = store_about(store, rows)
+    if measure:
+        about = [{**row, **as_intervals(values)} for row, values in zip(about, measure_store(store)[rows], strict=True)]
+    return Embedded(about, [part])
+
+
+def store_about(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:
+    """What a store knows of the recordings of ``rows``, see :class:`Embedded`."""
+    known = [name for name in untold() if name in store.index]
+    wanted = ["record_id", "subject_id", "split", *known, *(task for task in store.tasks if task in store.index)]
     table = store.index.iloc[rows][wanted].rename(columns={"subject_id": "subject"})
-    measured = [as_intervals(values) for values in measure_store(store)[rows]] if measure else [{}] * len(rows)
-    for row, leads, values in zip(table.to_dict("records"), mask, measured, strict=True):
+    table[REPORT] = [store.reports[i] if i >= 0 else None for i in store.report_ids[rows]]
+    out = []
+    for row, leads in zip(table.to_dict("records"), store.lead_mask(rows), strict=True):
         there = [lead for lead, known in zip(store.meta["leads"], leads, strict=True) if known]
-        out.about.append({"file": str(store.path), **row, "leads": there, **values})
+        out.append({"file": str(store.path), **row, "leads": there})
+    return out
 
 
 def check_table_name(out: Path) -> None:

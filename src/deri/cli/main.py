@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 
 from deri._version import __version__
-from deri.cli import benchmark, calibrate, data, demo, evaluate, inspect, models, report, train
+from deri.cli import (
+    benchmark,
+    calibrate,
+    data,
+    demo,
+    evaluate,
+    index,
+    inspect,
+    models,
+    report,
+    search,
+    serve,
+    train,
+)
 from deri.cli.command import Command
 from deri.errors import DeriError, Interrupted, out_of_memory
 from deri.files import AGAIN, WriteError, writing
@@ -46,8 +59,8 @@ def options(
 for _command in (
     *(data.simulate, data.download, data.prepare, data.merge, train.pretrain),
     *(evaluate.zeroshot, evaluate.probe, evaluate.retrieval, evaluate.finetune, benchmark.benchmark),
-    calibrate.calibrate,
-    *(models.embed, models.classify, models.convert, inspect.info, demo.demo),
+    *(calibrate.calibrate, models.embed, models.classify, models.convert),
+    *(index.index, search.search, serve.serve, inspect.info, demo.demo),
 ):
     app.command()(_command)
 app.add_typer(report.app, name="report")

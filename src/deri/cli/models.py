@@ -129,14 +129,13 @@ def embed(
     import pandas as pd
 
     from deri.models import load_model
-    from deri.models.base import pool_windows
 
     wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
     check_table_name(out)
     loaded = load_model(model, device=device)
     with progress("embed") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
-    vectors, table = pool_windows(found.parts), found.table()
+    vectors, table = found.pooled(), found.table()
     if out.suffix == ".parquet":
         table["embedding"] = list(vectors)
     else:

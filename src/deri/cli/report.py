@@ -11,7 +11,7 @@ import typer
 from deri.cli import options as opt
 from deri.cli import report_evaluate
 from deri.cli.console import progress, say, window_option
-from deri.cli.inputs import REPORT, Reading, Recordings, open_inputs, tell_failed
+from deri.cli.inputs import REPORT, Reading, Recordings, open_inputs, tell_failed, untold
 from deri.errors import DeriError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _of_files(
         "reference": [row.get(REPORT) for row in known],
         "start_s": list(found.start),
     }
-    along = dict.fromkeys(name for row in known for name in row if name not in (*columns, REPORT, "leads"))
+    along = dict.fromkeys(name for row in known for name in row if name not in (*columns, *untold(), "leads"))
     return _table(writer, found, columns | {name: [row.get(name) for row in known] for name in along})
 
 

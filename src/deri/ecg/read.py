@@ -97,6 +97,14 @@ def reading_options(
     return found._replace(fallback=True) if fallback and found != NO_OPTIONS else found
 
 
+def lead_names(text: str) -> dict[str, str]:
+    """``"MLII=II,ecg=I"`` → {"MLII": "II", "ecg": "I"}."""
+    pairs = [part.split("=") for part in text.split(",")]
+    if not all(len(pair) == 2 and all(name.strip() for name in pair) for pair in pairs):
+        raise DeriError(f"--leads {text}: write NAME=LEAD, several with commas, e.g. MLII=II,ecg=I")
+    return {name.strip(): lead.strip() for name, lead in pairs}
+
+
 def _read(name: str, options: Options, depth: int) -> ECG:
     if "://" in name:
         return _read_packed(name, None, options, depth)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from deri.ecg import measure
 from deri.errors import DeriError
 from deri.evaluation import classical
+from deri.evaluation.features import model_identity
 from deri.evaluation.probe import Method
 from deri.models import EcgTextModel, build_model, load_model
-from deri.models.calibration import encoder_digest
 
 Kind = Literal["model", "random", "classical"]
 
@@ -48,15 +48,8 @@ def model_candidate(model: EcgTextModel, name: str | None = None, kind: Kind = "
     config = model.config
     about = {"family": config.family, "backbone": config.backbone, "dim": config.dim} | more
     name = name or f"{kind} {config.family} {config.backbone}, width {config.dim}"
-    digest = encoder_digest(model)
-    # Models of equal weights read and compare recordings differently where their configuration differs.
-    identity = {
-        "weights": digest,
-        "config": config.model_dump(mode="json"),
-        "text_encoder": model.text_encoder.fingerprint,
-        "recipe": model.recipe_name,
-    }
-    return Candidate(name, kind, digest, identity, model, about)
+    identity = model_identity(model)
+    return Candidate(name, kind, identity["weights"], identity, model, about)
 
 
 def random_candidate(model: EcgTextModel, *, seed: int = 0) -> Candidate:

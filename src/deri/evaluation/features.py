@@ -20,7 +20,7 @@ from deri.files import atomic_path
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
 from deri.models.device import to_device
-from deri.progress import SILENT, Progress
+from deri.progress import SILENT, Progress, Shifted
 from deri.store import Store
 from deri.store.measurements import measure_store
 
@@ -103,7 +103,7 @@ class Features:
                 self._keep(whole, np.load(file))
                 continue
             total = min(len(parts) * _PART, len(self.store))
-            values = self._compute(whole, _Shifted(progress, done * _PART, total))
+            values = self._compute(whole, Shifted(progress, done * _PART, total))
             with atomic_path(file) as path, open(path, "wb") as handle:
                 np.save(handle, values)
             self._keep(whole, values)
@@ -142,16 +142,6 @@ class FeaturesAndMeasurements(Features):
     def rows(self, rows: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """See :meth:`Features.rows`: (n, d + m)."""
         return np.hstack([super().rows(rows, progress), self._measured.rows(rows, progress)])
-
-
-class _Shifted(Progress):
-    """Counts of a part of the work, told as counts of the whole."""
-
-    def __init__(self, inner: Progress, start: int, total: int) -> None:
-        self._inner, self._start, self._total = inner, start, total
-
-    def update(self, done: int, total: int) -> None:
-        self._inner.update(self._start + done, self._total)
 
 
 def embed_store(
@@ -210,6 +200,19 @@ def embed_windows(
 def unit(x: np.ndarray) -> np.ndarray:
     """Rows at unit length; a row of zeros stays."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def model_identity(model: EcgTextModel) -> dict[str, Any]:
+    """All of a model that decides its embeddings.
+
+    Models of equal weights read and compare recordings differently where their configuration differs.
+    """
+    return {
+        "weights": encoder_digest(model),
+        "config": model.config.model_dump(mode="json"),
+        "text_encoder": model.text_encoder.fingerprint,
+        "recipe": model.recipe_name,
+    }
 
 
 def digest_of(value: Any) -> str:

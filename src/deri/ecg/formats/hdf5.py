@@ -77,11 +77,18 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
                 raise ReadError(
                     f"{path}: no dataset named {', '.join(SIGNAL_NAMES)} (it holds {listed})", "unsupported_format"
                 )
-            yield file, file[names[0]]
+            yield file, _inside(path, file, file[names[0]])
     except ReadError:
         raise
     except Exception as error:  # h5py passes on whatever libhdf5 finds wrong
         raise ReadError(f"{path}: cannot be read as HDF5 ({brief(error)})", "bad_header") from error
+
+
+def _inside(path: str, file: Any, dataset: Any) -> Any:
+    """The dataset; ReadError where its values lie in another file, which may be any that this process can read."""
+    if dataset.file.filename != file.filename or dataset.external or dataset.is_virtual:
+        raise ReadError(f"{path}: its dataset lies in another file; save it in this one", "unsupported_format")
+    return dataset
 
 
 def _ids(file: Any, count: int) -> list[str]:
@@ -89,6 +96,7 @@ def _ids(file: Any, count: int) -> list[str]:
     found = file.get(_IDS) if count else None
     if found is None or getattr(found, "shape", None) != (count,) or found.dtype.kind not in "iuSO":
         return []
+    _inside(file.filename, file, found)
     ids = [value.decode() if isinstance(value, bytes) else str(value) for value in found[...].tolist()]
     return ids if len(set(ids)) == count else []
 

@@ -1,0 +1,320 @@
+// The page: files in, findings out. Every answer comes from the interface under /v1; nothing is kept and nothing is
+// fetched from elsewhere.
+import { Paper } from "./paper.js";
+
+const $ = (id) => document.getElementById(id);
+const FIRST = 12; // findings shown at once
+const NAMES = {
+  rate_bpm: ["Rate", "/min"], pr_ms: ["PR", "ms"], qrs_ms: ["QRS", "ms"], qt_ms: ["QT", "ms"], qtc_ms: ["QTc", "ms"],
+  axis_deg: ["QRS axis", "°"],
+};
+const paper = new Paper($("paper"), showCalipers);
+const casePaper = new Paper($("case-paper"));
+let health = {}, files = [], signals = [], answer = null, chosen = 0, asked = 0, typed = 0;
+
+// --- asking the service ---------------------------------------------------------------------------------------------
+
+async function ask(path, fields = null) {
+  const headers = {}, body = fields && new FormData();
+  if ($("token").value) headers.Authorization = `Bearer ${$("token").value}`;
+  for (const [name, value] of fields || []) body.append(name, value, ...(value instanceof File ? [value.name] : []));
+  const found = await fetch(path, { method: fields ? "POST" : "GET", headers, body });
+  if (found.ok) return found;
+  const problem = await found.json().catch(() => ({ detail: `${path}: ${found.status}` }));
+  if (found.status === 401) $("ask-token").hidden = false;
+  throw new Error(problem.detail);
+}
+
+// The files of the recording that is shown: itself, and what shares its name without the suffix.
+function form(all = false) {
+  const stem = (name) => name.replace(/\.(hea|dat|mat)$/i, "");
+  const name = signals[chosen]?.file;
+  const own = all || signals.length < 2 ? files : files.filter((file) => stem(file.name) === stem(name));
+  const fields = own.map((file) => ["file", file]);
+  for (const id of ["fs", "units", "leads"]) if ($(id).value.trim()) fields.push([id, $(id).value.trim()]);
+  return fields;
+}
+
+function say(text, bad = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("bad", bad);
+}
+
+async function load(list) {
+  files = [...list];
+  if (!files.length) return;
+  const mine = ++asked;
+  say(`Reading ${files.map((file) => file.name).join(", ")} …`);
+  try {
+    signals = [];
+    const [drawn, found] = await Promise.all([
+      ask("v1/signal", form(true)).then((one) => one.json()),
+      ask("v1/classify", form(true)).then((one) => one.json()),
+    ]);
+    if (mine !== asked) return;
+    signals = drawn.recordings;
+    answer = found;
+    $("result").hidden = false;
+    $("several").hidden = signals.length < 2;
+    $("recording").replaceChildren(...signals.map((one, i) => new Option(one.file, i)));
+    say(`${signals.length > 1 ? `${signals.length} recordings` : signals[0].file} read.`);
+    await choose(0);
+  } catch (error) {
+    if (mine === asked) {
+      $("result").hidden = true;
+      say(error.message, true);
+    }
+  }
+}
+
+async function choose(number) {
+  chosen = number;
+  const signal = signals[chosen];
+  paper.show(signal);
+  const there = Object.keys(signal.leads);
+  const kept = ["sheet", "rows"].map((value) => $("layout").querySelector(`[value=${value}]`));
+  $("layout").replaceChildren(...kept, ...there.map((lead) => new Option(`lead ${lead} alone`, lead)));
+  $("layout").value = "sheet";
+  paper.set({ layout: "sheet" });
+  $("caliper-lead").replaceChildren(...there.map((lead) => new Option(lead, lead)));
+  $("caliper-lead").value = there.includes("II") ? "II" : there[0];
+  $("caliper").textContent = "no interval chosen";
+  $("salient").textContent = "";
+  $("clear").hidden = true;
+  const lacking = signal.missing_leads.length ? `; without ${signal.missing_leads.join(", ")}: expect less` : "";
+  $("paper-facts").textContent = `25 mm/s, 10 mm/mV; ${signal.fs} Hz, ${signal.duration_s} s${lacking}`;
+  $("paper").setAttribute("aria-label", `ECG of ${signal.duration_s} s, leads ${there.join(", ")}`);
+  describe();
+  showFindings(FIRST);
+  showMeasurements();
+  await Promise.all([score(), report(), cases()]);
+}
+
+// --- findings -------------------------------------------------------------------------------------------------------
+
+const percent = (share) => (share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`);
+const recording = () => answer.recordings[chosen];
+
+function meter(value, low, high) {
+  const found = document.createElement("meter");
+  Object.assign(found, { min: low, max: high, value });
+  found.setAttribute("aria-hidden", "true"); // the number beside it says the same
+  return found;
+}
+
+function scored(finding) {
+  if (finding.probability === null) return `cosine ${finding.score.toFixed(3)}`;
+  return percent(finding.probability);
+}
+
+function bar(finding) {
+  return finding.probability === null ? meter(Math.max(0, finding.score), 0, 1) : meter(finding.probability, 0, 1);
+}
+
+function describe() {
+  $("kind").textContent = answer.calibrated
+    ? "Probability of each finding, the most probable first. Choose one to see what speaks for it."
+    : "Cosine, for ranking only: this model is not calibrated. Choose a finding to see what speaks for it.";
+  $("notes").replaceChildren(...answer.notes.map((note) => element("li", note)));
+}
+
+function element(kind, text, className = "") {
+  return Object.assign(document.createElement(kind), { textContent: text, className });
+}
+
+function showFindings(most) {
+  const { findings } = recording();
+  $("findings").replaceChildren(...findings.slice(0, most).map((finding) => {
+    const button = Object.assign(element("button", ""), { type: "button" });
+    button.setAttribute("aria-pressed", "false");
+    button.append(element("span", finding.label), element("span", scored(finding), "value"), bar(finding));
+    button.addEventListener("click", () => explain(finding, button));
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  }));
+  $("more").hidden = findings.length <= most;
+  $("more").textContent = `Show all ${findings.length}`;
+}
+
+async function explain(finding, button) {
+  const pressed = button.getAttribute("aria-pressed") === "true";
+  hide();
+  if (pressed) return;
+  button.setAttribute("aria-pressed", "true");
+  $("salient").textContent = `What speaks for ${finding.label}: hiding parts of the recording one after the other …`;
+  try {
+    const map = await (await ask("v1/saliency", [...form(), ["label", finding.label]])).json();
+    if (button.getAttribute("aria-pressed") !== "true") return;
+    paper.set({ salient: map });
+    $("clear").hidden = false;
+    const leads = Object.entries(map.lead).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    const at = map.time.indexOf(Math.max(...map.time)) * map.step_s;
+    $("salient").textContent = `${finding.label} rests most on ${leads.map(([lead]) => lead).join(", ")}, and on the time from `
+      + `${at.toFixed(1)} s on. Orange: hiding it lowers the score; blue: it speaks against the finding.`;
+  } catch (error) {
+    $("salient").textContent = error.message;
+  }
+}
+
+function hide() {
+  paper.set({ salient: null });
+  $("salient").textContent = "";
+  $("clear").hidden = true;
+  for (const button of $("findings").querySelectorAll("[aria-pressed=true]")) button.setAttribute("aria-pressed", "false");
+}
+
+async function score() {
+  const text = $("text").value.trim(), mine = ++typed;
+  if (!text || !signals.length) return void $("answer").replaceChildren();
+  try {
+    const found = await (await ask("v1/classify", [...form(), ["labels", text]])).json();
+    if (mine !== typed) return;
+    const [finding] = found.recordings[0].findings;
+    const ranking = finding.probability === null ? " (for ranking only)" : ` (cosine ${finding.score.toFixed(3)})`;
+    $("answer").replaceChildren(element("span", `${text}: ${scored(finding)}${ranking}`, "value"), bar(finding));
+    for (const note of found.notes) $("answer").append(element("small", note, "soft"));
+  } catch (error) {
+    if (mine === typed) $("answer").textContent = error.message;
+  }
+}
+
+// --- measurements, report, cases --------------------------------------------------------------------------------------
+
+function showMeasurements() {
+  $("measurements").replaceChildren(...Object.entries(NAMES).map(([name, [title, unit]]) => {
+    const value = recording().measurements[name], row = document.createElement("tr");
+    const head = Object.assign(element("th", title), { scope: "row" });
+    row.append(head, element("td", value === null ? "not measurable" : `${Math.round(value)} ${unit}`));
+    return row;
+  }));
+}
+
+async function part(id, known, work) {
+  $(id).hidden = !known;
+  if (!known) return;
+  try {
+    await work();
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+const report = () => part("report-part", health.writer, async () => {
+  const [found] = (await (await ask("v1/report", form())).json()).recordings;
+  $("report").textContent = found.text + (found.finished ? "" : " … (cut off)");
+  const flags = (found.findings || []).map((one) => element(
+    "li", one.flag ? `Doubt: the text says ${one.name}, the model does not see it` : `${one.name}: the model agrees`,
+    one.flag ? "flag" : "soft",
+  ));
+  const unknown = element("li", "This writer is not calibrated: doubts cannot be flagged", "soft");
+  $("doubts").replaceChildren(...(found.findings === null ? [unknown] : flags));
+});
+
+const cases = () => part("cases-part", health.index !== null && health.index !== undefined, async () => {
+  const found = await (await ask("v1/search", [...form(), ["top", "5"]])).json();
+  $("cases").replaceChildren(...found.cases.map((one) => {
+    const { record_id, age, sex, report: text } = one.about;
+    const told = [record_id, age && `${age} years`, sex, text].filter(Boolean).join(", ");
+    const button = Object.assign(element("button", `${one.score.toFixed(3)}  ${told.slice(0, 140)}`), { type: "button" });
+    button.addEventListener("click", () => open(one));
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  }));
+});
+
+async function open(one) {
+  try {
+    const [signal] = (await (await ask(`v1/cases/${one.case}`)).json()).recordings;
+    $("case-title").textContent = `Case ${one.about.record_id || one.case}`;
+    const facts = Object.entries({ "cosine with this recording": one.score.toFixed(3), ...one.about });
+    $("case-about").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", String(value))]));
+    $("case").showModal();
+    casePaper.show(signal);
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+// --- tools ----------------------------------------------------------------------------------------------------------
+
+function showCalipers() {
+  const { lead, from, to } = paper.calipers, { ms, mv } = paper.measured();
+  Object.assign($("from"), { value: from });
+  Object.assign($("to"), { value: to });
+  $("caliper-lead").value = lead;
+  const rate = ms >= 200 ? ` (${Math.round(60000 / ms)}/min)` : "";
+  $("caliper").textContent = `${lead}: ${ms} ms${rate}, ${mv === null ? "no voltage there" : `${mv.toFixed(2)} mV`}`;
+}
+
+function setCalipers() {
+  paper.set({ calipers: { lead: $("caliper-lead").value, from: Number($("from").value), to: Number($("to").value) } });
+  showCalipers();
+}
+
+function zoom(factor) {
+  paper.set({ zoom: Math.min(6, Math.max(1, paper.zoom * factor)) });
+  $("zoom").textContent = `${Math.round(100 * paper.zoom)} %`;
+}
+
+function save(blob, suffix) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob) });
+  link.download = `${signals[chosen].file.replace(/\.\w+$/, "").replace(/[^\w-]/g, "_")}.${suffix}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+async function download(path, fields, suffix) {
+  try {
+    save(await (await ask(path, [...form(), ...fields])).blob(), suffix);
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function pdf() {
+  const told = recording().findings.slice(0, 4).map((one) => `${one.label} ${scored(one)}`).join(", ");
+  return download("v1/plot?format=pdf", [["annotations", `Research use, not a diagnosis: ${told}`.slice(0, 150)]], "pdf");
+}
+
+function json() {
+  const content = { ...answer, recordings: [recording()] };
+  save(new Blob([JSON.stringify(content, null, 2)], { type: "application/json" }), "json");
+}
+
+async function example() {
+  if (!$("example").value) return;
+  const found = await fetch(`example/${$("example").value}`);
+  await load([new File([await found.blob()], `${$("example").value}.csv`)]);
+}
+
+let timer = 0;
+const drop = $("drop");
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", kind === "dragover");
+    if (kind === "drop") load(event.dataTransfer.files);
+  });
+}
+$("files").addEventListener("change", () => load($("files").files));
+$("example").addEventListener("change", example);
+$("recording").addEventListener("change", () => choose(Number($("recording").value)));
+for (const id of ["fs", "units", "leads", "token"]) $(id).addEventListener("change", () => load(files));
+$("layout").addEventListener("change", () => paper.set({ layout: $("layout").value }));
+$("larger").addEventListener("click", () => zoom(1.5));
+$("smaller").addEventListener("click", () => zoom(1 / 1.5));
+$("clear").addEventListener("click", hide);
+$("more").addEventListener("click", () => showFindings(Infinity));
+for (const id of ["from", "to", "caliper-lead"]) $(id).addEventListener("input", setCalipers);
+$("text").addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(score, 300);
+});
+$("pdf").addEventListener("click", pdf);
+$("json").addEventListener("click", json);
+$("fhir").addEventListener("click", () => download("v1/classify?format=fhir", [], "fhir.json"));
+
+health = await (await fetch("healthz")).json();
+$("about").textContent = `Model ${health.model}, deri ${health.version}`;
