@@ -149,6 +149,8 @@ CASES: dict[str, Case] = {
     "classify": Case(
         lambda g, o: ["classify", "--model", g / "model", g / "store", "--labels", "AFIB", "--out", o / "c.csv"]
     ),
+    "index": Case(lambda g, o: ["index", "--model", g / "model", g / "store", "--out", o / "index"]),
+    "search": Case(lambda g, o: ["search", "sinus rhythm", "--index", g / "index", "--out", o / "found.csv"]),
     "convert": Case(
         lambda g, o: ["convert", g / "merl.pth", "--text-encoder", g / "bert", "--out", o / "converted"]
     ),
@@ -196,6 +198,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     serve(folder / "data", folder / "url")
     assert not run("simulate", "csn", "--records", 4, "--out", folder / "data2")
     assert not run("prepare", "csn", folder / "data2", "--out", folder / "store2")
+    assert not run("index", "--model", folder / "model", folder / "store2", "--out", folder / "index")
     common = ["--data", folder / "store"]
     assert not run(
         "report", "train", "--model", folder / "model", *common, "--out", folder / "run", *writers.SMALL, "epochs=1"

@@ -71,11 +71,11 @@ def index(
         run = _Run(writer, loaded, wanted, reading, show)
         for source in sources:
             run.take(_Files(source, reading) if isinstance(source, list) else _Store(source))
-        dropped = run.prune() if prune else 0
+        if prune:
+            run.prune()
         writer.join()
         tell_failed(run.failed, run.added + run.changed + run.unchanged)
-        counts = {"added": run.added, "changed": run.changed, "unchanged": run.unchanged, "dropped": dropped}
-        told = ", ".join(f"{count} {what}" for what, count in counts.items())
+        told = ", ".join(f"{getattr(run, what)} {what}" for what in ("added", "changed", "unchanged", "dropped"))
         print(f"{len(writer.known)} recordings ({told}) → {out}")
 
 
@@ -130,6 +130,7 @@ class _Run:
     added: int = 0
     changed: int = 0
     unchanged: int = 0
+    dropped: int = 0
     failed: int = 0
     seen: set[str] = field(default_factory=set)
 
@@ -146,11 +147,12 @@ class _Run:
             found = source.embed(part, self.model, self.windows, Shifted(self.show, start, len(due)))
             changed = sum(about[KEY] in known for about in found.about)
             self.changed += changed
+            self.dropped += sum(source.keys[i] in known for i in part) - changed
             self.added += len(found.about) - changed
             self.failed += found.failed
             self.writer.replace([source.keys[i] for i in part], found.about, found.pooled())
 
-    def prune(self) -> int:
+    def prune(self) -> None:
         """Drop recordings whose file or store is gone, or that a store of this run does not hold any more."""
         folders = _Folders()
         stores = {key.split("\t")[0] for key in self.seen if "\t" in key}
@@ -160,7 +162,7 @@ class _Run:
             there = place not in stores and os.path.isdir(place) if record else bool(folders.state(place))
             gone += [] if there else [key]
         self.writer.replace(gone, [])
-        return len(gone)
+        self.dropped += len(gone)
 
 
 class _Folders:
