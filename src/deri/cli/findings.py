@@ -42,7 +42,7 @@ def print_table(table: pd.DataFrame, columns: list[str], *, per_window: bool) ->
 
 def print_findings(table: pd.DataFrame, question: Question, scores: Scores) -> None:
     """A block per recording or window: its intervals, and its findings in order."""
-    from deri.ecg.measure import INTERVALS
+    from deri.ecg.intervals import INTERVALS
 
     for i, row in enumerate(table.to_dict("records")):
         name = row["file"] if "start_s" not in row or row["start_s"] != row["start_s"] else _at(row)

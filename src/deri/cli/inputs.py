@@ -6,7 +6,6 @@ A file that cannot be used is named, counted and passed over, unless ``--strict`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,6 +178,7 @@ class Recordings:
 
     def __iter__(self) -> Iterator[ECG]:
         from deri.ecg import read_ecg
+        from deri.ecg.intervals import intervals
         from deri.ecg.recording import ABOUT
 
         for i, row in enumerate(self.files):
@@ -190,7 +190,7 @@ class Recordings:
             say_lead_note(row["file"], ecg)
             leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
             said = {name: ecg.metadata[name] for name in ABOUT if row.get(name) is None and ecg.metadata.get(name)}
-            self.read.append({**row, **said, "leads": leads, **(_measured(ecg) if self.measure else {})})
+            self.read.append({**row, **said, "leads": leads, **(intervals(ecg) if self.measure else {})})
             yield ecg
             del ecg  # before the next one is read
             if len(self.files) > 1:
@@ -206,15 +206,6 @@ class Recordings:
             raise error
         say(f"passed over: {error}" if str(error).startswith(file) else f"passed over: {file}: {error}")
         self.failed += 1
-
-
-def _measured(ecg: ECG) -> dict[str, float | None]:
-    """The intervals of a recording; none of one that cannot be used, which is passed over for it later."""
-    from deri.ecg.measure import intervals
-
-    with suppress(ReadError):
-        return intervals(ecg)
-    return {}
 
 
 def tell_failed(failed: int, used: int) -> None:
@@ -270,16 +261,15 @@ def embed_store(
     """Embed the recordings of ``rows`` of a store."""
     import numpy as np
 
-    from deri.ecg.measure import as_intervals
+    from deri.ecg.intervals import intervals
     from deri.evaluation.features import embed_store as embed
     from deri.models.base import WindowEmbeddings
-    from deri.store.measurements import measure_store
 
     vectors = embed(model, store, rows, normalise=False, progress=progress)
     part = WindowEmbeddings(np.arange(len(rows)), np.full(len(rows), np.nan), vectors)
     about = store_about(store, rows)
     if measure:
-        about = [{**row, **as_intervals(values)} for row, values in zip(about, measure_store(store)[rows], strict=True)]
+        about = [{**known, **intervals(store.recording(row))} for known, row in zip(about, rows.tolist(), strict=True)]
     return Embedded(about, [part])
 
 

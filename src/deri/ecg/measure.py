@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from deri.ecg.leads import LEADS
-from deri.ecg.recording import ECG
-from deri.ecg.standardise import standardise
 
 VERSION = 1
 """Of the features; part of the identity of results."""
@@ -81,34 +79,6 @@ def find_beats(signal: np.ndarray, fs: float) -> np.ndarray:
         return np.zeros(0, np.int64)
     found, _ = find_peaks(energy, height=SHARE * typical, distance=max(1, round(APART * fs)))
     return found.astype(np.int64)
-
-
-INTERVALS = {
-    "rate_bpm": "rate", "pr_ms": "pr_ms", "qrs_ms": "qrs_ms", "qt_ms": "qt_ms", "qtc_ms": "qtc_ms",
-    "axis_deg": "axis_deg",
-}  # fmt: skip
-"""What people read of a recording, by the feature that it is."""
-
-
-def intervals(ecg: ECG) -> dict[str, float | None]:
-    """Rate (1/min), PR, QRS, QT and QTc (ms) and axis (degrees) of a recording; None where one cannot be measured.
-
-    Of a recording longer than a minute the first one is measured.
-
-    Raises:
-        ReadError: the recording cannot be used, see :func:`deri.ecg.standardise`.
-    """
-    fs = 250.0
-    used = standardise(ecg, fs, round(min(ecg.duration, 60) * fs))
-    printed = any(flag.startswith("partial_lead") for flag in used.flags)
-    values = known_features(ecg_features(used.signal[:, : used.valid_samples], fs), used.lead_mask, printed)
-    return as_intervals(values)
-
-
-def as_intervals(values: np.ndarray) -> dict[str, float | None]:
-    """Those of the features (len(FEATURE_NAMES),) that :func:`intervals` gives."""
-    of = dict(zip(FEATURE_NAMES, values.tolist(), strict=True))
-    return {name: of[feature] if np.isfinite(of[feature]) else None for name, feature in INTERVALS.items()}
 
 
 def known_features(values: np.ndarray, lead_mask: np.ndarray, printed: bool) -> np.ndarray:

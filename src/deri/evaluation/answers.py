@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deri.ecg import ECG
-from deri.ecg.measure import intervals
+from deri.ecg.intervals import intervals
 from deri.errors import DeriError, some
 from deri.evaluation.features import unit
 from deri.models import EcgTextModel
@@ -49,7 +49,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """Findings, and the intervals of :func:`deri.ecg.measure.intervals`, None where one cannot be measured."""
+    """Findings, and the intervals of :func:`deri.ecg.intervals.intervals`, None where one cannot be measured."""
 
     findings: tuple[Finding, ...]
     measurements: dict[str, float | None]

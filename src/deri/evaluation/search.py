@@ -143,10 +143,7 @@ def recording_of_store(store: Store, record_id: str) -> ECG:
     rows = np.flatnonzero((store.index["record_id"] == record_id).to_numpy())
     if not len(rows):
         raise ReadError(f"{store.path}: holds no recording {record_id}", "missing_file")
-    row = rows[:1]
-    signal = store.signals(row)[0, :, : int(store.index["valid_samples"].iloc[row[0]])].copy()
-    signal[~store.lead_mask(row)[0]] = np.nan
-    return ECG(signal, store.fs, {"source_file": record_id})
+    return store.recording(int(rows[0]))
 
 
 def query_vector(

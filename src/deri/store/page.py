@@ -134,14 +134,12 @@ def _lead_of(store: Store, row: int, code: str) -> str | None:
 
 def _drawn(store: Store, row: int, strip: str | None) -> Picture:
     """A stored row on ECG paper, as it was recorded: without padding, and without the leads that are missing."""
-    values = {name: store.table[name][row].as_py() for name in ("record_id", "file", "valid_samples", "start_sample")}
-    signal = store.signals([row])[0][:, : values["valid_samples"]]
-    signal[~store.lead_mask([row])[0]] = np.nan
+    values = {name: store.table[name][row].as_py() for name in ("record_id", "file", "start_sample")}
     flags = ", ".join(store.table["quality"][row].as_py()) or "no flag"
     start = values["start_sample"] / store.table["fs"][row].as_py()
     where = f", from {start:g} s on" if values["start_sample"] else ""
     caption = f"{values['record_id']} ({values['file']}{where}): {flags}"
-    return _picture(ECG(signal, store.fs), values["record_id"], strip), caption
+    return _picture(store.recording(row), values["record_id"], strip), caption
 
 
 def _refused(source: Path, row: Mapping[str, Any], reading: Mapping[str, Any]) -> Picture | None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from deri.ecg import ECG
+
 _UNITS = np.dtype("<i2")
 
 
@@ -329,6 +331,18 @@ class Store:
             target[...] = source  # to convert, then to scale in the cache, takes two thirds of np.multiply's time
             target *= self._scale
         return out
+
+    def recording(self, row: int) -> ECG:
+        """The signal of a row, as it was before it was filled up to 10 s; leads that were not recorded are NaN.
+
+        Raises:
+            IndexError: the row is outside 0 … n - 1.
+        """
+        from deri.ecg import ECG
+
+        signal = self.signals([row])[0, :, : int(self.column("valid_samples")[row])].copy()
+        signal[~self.lead_mask([row])[0]] = np.nan
+        return ECG(signal, self.fs, {"source_file": str(self.column("record_id")[row])})
 
     def _checked(self, rows: Any) -> np.ndarray:
         return checked_numbers(rows, len(self), "row")
