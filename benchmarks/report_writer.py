@@ -1,14 +1,18 @@
-"""Report writers against the baselines on simulated patients that no model has seen. Prints one JSON object.
+"""Report writers against the baselines, on patients that the writers have not seen. Prints one JSON object.
 
     python benchmarks/report_writer.py --model deri-sim --out DIR [--records 40000] [--test-records 2000]
         [--memory tokens mixed aligned] [--seeds 1] [--encoder frozen] [--set KEY=VALUE …]
+    python benchmarks/report_writer.py --model deri-open --out DIR --store STORE --language reference [--consensus 16]
 
-Simulates the layout of MIMIC-IV-ECG, holds out patients for validation and for the test, trains a ``scratch`` writer
-for each memory and seed (KEY=VALUE as in ``deri report train``), and scores it beside the three baselines of
-``deri report baselines``: BLEU-4, ROUGE-L, findings by the rule-based labeller (macro over findings that at least
-``--min-count`` test reports assert), with 95 % intervals by patient, and paired differences in the same draws.
-``train_seconds`` is all that ``deri report train`` does, the encoding of the training records included, and counts
-every session of a run that was stopped and resumed. The length penalty of the beam search is chosen on the val split.
+Without --store it simulates the layout of MIMIC-IV-ECG and holds out patients for validation and for the test. It
+trains a ``scratch`` writer for each memory and seed (KEY=VALUE as in ``deri report train``), and scores it beside the
+three baselines of ``deri report baselines``: BLEU, ROUGE-L, findings by the rule-based labeller (macro over findings
+that at least ``--min-count`` test reports assert), with 95 % intervals by patient, and paired differences in the same
+draws. ``train_seconds`` is all that ``deri report train`` does, the encoding of the training records included, and
+counts every session of a run that was stopped and resumed. How texts are searched for is chosen on the val split: the
+length penalty of the beam search, or so many drafts of which the one is kept that agrees most with the others.
+``--language reference``: writers and baselines write in the language of each record's own report. ``classifier``: the
+reports as a classifier of the tasks of PTB-XL that the store has, read by the labeller (``deri report classify``).
 
 What is done stays in DIR: run it again and it goes on where it was. Give the model other patients than it was trained
 on: ``--seed`` draws them (100; the built-in model was trained on those of seed 0).
@@ -34,6 +38,7 @@ from deri.datasets import open_dataset
 from deri.evaluation.features import Features
 from deri.files import write_json
 from deri.generation.baselines import KINDS, baseline_reports
+from deri.generation.classify import classify_reports
 from deri.generation.config import MemoryKind, load_config
 from deri.generation.data import rows_with_report
 from deri.generation.evaluate import evaluate_reports, paired_difference
@@ -47,6 +52,7 @@ from deri.store import Store, prepare
 
 LAYOUT = "mimic-iv-ecg"
 EPOCHS = {"frozen": 8, "tuned": 4}  # frozen: some twenty minutes of one core at the default size
+WORD_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l")
 MEMORIES: tuple[MemoryKind, ...] = ("tokens", "mixed", "aligned")
 SPARE = 1.08  # patients are held out whole: ask for a little more than is needed
 
@@ -56,7 +62,9 @@ def say(text: str) -> None:
 
 
 def store_of(options: argparse.Namespace) -> Store:
-    """The simulated store, made unless it is there."""
+    """The store that was named, or the simulated one, made unless it is there."""
+    if options.store is not None:
+        return Store.open(options.store)
     place = options.out / f"{LAYOUT}-{options.records}-{options.test_records}-{options.seed}"
     if not (place / "store" / "store.json").is_file():
         shutil.rmtree(place, ignore_errors=True)
@@ -89,14 +97,6 @@ class Watch(Progress):
         seconds = self.before + self.saved - self.started
         write_json(self.path, {"seconds": seconds})
         return seconds
-
-
-def made(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table in ``path``; made and written unless it is there."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(make(), path)
-    return pd.read_parquet(path)
 
 
 def train(options: argparse.Namespace, model: Any, store: Store, memory: MemoryKind, seed: int) -> dict[str, Any]:
@@ -133,31 +133,62 @@ def train(options: argparse.Namespace, model: Any, store: Store, memory: MemoryK
     return known | {"run": str(run)}
 
 
-def choose_decoding(options: argparse.Namespace, store: Store, run: str) -> dict[str, Any]:
-    """The length penalty with the highest BLEU-4 + macro finding-F1 on the val split; tried once per writer."""
-    path = Path(run) / "decoding.json"
-    tried: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
-    rows, _ = rows_with_report(store, "val")
-    references = store_columns(store, rows)["reference"]
-    writer = None
-    for penalty in options.length_penalty if len(options.length_penalty) > 1 else ():
-        key = f"{options.beams} {penalty:g}"
-        if key not in tried:
-            writer = writer or ReportWriter.from_pretrained(run)
-            texts = writer.generate_store(store, rows, beams=options.beams, length_penalty=penalty).texts
-            found = evaluate_reports(references, texts, draws=0, min_count=5)
-            tried[key] = found["metrics"]["bleu_4"]["value"] + (found["findings"]["macro"]["f1"] or 0.0)
-            write_json(path, tried)
-            say(f"{Path(run).name}: beams and length penalty {key}: {tried[key]:.3f} on val")
-    best = max(options.length_penalty, key=lambda penalty: tried.get(f"{options.beams} {penalty:g}", 0.0))
-    return {"beams": options.beams, "length_penalty": best}
+def written(
+    options: argparse.Namespace, store: Store, split: str, name: str, write: Callable[[np.ndarray], list[str]]
+) -> pd.DataFrame:
+    """The reports of a split by a system; ``write`` makes them of rows unless they are there."""
+    path = options.out / "generated" / f"{split}-{name}.parquet"
+    if not path.is_file():
+        rows, _ = rows_with_report(store, split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        write_table(generated_table(store_columns(store, rows), write(rows)), path)
+        say(f"{name}: {len(rows)} reports of {split} in {time.perf_counter() - started:.0f} s")
+    return pd.read_parquet(path)
+
+
+def ways(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What is tried on the val split to search for texts, by name."""
+    beams = {f"{options.beams} {p:g}": {"beams": options.beams, "length_penalty": p} for p in options.length_penalty}
+    drafts = {"temperature": options.temperature}
+    return beams | {f"consensus {n}": {"consensus": n, **drafts} for n in options.consensus}
+
+
+def by_writer(options: argparse.Namespace, store: Store, run: str) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The reports of val and test, searched for in the way of highest BLEU-4 + macro finding-F1 on val; and the way."""
+
+    def reports(split: str, way: str) -> pd.DataFrame:
+        def write(rows: np.ndarray) -> list[str]:
+            writer = ReportWriter.from_pretrained(run)
+            return writer.generate_store(store, rows, language=options.language, **ways(options)[way]).texts
+
+        return written(options, store, split, f"{Path(run).name}-{way.replace(' ', '-')}", write)
+
+    tried = {}
+    for way in ways(options):
+        table = reports("val", way)
+        found = evaluate_reports(list(table["reference"]), list(table["generated"]), draws=0, min_count=5)
+        tried[way] = found["metrics"]["bleu_4"]["value"] + (found["findings"]["macro"]["f1"] or 0.0)
+    best = max(tried, key=lambda way: tried[way])
+    return {split: reports(split, best) for split in ("val", "test")}, {"decoding": best, "tried_on_val": tried}
+
+
+def classifier(store: Store, tables: dict[str, pd.DataFrame], draws: int) -> dict[str, Any]:
+    """The reports as a classifier of PTB-XL's tasks that the store has; the labeller reads them."""
+    found = {
+        task: classify_reports(store, task, tables["test"], tables["val"], draws=draws)
+        for task in store.tasks
+        if task.startswith("ptbxl-")
+    }
+    names = ("macro_f1", "macro_f1_ci", "accuracy", "accuracy_ci")
+    return {task: {name: result[name] for name in names} for task, result in found.items()}
 
 
 def row(result: dict[str, Any]) -> dict[str, Any]:
     """The figures of the table, of all that is known of a system."""
     findings = result["findings"]
     return {
-        **{name: result["metrics"][name] for name in ("bleu_4", "rouge_l") if name in result["metrics"]},
+        **{name: result["metrics"][name] for name in WORD_METRICS if name in result["metrics"]},
         "corpus_bleu": result["corpus_bleu"],
         "finding_f1": {"value": findings["macro"]["f1"], "ci": findings["macro"]["ci"]},
         "findings": findings["macro"]["findings"],
@@ -174,13 +205,17 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the writers, e.g. epochs=12")
     parser.add_argument("--model", required=True, help="ECG model: directory, run, built-in name, random:RECIPE")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--store", type=Path, help="with reports in train, val and test; else one is simulated")
+    parser.add_argument("--language", help="en | de | sv | reference: that of each record's own report")
     parser.add_argument("--records", type=int, default=40_000)
     parser.add_argument("--test-records", type=int, default=2_000)
     parser.add_argument("--memory", nargs="+", choices=MEMORIES, default=list(MEMORIES))
     parser.add_argument("--seeds", type=int, default=1, help="writers of each memory")
     parser.add_argument("--encoder", choices=("frozen", "tuned"), default="frozen")
     parser.add_argument("--beams", type=int, default=3)
-    parser.add_argument("--length-penalty", nargs="+", type=float, default=[1.0, 2.0, 3.0], help="chosen on val")
+    parser.add_argument("--length-penalty", nargs="*", type=float, default=[1.0, 2.0, 3.0], help="chosen on val")
+    parser.add_argument("--consensus", nargs="*", type=int, default=[], help="numbers of drafts, chosen on val")
+    parser.add_argument("--temperature", type=float, default=0.7, help="of the drafts")
     parser.add_argument("--min-count", type=int, default=20)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=100, help="of the simulated patients")
@@ -190,59 +225,46 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     store = store_of(options)
     rows, _ = rows_with_report(store, "test")
-    if len(rows) < options.test_records:
+    if options.store is None and len(rows) < options.test_records:
         sys.exit(f"only {len(rows)} test records have a report, {options.test_records} are wanted: raise --records")
     columns = store_columns(store, rows)
-
-    def table(texts: list[str]) -> pd.DataFrame:
-        return generated_table(columns, texts)
-
     model = load_model(options.model)
-    features = Features(model, store)
-    texts: dict[str, list[str]] = {}
-    about: dict[str, dict[str, Any]] = {}
-    for kind in KINDS:
-        path = options.out / "generated" / f"{kind}.parquet"
-        found = made(
-            path, lambda kind=kind: table(baseline_reports(model, store, rows, (kind,), features=features)[kind])
+    features = Features(model, store, options.out / "embeddings")
+
+    def baseline(kind: str, split: str) -> pd.DataFrame:
+        asked = {"language": options.language, "features": features}
+        return written(
+            options, store, split, kind, lambda rows: baseline_reports(model, store, rows, (kind,), **asked)[kind]
         )
-        texts[kind] = list(found["generated"])
+
+    tables = {kind: {split: baseline(kind, split) for split in ("val", "test")} for kind in KINDS}
+    about: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     for memory in options.memory:
         for seed in range(options.seeds):
             name = f"{memory}-{seed}"
             # A tuned encoder is changed by its training: every run starts with the given one.
             own = load_model(options.model) if options.encoder == "tuned" else model
             about[name] = train(options, own, store, memory, seed)
-            chosen = choose_decoding(options, store, about[name]["run"])
-            about[name]["decoding"] = chosen
-            label = f"{name}-{options.encoder}-{chosen['beams']}-{chosen['length_penalty']:g}"
-            path = options.out / "generated" / f"{label}.parquet"
-            started = time.perf_counter()
-
-            def write(run: str = about[name]["run"], chosen: dict[str, Any] = chosen) -> pd.DataFrame:
-                writer = ReportWriter.from_pretrained(run)
-                beams, penalty = chosen["beams"], chosen["length_penalty"]
-                return table(writer.generate_store(store, rows, beams=beams, length_penalty=penalty).texts)
-
-            known = path.is_file()
-            texts[name] = list(made(path, write)["generated"])
-            if not known:
-                say(f"{name}: {len(rows)} reports written in {time.perf_counter() - started:.0f} s")
+            tables[name], chosen = by_writer(options, store, about[name]["run"])
+            about[name] |= chosen
+    texts = {name: list(table["test"]["generated"]) for name, table in tables.items()}
     references, subjects = columns["reference"], columns["subject"]
     scoring = {"min_count": options.min_count, "draws": options.draws}
     systems = {
-        name: row(evaluate_reports(references, generated, subjects, **scoring)) | about.get(name, {})
+        name: row(evaluate_reports(references, generated, subjects, **scoring))
+        | {"classifier": classifier(store, tables[name], options.draws)}
+        | about[name]
         for name, generated in texts.items()
     }
     names = [name for name in texts if name not in KINDS]
-    pairs = [(names[0], kind) for kind in KINDS] if names else []
+    pairs = list(itertools.product(names, KINDS))
     pairs += [(f"{a}-{s}", f"{b}-{s}") for a, b in itertools.pairwise(options.memory) for s in range(options.seeds)]
     result = {
         "model": options.model,
         "records": {split: len(rows_with_report(store, split)[0]) for split in ("train", "val", "test")},
         "test_patients": len(set(subjects)),
         "min_count": options.min_count,
-        "beams": options.beams,
+        "language": options.language,
         "threads": options.threads,
         "systems": systems,
         "mean_of_seeds": {

@@ -35,7 +35,8 @@ def store(mimic_store: Path) -> Store:
 
 def test_every_finding_has_a_sentence_that_names_it_alone_and_a_prompt_that_names_it() -> None:
     assert set(templates()) == set(known_findings()) == set(finding_prompts())
-    for code, sentence in templates().items():
+    assert set(templates("de")) == set(templates())
+    for code, sentence in [*templates().items(), *templates("de").items()]:
         assert label_report(f"{sentence}.") == {code: "present"}, code
     assert asserted(write_findings(list(templates()))) == set(known_findings())
     assert write_findings(["NORM", "AFIB", "LVH"]) == "atrial fibrillation. left ventricular hypertrophy. normal ecg."
@@ -64,6 +65,20 @@ def test_the_nearest_training_record_gives_its_report(store: Store, model: EcgTe
     # A training record is nearest to itself.
     own = [store.reports[store.report_ids[row]] for row in train[:5]]
     assert baseline_reports(model, store, train[:5], ["neighbour"])["neighbour"] == own
+
+
+def test_baselines_in_the_language_of_each_own_report(mimic_store: Path, model: EcgTextModel) -> None:
+    store = Store.open(mimic_store)
+    texts = store.reports
+    store.__dict__["reports"] = [f"sinusrhythmus linkstyp {i}." if i % 2 == 0 else t for i, t in enumerate(texts)]
+    rows = store.rows("val")
+    german = [store.report_ids[row] % 2 == 0 for row in rows]
+    found = baseline_reports(model, store, rows, language="reference")
+    assert any(german)
+    for kind in ("frequent", "neighbour"):
+        assert [text.startswith("sinusrhythmus") for text in found[kind]] == german
+    with pytest.raises(DeriError, match="report in language 'sv' in split train"):
+        baseline_reports(model, store, rows, ["frequent"], language="sv")
 
 
 def test_templates_call_at_the_thresholds_of_the_validation_split(store: Store, model: EcgTextModel) -> None:

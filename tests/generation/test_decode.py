@@ -66,6 +66,17 @@ def test_many_beams_find_the_likeliest_text_of_all(seed: int) -> None:
     assert found.log_probs.tolist() == pytest.approx([value, value], abs=1e-5)
 
 
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_given_start_is_read_and_not_returned(beams: int) -> None:
+    model, memory = chain(3), torch.zeros(2, 1, 1)
+    options = Decoding(beams=beams, max_tokens=4)
+    found = decode(model, memory, None, eos=EOS, options=options, start=[3, 2])
+    behind = Chain(torch.cat([model.table[:-1], model.table[2:3]]))  # a chain whose texts begin behind token 2
+    expected = decode(behind, memory, None, eos=EOS, options=options)
+    assert found.ids == expected.ids
+    assert found.log_probs.tolist() == pytest.approx(expected.log_probs.tolist())
+
+
 def ending_decoder() -> tuple[ReportDecoder, Any]:
     """A random GPT-2 that ends some texts early and some never."""
     decoder, tokenizer = writers.decoder(writers.config())

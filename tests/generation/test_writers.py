@@ -165,7 +165,7 @@ def test_what_stands_in_a_lead_that_was_not_recorded_does_not_count(run: Path, m
     writer = ReportWriter.from_pretrained(run)
     signals = np.array(store.signals(store.rows("val")[:3]))
     mask = np.ones((3, 12), bool)
-    mask[0, 6:] = mask[1, 3] = False
+    mask[0, 6:] = mask[1, :3] = False
     valid = np.full(3, signals.shape[2])
     expected = written(writer, np.where(mask[:, :, None], signals, 0), store.fs, valid, mask)
     whole = written(writer, signals, store.fs, valid)
@@ -342,3 +342,34 @@ def test_wrong_options_are_told(
         main(["report", "train", *map(str, arguments), *more])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def in_two_languages(path: Path) -> Store:
+    """A store whose reports are German where their number is even."""
+    store = Store.open(path)
+    texts = store.reports
+    store.__dict__["reports"] = [f"sinusrhythmus linkstyp {i}." if i % 2 == 0 else t for i, t in enumerate(texts)]
+    return store
+
+
+def test_it_writes_in_the_language_asked_for(mimic_store: Path, tmp_path: Path) -> None:
+    store = in_two_languages(mimic_store)
+    run = train(store, tmp_path / "run", config_of("scratch", tmp_path, "lr=0.02", "epochs=4"))
+    writer = ReportWriter.from_pretrained(run)
+    assert set(writer.languages) == {"en", "de"}
+    rows = store.rows("val")
+    german = writer.generate_store(store, rows[:4], language="de")
+    assert all("sinusrhythmus linkstyp" in text for text in german.texts)
+    assert not any("sinusrhythmus" in text for text in writer.generate_store(store, rows[:4], language="en").texts)
+    assert not any(text.startswith(("de:", "en:")) for text in writer.generate_store(store, rows[:4]).texts)
+    assert (german.n_tokens < 24).all()  # the tag counts to the longest length
+    # That of each record's own report, in the order of the rows.
+    asked = writer.generate_store(store, rows, language="reference")
+    own = [store.report_ids[row] % 2 == 0 for row in rows]
+    assert [text.startswith("sinusrhythmus linkstyp") for text in asked.texts] == own
+    with pytest.raises(DeriError, match="language 'sv'.* knows .*en"):
+        writer.generate_store(store, rows[:1], language="sv")
+    # Several drafts, of which one is kept.
+    drafts = writer.generate_store(store, rows[:3], language="de", consensus=4)
+    assert len(drafts) == 3
+    assert all("sinusrhythmus" in text for text in drafts.texts)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deri.reports import clean_report, count_words, join_report
+from deri.reports import clean_report, count_words, join_report, without_stamps
 
 # Characters that the rules act on, so that random texts hit them often.
 TEXTS = st.text(alphabet=st.sampled_from(list("eEkKgGcab.=-*?: \t\n 5ÄßİΣ")), max_size=40) | st.text(max_size=40)
@@ -40,6 +40,29 @@ TEXTS = st.text(alphabet=st.sampled_from(list("eEkKgGcab.=-*?: \t\n 5ÄßİΣ"))
 )
 def test_rules(raw: str | list[str | None], clean: str) -> None:
     assert clean_report(raw) == clean
+
+
+@pytest.mark.parametrize(
+    ("report", "clean"),
+    [
+        ("Sinusrhythmus Lagetyp normal 4.46 unbestÄtigter Bericht", "sinusrhythmus lagetyp normal."),
+        ("sinusrhythmus linkstyp 4.46 unbestätigter beri.", "sinusrhythmus linkstyp."),  # cut by the archive
+        ("t abnorm in lateralen ableitungen 4.46.", "t abnorm in lateralen ableitungen."),
+        ("sinus rhythm. normal ecg. edit: norm 100, rsiii(norm 50).", "sinus rhythm. normal ecg."),
+        ("normales ecg 4.46 unbestätigter bericht edit: imi 15, crbbb, (imi 15).", "normales ecg."),
+        ("sinus rhythm. *** unconfirmed analysis ***", "sinus rhythm."),
+        ("lvh. electronically signed by Dr. J. Doe", "lvh."),
+        ("sinus rhythm. confirmed by smith, john. lvh", "sinus rhythm. lvh."),
+        ("trace only requested. edit: lvh, isc_.", ""),
+        # What looks alike and belongs to the report:
+        ("inferiorer infarkt alter unbest.", "inferiorer infarkt alter unbest."),
+        ("st elevation of 4.4 mm, pr 0.24", "st elevation of 4.4 mm, pr 0.24."),
+        ("repeated to confirm the appearances in v2.", "repeated to confirm the appearances in v2."),
+    ],
+)
+def test_stamps_of_devices_and_editors(report: str, clean: str) -> None:
+    assert without_stamps(report) == clean
+    assert without_stamps(clean) == clean
 
 
 @given(TEXTS)

@@ -57,6 +57,9 @@ GERMAN = {
 }
 
 SENTENCES = [
+    ("no q waves", {"QWAVE": "absent"}),
+    ("keine pathologischen Q-Zacken", {"QWAVE": "absent"}),
+    ("no q in v1", {"QWAVE": "absent"}),
     *[(word, {code: "present"}) for code, words in GERMAN.items() for word in words.split("; ")],
     ("keine Erregungsrückbildungsstörung", {"NST_": "absent"}),
     # text, {finding: certainty}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from deri.errors import DeriError
-from deri.reports import load_prompts
+from deri.reports import load_prompts, prompts_for
 from deri.reports.words import label_texts
 from support import tiny
 
@@ -29,6 +29,10 @@ AFIB = tuple(load_prompts("labels")["AFIB"])
             "which is left out: scored as sinus",
         ),
         ("pizza", ("pizza",), "names no finding"),
+        ("AF with rapid response", ("atrial fibrillation with rapid response",), "is scored as"),
+        ("Ischämie", tuple(load_prompts("labels")["ISC_"]), None),
+        ("myocardial ischemia", tuple(load_prompts("labels")["ISC_"]), None),
+        ("anterolateral ischemia", tuple(load_prompts("labels")["ISCAL"]), None),
         ("file", ("file",), "names no finding"),
     ],
 )
@@ -50,11 +54,18 @@ def test_what_is_made_of_a_label(label: str, texts: tuple[str, ...], note: str |
         ("LVH", "left ventricular hypertrophy; Linksherzhypertrophie; Hypertrophie des linken Ventrikels"),
         ("IMI", "inferior myocardial infarction; Hinterwandinfarkt; inferiorer Myokardinfarkt; HW-Infarkt"),
         ("AMI", "anterior myocardial infarction; Vorderwandinfarkt; anteriorer Myokardinfarkt"),
+        ("NORM", "normal ecg; normales EKG; EKG o.B.; unauffälliges ECG"),
+        ("ABQRS", "abnormal QRS complexes; QRS abnorm; auffällige QRS-Komplexe; pathologischer QRS-Komplex"),
+        ("QWAVE", "pathological Q waves; pathologische Q-Zacken"),
+        ("PVC", "ventrikuläre Extrasystolie; Kammerextrasystolie"),
+        ("PAC", "supraventrikuläre Extrasystolie"),
+        ("NST_", "unspezifische ST-Veränderungen; unspezifische T-Wellen-Veränderungen; abnormes T"),
+        ("AMI", "Vorderwandseptuminfarkt"),
         ("1AVB", "first degree av block; AV-Block I. Grades; AV-Block ersten Grades; verlängerte PQ-Zeit"),
     ],
 )
 def test_all_words_for_a_finding_have_one_score(code: str, words: str) -> None:
-    expected = tuple(load_prompts("labels")[code])
+    expected = tuple(prompts_for("labels", [code])[code])
     assert {
         word: found.texts for word, found in zip(words.split("; "), label_texts(words.split("; ")), strict=True)
     } == dict.fromkeys(words.split("; "), expected)
@@ -70,6 +81,17 @@ def test_a_denied_finding_is_scored_as_its_opposite(label: str) -> None:
     vectors, notes = tiny.model(pooling="mean").encode_labels(["AFIB", label])
     np.testing.assert_allclose(vectors[1], -vectors[0], atol=1e-6)
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [("no f waves", "f waves"), ("kein Zusatzbefund", "Zusatzbefund"), ("ohne Delta-Zacke.", "Delta-Zacke"),
+     ("epsilon waves are not seen", "epsilon waves")],
+)  # fmt: skip
+def test_denied_words_of_no_finding_are_scored_as_their_opposite(label: str, words: str) -> None:
+    (found,) = label_texts([label])
+    assert (found.texts, found.sign) == ((words,), -1)
+    assert "scored as the opposite" in str(found.note)
 
 
 def test_two_german_findings_are_one_text() -> None:

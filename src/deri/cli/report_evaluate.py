@@ -112,6 +112,9 @@ def baselines(
     out: Annotated[Path, typer.Option(help=".parquet or .jsonl")],
     split: Annotated[str, typer.Option(help="train | val | test | all")] = "test",
     kind: Annotated[Kind, typer.Option(help="frequent report, nearest neighbour's, template of findings")] = Kind.all,
+    language: Annotated[
+        str | None, typer.Option(help="en | de | sv | reference: that of each own report [default: whichever comes]")
+    ] = None,
     device: opt.Device = None,
 ) -> None:
     """Write the reports of baselines: what a writer has to beat."""
@@ -127,7 +130,8 @@ def baselines(
     rows = split_rows(store, split)
     kinds = KINDS if kind is Kind.all else (kind.value,)
     with progress("report baselines") as shown:
-        found = baseline_reports(load_model(model, device=device), store, rows, kinds, progress=shown)
+        loaded = load_model(model, device=device)
+        found = baseline_reports(loaded, store, rows, kinds, language=language, progress=shown)
     columns = store_columns(store, rows)
     nothing = [None] * len(rows)
     parts = [

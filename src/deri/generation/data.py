@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from deri.errors import DeriError
 from deri.generation.tokenizer import ReportTokenizer, padded
+from deri.reports import without_stamps
+from deri.reports.language import LANGUAGES, Language, report_language
 from deri.store import Store
 
+_RARE = 0.01  # of the training reports: a language with fewer is not told apart
 _POOL = 32  # batches whose reports are sorted by length together
+
+
+@lru_cache(maxsize=2)
+def report_texts(store: Store) -> list[str]:
+    """The distinct reports of a store without the stamps of devices and editors; ``""`` where nothing is left."""
+    return [without_stamps(text) for text in store.reports]
+
+
+def report_languages(texts: Iterable[str]) -> dict[Language, int]:
+    """How many of ``texts`` are in each language that at least one in a hundred is in, the commonest first."""
+    counts = Counter(map(report_language, texts))
+    least = _RARE * counts.total()
+    return {name: n for name, n in counts.most_common() if name is not None and n >= least}
+
+
+def tagged(text: str, languages: Container[Language]) -> str:
+    """``text`` behind the tag of its language, ``"de: …"``, where that is one of ``languages``."""
+    language = report_language(text)
+    return f"{language}: {text}" if language is not None and language in languages else text
+
+
+def untagged(text: str) -> str:
+    """``text`` without its tag."""
+    tag, _, rest = text.partition(": ")
+    return rest if tag in LANGUAGES else text
+
+
+def row_languages(store: Store, rows: np.ndarray) -> list[Language | None]:
+    """The language of the report of each row; None where there is none, or it cannot be told."""
+    texts = report_texts(store)
+    return [report_language(texts[i]) if i >= 0 else None for i in store.report_ids[rows]]
+
+
+def asked_languages(store: Store, rows: np.ndarray, language: str | None) -> list[str | None]:
+    """The language that a report is to be in, for each row; ``"reference"`` asks for that of its own report."""
+    return list(row_languages(store, rows)) if language == "reference" else [language] * len(rows)
 
 
 def rows_with_report(store: Store, split: str) -> tuple[np.ndarray, int]:
     """Rows of ``split`` whose report has text, int64 ascending, and how many rows have none."""
     rows = store.rows(split)
-    blank = np.array([not text.strip() for text in store.reports] or [True])
+    blank = np.array([not text for text in report_texts(store)] or [True])
     ids = store.report_ids[rows]
     kept = (ids >= 0) & ~blank[np.maximum(ids, 0)]
     return rows[kept], int((~kept).sum())
@@ -36,7 +78,7 @@ def training_rows(store: Store) -> tuple[np.ndarray, np.ndarray, int]:
     """
     if not len(store):
         raise DeriError(f"the store {store.path} is empty: nothing to train a report writer on")
-    if not any(text.strip() for text in store.reports):
+    if not any(report_texts(store)):
         raise DeriError(f"the store {store.path} has no reports: a report writer is trained on ECGs with reports")
     (train, lost), (val, lost_val) = rows_with_report(store, "train"), rows_with_report(store, "val")
     for split, rows in (("train", train), ("val", val)):
@@ -59,13 +101,13 @@ class Targets:
     fill: int
 
     @classmethod
-    def encode(cls, store: Store, tokenizer: ReportTokenizer, rows: np.ndarray, most: int) -> Targets:
-        """Encode the distinct reports of ``rows``, each cut to ``most`` tokens."""
+    def encode(cls, store: Store, texts: list[str], tokenizer: ReportTokenizer, rows: np.ndarray, most: int) -> Targets:
+        """Encode those of the store's ``texts`` that ``rows`` have, each cut to ``most`` tokens."""
         report_ids = store.report_ids
-        ids: list[list[int]] = [[] for _ in store.reports]
+        ids: list[list[int]] = [[] for _ in texts]
         cut = np.zeros(len(ids), bool)
         for report in np.unique(report_ids[rows]):
-            ids[report] = tokenizer.encode(store.reports[report], most)
+            ids[report] = tokenizer.encode(texts[report], most)
             cut[report] = ids[report][-1] != tokenizer.eos
         return cls(ids, cut, report_ids, tokenizer.pad)
 

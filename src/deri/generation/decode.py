@@ -47,6 +47,7 @@ def decode(
     eos: int,
     options: Decoding,
     banned: Sequence[int] = (),
+    start: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Decoded:
     """Write one text per memory.
@@ -58,6 +59,7 @@ def decode(
         eos: the token that ends a text.
         options: how.
         banned: tokens that are never written, as padding.
+        start: tokens that every text begins with; they are given, and not part of what is returned.
         generator: of the draws, on the CPU; needed to sample.
     """
     if not len(memory):
@@ -66,6 +68,8 @@ def decode(
     if options.sample and generator is None:
         raise ValueError("sampling needs a generator")
     logits, state = decoder.begin(memory, mask, options.beams)
+    for token in start:
+        logits = decoder.advance(torch.full((len(logits),), token, device=logits.device), state)
 
     def allowed(scores: Tensor, texts: Tensor) -> Tensor:
         return restrict(scores, texts, options, banned)

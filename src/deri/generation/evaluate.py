@@ -17,7 +17,7 @@ from deri.generation.agreement import drawn_f1, precision_recall_f1
 from deri.generation.efficacy import TextSpace, model_efficacy
 from deri.generation.findings import finding_matrix
 from deri.generation.metrics import corpus_bleu, pair_scores, sentence_bleu
-from deri.reports import clean_report
+from deri.reports import without_stamps
 from deri.reports.labeller import known_findings
 
 FORMAT = "deri-report-evaluation"
@@ -28,7 +28,7 @@ class ReportOptions:
     """How reports are scored.
 
     Attributes:
-        clean: bring both sides into the form of :func:`deri.reports.clean_report` first.
+        clean: bring both sides into the form of :func:`deri.reports.without_stamps` first.
         uncertain: findings that a text holds possible count as asserted, on both sides.
         min_count: a finding enters the macro average if at least so many references assert it.
         draws: bootstrap samples; 0 for no intervals.
@@ -139,7 +139,7 @@ def _scored_rows(
     """
     if any(len(column) != len(references) for column in (*systems, *([] if subjects is None else [subjects]))):
         raise ValueError("references, generated and subjects differ in length")
-    columns = [[clean_report(text) for text in texts] if wanted.clean else texts for texts in (references, *systems)]
+    columns = [[without_stamps(text) for text in texts] if wanted.clean else texts for texts in (references, *systems)]
     kept = [row for row, text in enumerate(columns[0]) if text.strip()]
     if not kept:
         raise DeriError("no row has a reference report: there is nothing to compare with")

@@ -10,6 +10,7 @@ import numpy as np
 from deri.evaluation.features import Features, unit
 from deri.evaluation.metrics import best_threshold
 from deri.evaluation.zero_shot import class_weights
+from deri.generation.data import report_texts, rows_with_report
 from deri.models import EcgTextModel
 from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
@@ -55,13 +56,11 @@ class FindingScores:
 def score_findings(features: Features, split: str = "val", progress: Progress = SILENT) -> FindingScores:
     """Scores of all findings on the records of ``split`` that have a report; see :class:`FindingScores`."""
     store = features.store
-    rows = store.rows(split)
-    ids = store.report_ids[rows]
-    rows, ids = rows[ids >= 0], ids[ids >= 0]
+    rows, _ = rows_with_report(store, split)
     weights = class_weights(features.model, finding_prompts())
     scores = unit(features.rows(rows, progress)) @ weights.T
-    distinct, inverse = np.unique(ids, return_inverse=True)
-    labels = finding_matrix([store.reports[i] for i in distinct])[inverse]
+    distinct, inverse = np.unique(store.report_ids[rows], return_inverse=True)
+    labels = finding_matrix([report_texts(store)[i] for i in distinct])[inverse]
     thresholds = [best_threshold(labels[:, c], scores[:, c]) for c in range(labels.shape[1])]
     return FindingScores(weights, scores, labels, thresholds)
 

@@ -22,7 +22,7 @@ from deri.evaluation.features import Features
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import write_json
-from deri.generation.data import store_identity
+from deri.generation.data import rows_with_report, store_identity
 from deri.generation.findings import finding_prompts, score_findings
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
@@ -212,8 +212,7 @@ def calibrate(model: EcgTextModel, store: Store, *, split: str = "val", progress
     Raises:
         DeriError: no record of the split has a report.
     """
-    rows = store.rows(split)
-    if not (store.report_ids[rows] >= 0).any():
+    if not len(rows_with_report(store, split)[0]):
         raise DeriError(f"split {split} of {store.path} has no record with a report: nothing to calibrate on")
     found = score_findings(Features(model, store), split, progress)
     known = {

@@ -17,7 +17,15 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import write_json, writing
 from deri.generation.config import WriterConfig, name_of
-from deri.generation.data import Targets, epoch_batches, store_identity, training_rows
+from deri.generation.data import (
+    Targets,
+    epoch_batches,
+    report_languages,
+    report_texts,
+    store_identity,
+    tagged,
+    training_rows,
+)
 from deri.generation.decoders import build_decoder
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.generation.writer import ReportWriter
@@ -34,8 +42,8 @@ from deri.training.optimiser import adamw
 from deri.training.precision import autocast, choose_precision
 from deri.training.state import Checkpoint, Named, claim_directory, run_identity
 
-_STATE_VERSION = 2
-"""2: the memory ``tokens`` holds the tokens before token attention."""
+_STATE_VERSION = 3
+"""3: reports without stamps, behind the tag of their language."""
 
 
 def train_writer(
@@ -120,11 +128,15 @@ class WriterTask(Task[_Batch]):
         self.device, self.tuned = model.device, config.encoder == "tuned"
         self.precision = choose_precision(config.precision, self.device, fp16=False)
         self.rows, self.val_rows, self.without_report = training_rows(store)
-        texts = [store.reports[i] for i in np.unique(store.report_ids[self.rows])]
+        plain, ids = store.reports if config.keep_stamps else report_texts(store), store.report_ids
+        self.languages = report_languages(plain[i] for i in ids[self.rows])
+        tags = self.languages if len(self.languages) > 1 else ()
+        reports = [tagged(text, tags) for text in plain]
+        texts = [reports[i] for i in np.unique(ids[self.rows])]
         digest = encoder_digest(model)
         decoder, self.tokenizer = build_decoder(config, memory_shape(model, config.memory), texts)
         self.both = np.union1d(self.rows, self.val_rows)
-        self.targets = Targets.encode(store, self.tokenizer, self.both, config.max_tokens)
+        self.targets = Targets.encode(store, reports, self.tokenizer, self.both, config.max_tokens)
         per_step = config.batch_size * config.accumulate  # batches are all whole but the last one
         self.steps_per_epoch = -(-len(self.rows) // per_step)
         out.mkdir(parents=True, exist_ok=True)
@@ -151,6 +163,7 @@ class WriterTask(Task[_Batch]):
                 "digest": digest,
             },
             "store": store_identity(store),
+            "languages": self.languages,
         }
         self._kept = out / "writer"
 
@@ -196,6 +209,7 @@ class WriterTask(Task[_Batch]):
         )
         trained = sum(p.numel() for _, p in self.trained) / 1e6
         notes = [f"{self.without_report} without a report left out"] if self.without_report else []
+        notes += [f"languages {', '.join(self.languages)}"] if len(self.languages) > 1 else []
         notes += [f"{cut} reports cut at {config.max_tokens} tokens"] if cut else []
         self.progress.message(
             f"writer {config.writer}: {trained:.2f} M parameters trained, vocabulary of {len(self.tokenizer)}, "
@@ -313,5 +327,5 @@ def stored_config(out: Path) -> dict[str, Any]:
 def _identity(config: WriterConfig, store: Store, digest: str) -> dict[str, Any]:
     """What decides what is computed; how often it is logged or saved does not belong to it."""
     left_out = {"log_steps", "checkpoint_steps", "prefetch", "cache"}
-    left_out |= {"beams", "length_penalty", "no_repeat_ngram", "repetition_penalty"}
+    left_out |= {"beams", "length_penalty", "consensus", "no_repeat_ngram", "repetition_penalty"}
     return {**config.model_dump(exclude=left_out), "store": store.fingerprint, "encoder_digest": digest}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.features import embed_store
 from deri.generation.config import Decoding, WriterConfig, build_config
+from deri.generation.consensus import most_agreed
+from deri.generation.data import asked_languages, untagged
 from deri.generation.decode import decode
 from deri.generation.decoders import rebuild_decoder
 from deri.generation.decoders.base import ReportDecoder
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 ENCODER_DIR = "encoder"
 CONFIDENCE_FILE = "confidence.json"
+_OF_TEXTS = ("log_probs", "finished", "n_tokens")
 
 
 @dataclass
@@ -77,9 +80,13 @@ class Generated:
     def join(cls, parts: Iterable[Generated]) -> Generated:
         """Several as one, in their order."""
         parts = list(parts) or [cls()]
-        names = ("log_probs", "finished", "n_tokens")
-        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _OF_TEXTS}
         return cls([text for part in parts for text in part.texts], **joined)
+
+    def take(self, order: np.ndarray) -> Generated:
+        """The texts at the positions ``order``, without what is known of recordings."""
+        taken = {name: getattr(self, name)[order] for name in _OF_TEXTS}
+        return Generated([self.texts[i] for i in order], **taken)
 
 
 class ReportWriter:
@@ -145,6 +152,24 @@ class ReportWriter:
         self.decoder.to(device)
         return self
 
+    @property
+    def languages(self) -> list[str]:
+        """The languages of its training reports, the commonest first; of several it writes the one asked for."""
+        return list(self.about.get("languages", ()))
+
+    def _start(self, language: str | None) -> list[int]:
+        """The tokens that a text in ``language`` begins with; none where the writer is to choose, or knows only one.
+
+        Raises:
+            DeriError: no language of the training reports.
+        """
+        if language is None:
+            return []
+        if language not in self.languages:
+            known = ", ".join(self.languages) or "none by name"
+            raise DeriError(f"language {language!r}: the writer's training reports are in another (it knows {known})")
+        return self.tokenizer.encode(f"{language}:")[:-1] if len(self.languages) > 1 else []
+
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def write(self, ecgs: ECG | Iterable[ECG], **options: Any) -> list[str]:
@@ -181,6 +206,7 @@ class ReportWriter:
         seed: int = 0,
         embeddings: bool = False,
         unusable: Unusable | None = None,
+        language: str | None = None,
         **options: Any,
     ) -> Generated:
         """Reports of recordings with their log-probabilities. No recording gives no report.
@@ -195,8 +221,9 @@ class ReportWriter:
             seed: of the draws where ``sample=True``.
             embeddings: also give the encoder's embedding of each window, from the same reading of the recordings.
             unusable: takes the position of a recording that cannot be used, and its error, instead of raising it.
-            options: other than the config's: beams, length_penalty, no_repeat_ngram, repetition_penalty, max_tokens,
-                sample, temperature, top_p.
+            language: one of :attr:`languages`; None: the writer chooses.
+            options: other than the config's: beams, length_penalty, consensus, no_repeat_ngram, repetition_penalty,
+                max_tokens, sample, temperature, top_p.
 
         Raises:
             ReadError: a recording cannot be used.
@@ -209,7 +236,7 @@ class ReportWriter:
                 parts.append((batch.record, batch.start, *vectors))
                 yield signal_memory(self.encoder, *batch.content, self.config.memory)
 
-        generated = Generated.join(self._write(memories(), seed, options))
+        generated = Generated.join(self._write(memories(), seed, language, options))
         if not parts:
             parts.append((np.zeros(0, np.int64), np.zeros(0), np.zeros((0, self.encoder.config.dim), np.float32)))
         record, start, *vectors = map(np.concatenate, zip(*parts, strict=True))
@@ -224,29 +251,53 @@ class ReportWriter:
         seed: int = 0,
         embeddings: bool = False,
         progress: Progress = SILENT,
+        language: str | None = None,
         **options: Any,
     ) -> Generated:
-        """Reports of rows of a store, in their order; options as in :meth:`generate`."""
-        batches = (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
-        memories = (read_memory(self.encoder, store, batch, self.config.memory) for batch in batches)
-        parts: list[Generated] = []
-        for part in self._write(memories, seed, options):
-            parts.append(part)
-            progress.update(sum(map(len, parts)), len(rows))
-        embedding = embed_store(self.encoder, store, rows, batch_size=batch_size) if embeddings else None
-        return replace(Generated.join(parts), embedding=embedding)
+        """Reports of rows of a store, in their order; options as in :meth:`generate`.
 
-    def _write(self, memories: Iterable[Memory], seed: int, options: dict[str, Any]) -> Iterator[Generated]:
+        ``language`` may also be ``"reference"``: that of each row's own report, as a fair comparison with it asks for.
+        """
+        asked = asked_languages(store, rows, language)
+        if language == "reference":
+            asked = [name if name in self.languages else None for name in asked]
+        parts: list[Generated] = []
+        places: list[np.ndarray] = []
+        for wanted in dict.fromkeys(asked):
+            at = np.flatnonzero(np.array(asked, dtype=object) == wanted)
+            batches = [at[i : i + batch_size] for i in range(0, len(at), batch_size)]
+            memories = (read_memory(self.encoder, store, rows[batch], self.config.memory) for batch in batches)
+            for batch, part in zip(batches, self._write(memories, seed, wanted, options), strict=True):
+                parts.append(part)
+                places.append(batch)
+                progress.update(sum(map(len, parts)), len(rows))
+        order = np.argsort(np.concatenate(places)) if places else np.zeros(0, np.int64)
+        embedding = embed_store(self.encoder, store, rows, batch_size=batch_size) if embeddings else None
+        return replace(Generated.join(parts).take(order), embedding=embedding)
+
+    def _write(
+        self, memories: Iterable[Memory], seed: int, language: str | None, options: dict[str, Any]
+    ) -> Iterator[Generated]:
         """The reports of each batch of memories; one generator draws for all of them."""
-        decoding = self.config.decoding(**options)
+        decoding, start = self.config.decoding(**options), self._start(language)
         generator = torch.Generator().manual_seed(seed)
-        return (self.generate_memory(memory, mask, decoding, generator) for memory, mask in memories)
+        return (self.generate_memory(memory, mask, decoding, generator, start) for memory, mask in memories)
 
     def generate_memory(
-        self, memory: Tensor, mask: Tensor | None, options: Decoding, generator: torch.Generator | None = None
+        self,
+        memory: Tensor,
+        mask: Tensor | None,
+        options: Decoding,
+        generator: torch.Generator | None = None,
+        start: Sequence[int] = (),
     ) -> Generated:
-        """Reports from memories (B, m, d) that :func:`deri.generation.memory.memory_of` made."""
+        """Reports from memories (B, m, d) of :func:`deri.generation.memory.memory_of`, behind the tokens ``start``."""
         self.decoder.eval()
+        options = options.model_copy(update={"max_tokens": max(1, options.max_tokens - len(start))})
+        many = options.consensus
+        if many > 1:
+            memory = memory.repeat_interleave(many, dim=0)
+            mask = None if mask is None else mask.repeat_interleave(many, dim=0)
         special = {self.tokenizer.bos, self.tokenizer.pad} - {self.tokenizer.eos}
         found = decode(
             self.decoder,
@@ -255,14 +306,19 @@ class ReportWriter:
             eos=self.tokenizer.eos,
             options=options,
             banned=sorted(special),
+            start=start,
             generator=generator,
         )
-        return Generated(
-            [self.tokenizer.decode(ids) for ids in found.ids],
+        written = Generated(
+            [untagged(self.tokenizer.decode(ids)) for ids in found.ids],
             found.log_probs.numpy(),
             found.finished.numpy(),
             np.array([len(ids) for ids in found.ids], np.int64),
         )
+        if many == 1:
+            return written
+        groups = range(0, len(written), many)
+        return written.take(np.array([i + most_agreed(written.texts[i : i + many]) for i in groups], np.int64))
 
     # --- files -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deri.reports.clean import MIN_WORDS, clean_report, count_words, join_report
+from deri.reports.clean import MIN_WORDS, clean_report, count_words, join_report, without_stamps
 from deri.reports.prompts import TASKS, class_names, load_prompt_file, load_prompts, prompts_for
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "load_prompt_file",
     "load_prompts",
     "prompts_for",
+    "without_stamps",
 ]

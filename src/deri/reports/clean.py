@@ -21,6 +21,15 @@ MIN_WORDS = 4
 """Reports with fewer words are left out of pre-training, as in the paper."""
 
 _EQUALS = re.compile(r"[=-](?:\s*[=-])+")
+# What a report says of itself, not of the ECG. Archives cut reports, so that a stamp may end within its words.
+_STAMPS = re.compile(
+    r"""\bedit:.*                                                # PTB-XL: codes and notes of its editors, to the end
+      | \b4\.46\b(?:\s+unb\w*(?:\s+b\w*)?)?                    # PTB-XL: version of a device's program, unconfirmed
+      | \b(?:unbest(?:ä|ae?)tigter\ bericht|unconfirmed\ (?:report|analysis|diagnosis|interpretation))\b
+      | \b(?:electronically\ )?(?:(?:re)?confirmed|signed|reviewed)\ by\b(?:[^.]|(?<=\b\w)\.|(?<=\bdr)\.)*
+      | \btrace\ only\ requested\b""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
 _STOPS = re.compile(r"(?:\s*\.)+(?=\s|$)")
 
 
@@ -52,6 +61,16 @@ def clean_report(text_or_parts: str | Sequence[str | None]) -> str:
     if text in ("", "."):
         return ""
     return text if text.endswith(".") else text + "."
+
+
+def without_stamps(text: str) -> str:
+    """The cleaned report without the stamps of devices and editors, or ``""`` if nothing is left. Idempotent.
+
+    Taken out: "4.46 unbestätigter bericht" and other marks of an unconfirmed report, "edit: …" to the end, who
+    confirmed, signed or reviewed it, and "trace only requested". The paper's cleaning keeps them, and so do stores and
+    pre-training; report generation reads and compares reports without them.
+    """
+    return clean_report(_STAMPS.sub(" ", text))
 
 
 def count_words(report: str) -> int:

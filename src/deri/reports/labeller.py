@@ -266,6 +266,20 @@ def find_mentions(text: str) -> list[Mention]:
     return list(_mentions(text))
 
 
+def denied_words(text: str) -> str | None:
+    """What a text denies that is nothing but a denial ("no f waves" → "f waves"); None where it is not one."""
+    rules = _rules()
+    if rules.mask.search(text):
+        return None
+    for certainty, before, pattern in rules.cues:
+        for cue in pattern.finditer(text) if certainty == "absent" else ():
+            rest = text[cue.end() :] if before else text[: cue.start()]
+            outside = text[: cue.start()] if before else text[cue.end() :]
+            if rest.strip(" .") and not outside.strip(" ."):
+                return rest.strip(" .")
+    return None
+
+
 def is_english(mention: Mention) -> bool:
     """Whether a mention is worded in English, as far as the table tells languages apart."""
     return _rules().english[mention.finding].fullmatch(mention.text) is not None

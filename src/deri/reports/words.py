@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deri.errors import DeriError
-from deri.reports.labeller import Mention, find_mentions, is_english, known_findings
+from deri.reports.labeller import Mention, denied_words, find_mentions, is_english, known_findings
 from deri.reports.prompts import LABELS, class_names, load_prompts, prompts_for
+
+_REGION = re.compile(r"anter|infer|poster|later|sept|apical", re.IGNORECASE)
+_ABBREVIATION = 5  # letters
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,14 @@ def _understood(label: str) -> LabelTexts:
     mentions, plain = find_mentions(label), label.strip(" .").casefold()
     # Another word for one class. A part of a joined finding (an anteroseptal infarct of AMI) keeps its own words.
     alone = len(mentions) == 1 and mentions[0].text.casefold() == plain
-    if alone and len(known_findings()[mentions[0].finding].scp) == 1 and is_english(mentions[0]):
+    if alone and is_english(mentions[0]) and _is_one_class(mentions[0]):
         return LabelTexts(_prompts(mentions))
     named = next((code for code, name in class_names(LABELS).items() if name.casefold() == plain), None)
     if named:
         return LabelTexts(tuple(load_prompts(LABELS)[named]))
+    if not mentions and (rest := denied_words(label)):
+        note = f"{label!r} denies {rest!r}, no finding that the labeller knows: scored as the opposite of these words"
+        return LabelTexts((rest,), note, sign=-1)
     if not mentions:
         return LabelTexts((label,), f"{label!r} names no finding that the labeller knows: scored as it is written")
     denied = [mention for mention in mentions if mention.certainty == "absent"]
@@ -64,7 +71,23 @@ def _understood(label: str) -> LabelTexts:
         return LabelTexts(_prompts(denied), note, sign=-1)
     if not all(map(is_english, mentions)):
         return LabelTexts(_prompts(mentions), f"{label!r} is scored as {_names(mentions)}: the model knows English")
-    return LabelTexts((label,))
+    words = _spelled_out(label, mentions)
+    return LabelTexts((words,), None if words == label else f"{label!r} is scored as {words!r}")
+
+
+def _is_one_class(mention: Mention) -> bool:
+    """Whether a mention stands for one class: of a finding with one statement, or without a region of those joined."""
+    finding = known_findings()[mention.finding]
+    regions = all(statement.startswith(finding.code) for statement in finding.scp)
+    return len(finding.scp) == 1 or (regions and not _REGION.search(mention.text))
+
+
+def _spelled_out(label: str, mentions: list[Mention]) -> str:
+    """The label with the names of findings for their abbreviations, which text encoders do not know."""
+    for mention in reversed(mentions):
+        if len(mention.text) <= _ABBREVIATION and " " not in mention.text:
+            label = label[: mention.start] + known_findings()[mention.finding].name + label[mention.end :]
+    return label
 
 
 def _names(mentions: list[Mention]) -> str:
@@ -73,6 +96,14 @@ def _names(mentions: list[Mention]) -> str:
 
 def _prompts(mentions: list[Mention]) -> tuple[str, ...]:
     """The prompts of the finding; of several findings the main ones, as one text."""
-    findings, known = known_findings(), load_prompts(LABELS)
-    texts = [known.get(code, [findings[code].name]) for code in dict.fromkeys(m.finding for m in mentions)]
+    texts = [_shipped(code) for code in dict.fromkeys(mention.finding for mention in mentions)]
     return tuple(texts[0]) if len(texts) == 1 else (" ".join(prompts[0] for prompts in texts),)
+
+
+def _shipped(finding: str) -> list[str]:
+    """The prompts that its code has as a label; the finding's name where it is no code of an archive."""
+    for code in (finding, f"{finding}_"):  # ISC joins the regions of ISC_
+        prompts = prompts_for(LABELS, [code])[code]
+        if prompts != [code]:
+            return prompts
+    return [known_findings()[finding].name]
