@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from deri.cli.main import main
 from deri.errors import DeriError
 from deri.files import write_sealed
 from deri.store import Store, prepare
@@ -198,16 +199,32 @@ def test_an_altered_table_is_found(copied: Path) -> None:
         Store.open(copied)
 
 
-def test_verify_finds_a_flipped_bit(copied: Path) -> None:
+def test_a_flipped_bit_is_named_by_whoever_reads_the_row(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store.open(copied)
     assert not len(store.damaged())
+    with pytest.raises(SystemExit) as status:
+        main(["info", str(copied), "--verify"])
+    assert status.value.code == 0
+    assert f"samples of {len(store)} rows are what was written" in capsys.readouterr().out
     with open(copied / "signals" / "shard-00002.npy", "r+b") as file:
-        file.seek(100_001)
+        file.seek(128 + 120_000 + 5)  # of the second row of the shard
         byte = file.read(1)[0]
-        file.seek(100_001)
+        file.seek(-1, 1)
         file.write(bytes([byte ^ 1]))
-    with pytest.raises(DeriError, match=r"shard-00002\.npy is damaged"):
-        assert not len(Store.open(copied).damaged())
+    where = store.index[(store.index["shard"] == 2) & (store.index["row"] == 1)]
+    row, record = int(where.index[0]), where["record_id"].iloc[0]
+    store = Store.open(copied)
+    store.signals([row - 1, row + 1])
+    for read in (store.signals, store.signals_int16):
+        with pytest.raises(DeriError, match=rf"shard-00002\.npy is damaged: row {row} of the store \({record}, "):
+            read([row + 1, row])
+    assert store.damaged().tolist() == [row]
+    with pytest.raises(SystemExit) as status:
+        main(["info", str(copied), "--verify"])
+    assert status.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{record} (")
+    assert f"1 of {len(store)} rows" in printed.err
 
 
 def test_the_fingerprint_is_of_the_content(made: Path, copied: Path, make_dataset, records, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from deri.cli import options
 from deri.cli.console import lead_note, progress, say
 from deri.cli.inputs import Reading
 from deri.errors import DeriError
+from deri.files import read_sealed
 
 if TYPE_CHECKING:
     from deri.store import Store
@@ -26,6 +27,7 @@ def info(
     ],
     plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png, .svg or .pdf")] = None,
     against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="store: compare all samples with their checksums")] = False,
     html: Annotated[Path | None, typer.Option(help="store: write a page of counts and examples on ECG paper")] = None,
     root: Annotated[Path | None, typer.Option(help="of the store's data set: --html draws refused recordings")] = None,
     examples: Annotated[int, typer.Option(min=0, max=50, help="recordings that --html draws per code")] = 2,
@@ -45,6 +47,9 @@ def info(
         _leakage(path, against, as_json)
         return
     is_store = (path / "store.json").is_file()
+    if verify:
+        _verify(path, as_json)
+        return
     if html is not None and not is_store:
         raise DeriError(f"--html {html}: the page is that of a store, and {path} is none; an ECG file has --plot FILE")
     if root is not None and html is None:
@@ -82,6 +87,27 @@ def _leakage(path: Path, against: Path, as_json: bool) -> None:
     with progress("reading recordings") as show:
         found = find_leakage(Store.open(path), Store.open(against), show)
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else leakage_text(found))
+
+
+def _verify(path: Path, as_json: bool) -> None:
+    """Name the rows of a store whose samples are not what was written."""
+    from deri.store import Store
+
+    store = Store.open(path)
+    with progress("reading recordings") as show:
+        rows = store.damaged(show)
+    damaged = store.table.take(rows).select(["record_id", "file", "shard", "row"]).to_pylist()
+    if as_json:
+        print(json.dumps({"rows": len(store), "damaged": damaged}, indent=2, ensure_ascii=False))
+    elif not damaged:
+        print(f"{path}: tables and the samples of {len(store)} rows are what was written")
+    for one in () if as_json else damaged:
+        print(f"{one['record_id']} ({one['file']}): row {one['row']} of shard {one['shard']}")
+    if damaged:
+        raise DeriError(
+            f"{len(damaged)} of {len(store)} rows of {path} are damaged: copy the store again, or delete it and "
+            "prepare the data again"
+        )
 
 
 def _ecg(path: str, plot: Path | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +192,7 @@ def _missing_leads(store: Store) -> dict[str, int]:
 def _run(path: Path) -> dict[str, Any]:
     from deri.training.log import read_metrics
 
-    about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    about = read_sealed(path / "run.json", "copy the run again")
     lines = read_metrics(path)
     val = [line for line in lines if line["split"] == "val" and line["loss"] is not None]
     best = min(val, key=lambda line: float(line["loss"])) if val else None

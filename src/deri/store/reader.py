@@ -13,6 +13,7 @@ import numpy as np
 
 from deri.errors import DeriError
 from deri.files import file_sha256
+from deri.progress import SILENT, Progress
 from deri.store.layout import (
     FORMAT,
     INDEX_FILE,
@@ -105,10 +106,14 @@ class Store:
             if file_sha256(file) != self.meta["files"][name]:
                 raise DeriError(f"{file} is not the file that {META_FILE} describes: {cure}")
 
-    def damaged(self) -> np.ndarray:
+    def damaged(self, progress: Progress = SILENT) -> np.ndarray:
         """Rows whose samples are not those that were written, int64, ascending; reads the whole store."""
-        read = self._in_disk_order(np.arange(len(self)))
-        return np.sort(np.array([row for row, source in read if not self._is_whole(row, source)], np.int64))
+        found = []
+        for done, (row, source) in enumerate(self._in_disk_order(np.arange(len(self))), 1):
+            if not self._is_whole(row, source):
+                found.append(row)
+            progress.update(done, len(self))
+        return np.sort(np.array(found, np.int64))
 
     def _is_whole(self, row: int, source: np.ndarray) -> bool:
         return waveform_digest(source) == self._digests[row]
