@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,7 @@ class _Store:
         for about, file, samples in zip(
             store_about(store, self.rows), store.column("file")[self.rows], waveforms, strict=True
         ):
+            about["file"] = place
             key = f"{place}\t{about['record_id']}\t{file}"
             seen[key] = seen.get(key, 0) + 1  # of two merged data sets that name recordings alike
             self.keys.append(f"{key}\t{seen[key]}")
@@ -194,4 +196,5 @@ def _absolute(name: str) -> str:
 
 
 def _stamp(*content: Any) -> str:
-    return hashlib.blake2b(repr(content).encode(), digest_size=12).hexdigest()
+    text = json.dumps(content, sort_keys=True, default=lambda value: value.tolist())  # of arrays of labels
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
