@@ -111,6 +111,10 @@ def test_a_folder_is_indexed_and_asked(
     told = capsys.readouterr()
     assert json.loads(told.out) == []
     assert "none of 5 recordings fits" in told.err
+    assert run(*asked, "--where", "age > 99") == 0
+    assert capsys.readouterr().out == ""
+    assert run(*asked, "--where", "age > 99", "--out", tmp_path / "none.csv") == 0
+    assert list(pd.read_csv(tmp_path / "none.csv").columns[:3]) == ["rank", "score", "file"]
 
 
 def test_a_second_run_embeds_what_is_new_or_changed(
