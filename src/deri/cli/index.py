@@ -53,7 +53,7 @@ def index(
 ) -> None:
     """Embed recordings into an index for deri search; run again, it adds what is new and embeds anew what changed.
 
-    A run that was stopped, however, goes on where it was. A file that cannot be used is named and passed over.
+    A stopped run goes on where it was when it is run again. A file that cannot be used is named and passed over.
     """
     from deri.evaluation.index_layout import MANIFEST, read_manifest
     from deri.evaluation.indexing import index_writer
