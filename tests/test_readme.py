@@ -22,7 +22,7 @@ def commands() -> list[str]:
 
 def test_the_readme_shows_the_main_job() -> None:
     verbs = [shlex.split(command)[1] for command in commands()]
-    use = ["simulate", "prepare", "zeroshot", "probe", "classify", "info"]
+    use = ["simulate", "prepare", "zeroshot", "probe", "classify", "info", "index", "search"]
     assert verbs == [*use, "simulate", "prepare", "pretrain", "report", "report", "report"]
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 70  # one screen
 

@@ -111,6 +111,10 @@ def test_a_folder_is_indexed_and_asked(
     told = capsys.readouterr()
     assert json.loads(told.out) == []
     assert "none of 5 recordings fits" in told.err
+    assert run(*asked, "--where", "age > 99") == 0
+    assert capsys.readouterr().out == ""
+    assert run(*asked, "--where", "age > 99", "--out", tmp_path / "none.csv") == 0
+    assert list(pd.read_csv(tmp_path / "none.csv").columns[:3]) == ["rank", "score", "file"]
 
 
 def test_a_second_run_embeds_what_is_new_or_changed(
@@ -118,7 +122,8 @@ def test_a_second_run_embeds_what_is_new_or_changed(
 ) -> None:
     def again(*more: object) -> str:
         capsys.readouterr()
-        assert run("index", folder, *SAYS, "--out", index, *more) == 0  # the model is that of the index
+        monkeypatch.chdir(folder.parent)
+        assert run("index", folder.name, *SAYS, "--out", index, *more) == 0  # the model is that of the index
         return capsys.readouterr().out
 
     before = content(index)
@@ -158,12 +163,21 @@ def test_prune_drops_what_is_gone_and_nothing_else(
 
 
 def test_a_store_is_indexed_as_the_folder_it_was_made_of(
-    folder: Path, model: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    model: Path,
+    index: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert run("prepare", "folder", folder, *SAYS, "--out", tmp_path / "store") == 0
-    for counts in ("5 added, 0 changed, 0 unchanged", "0 added, 0 changed, 5 unchanged"):
+    monkeypatch.chdir(tmp_path)
+    for store, counts in (
+        (tmp_path / "store", "5 added, 0 changed, 0 unchanged"),
+        ("store", "0 added, 0 changed, 5 unchanged"),
+    ):
         capsys.readouterr()
-        assert run("index", "--model", model, tmp_path / "store", "--out", tmp_path / "index2") == 0
+        assert run("index", "--model", model, store, "--out", tmp_path / "index2") == 0
         assert f"5 recordings ({counts}" in capsys.readouterr().out
     a, b = (content(path).reset_index().set_index("record_id").sort_index() for path in (index, tmp_path / "index2"))
     assert set(b["file"]) == {str(tmp_path / "store")}

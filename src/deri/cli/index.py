@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ def index(
 ) -> None:
     """Embed recordings into an index for deri search; run again, it adds what is new and embeds anew what changed.
 
-    A run that was stopped, however, goes on where it was. A file that cannot be used is named and passed over.
+    A stopped run goes on where it was when it is run again. A file that cannot be used is named and passed over.
     """
     from deri.evaluation.index_layout import MANIFEST, read_manifest
     from deri.evaluation.indexing import index_writer
@@ -106,6 +107,7 @@ class _Store:
         for about, file, samples in zip(
             store_about(store, self.rows), store.column("file")[self.rows], waveforms, strict=True
         ):
+            about["file"] = place
             key = f"{place}\t{about['record_id']}\t{file}"
             seen[key] = seen.get(key, 0) + 1  # of two merged data sets that name recordings alike
             self.keys.append(f"{key}\t{seen[key]}")
@@ -194,4 +196,5 @@ def _absolute(name: str) -> str:
 
 
 def _stamp(*content: Any) -> str:
-    return hashlib.blake2b(repr(content).encode(), digest_size=12).hexdigest()
+    text = json.dumps(content, sort_keys=True, default=lambda value: value.tolist())  # of arrays of labels
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

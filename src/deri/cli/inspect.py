@@ -23,7 +23,9 @@ _LISTED = 30  # entries of a table that are printed; --json has all
 def info(
     source: Annotated[
         str,
-        typer.Argument(metavar="PATH", help="ECG file (also ARCHIVE::MEMBER or a URL), store, run, model or writer"),
+        typer.Argument(
+            metavar="PATH", help="ECG file (also ARCHIVE::MEMBER or a URL), store, run, model, writer, index"
+        ),
     ],
     plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png, .svg or .pdf")] = None,
     against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
@@ -37,7 +39,7 @@ def info(
     leads: options.LeadNames = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Say what an ECG file, store, run, model or report writer is."""
+    """Say what an ECG file, store, run, model, index or report writer is."""
     path = Path(source)
     if not path.exists() and source.startswith("deri-"):
         from deri.models.builtin import builtin_directory
@@ -73,11 +75,22 @@ def info(
 def _directory(path: Path) -> dict[str, Any]:
     from deri.models.directory import HEAD, MODEL, WRITER, describe, format_of
 
+    if (path / "index.json").is_file():
+        return _index(path)
     table = {"deri-run": _run, WRITER.format: _writer, MODEL.format: _model, HEAD.format: _model}
     for folder in (path, path / WRITER.inside, path / MODEL.inside):
         if tell := table.get(format_of(folder) or ""):
             return tell(folder)
-    raise DeriError(f"{path} is {describe(path)}: not a store, run, model or report writer")
+    raise DeriError(f"{path} is {describe(path)}: not a store, run, model, index or report writer")
+
+
+def _index(path: Path) -> dict[str, Any]:
+    from deri.evaluation.search import Index
+
+    index = Index.open(path)
+    known = [name for name in index.table.column_names if index.table[name].null_count < len(index.table)]
+    about = {"what": "index of deri search", "recordings": len(index), "model": index.meta["model"]["name"]}
+    return about | {"windows": index.meta["windows"] or "all", "columns": known}
 
 
 def _leakage(path: Path, against: Path, as_json: bool) -> None:

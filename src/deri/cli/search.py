@@ -64,14 +64,15 @@ def search(
     found = opened.search(direction, top=top, where=where)
     if found.empty:
         say(f"none of {len(opened)} recordings fits --where {where}")
-    found = found.dropna(axis="columns", how="all")
+    else:
+        found = found.dropna(axis="columns", how="all")
     found.insert(0, "rank", np.arange(1, len(found) + 1))
     if out is not None:
         write_table(found, out)
         print(f"{len(found)} recordings → {out}")
     elif json:
         print(found.to_json(orient="records", indent=2, force_ascii=False))
-    else:
+    elif not found.empty:
         _print(found)
 
 

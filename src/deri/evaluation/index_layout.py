@@ -55,7 +55,7 @@ def known_columns() -> pa.Schema:
     return pa.schema(
         [
             *(("file", text), ("record_id", text), ("subject", text), ("split", text)),
-            *(("leads", texts), ("windows", pa.int32()), *about_schema(), ("report", text)),
+            *(("leads", texts), *about_schema(), ("report", text)),
         ]
     )
 

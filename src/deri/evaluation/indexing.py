@@ -180,12 +180,14 @@ def _arrow(rows: Sequence[dict[str, Any]]) -> pa.Table:
     for name in [KEY, STAMP, *(name for name in names if name not in (KEY, STAMP))]:
         if name not in schema.names:
             schema = schema.append(pa.field(name, pa.string() if name in (KEY, STAMP) else pa.list_(pa.string())))
-    arrays = [pa.array([_plain(row.get(field.name)) for row in rows], field.type) for field in schema]
+    arrays = [pa.array([_plain(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
     return pa.table(arrays, schema=schema)
 
 
-def _plain(value: Any) -> Any:
-    """The value as Arrow takes it: lists for arrays and tuples, None for NaN."""
+def _plain(value: Any, kind: pa.DataType) -> Any:
+    """The value as Arrow takes it: None for NaN, lists for arrays, tuples and, among labels, a single text."""
     if isinstance(value, np.ndarray | tuple):
         return list(value)
-    return None if value is None or (isinstance(value, float) and np.isnan(value)) else value
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return [value] if isinstance(value, str) and pa.types.is_list(kind) else value

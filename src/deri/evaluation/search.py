@@ -182,7 +182,7 @@ def build_index(path: str | Path, model: EcgTextModel, about: pd.DataFrame, vect
         path: a folder.
         model: the encoder.
         about: a row per recording: ``file``, and what else is known of it (``record_id``, ``age``, ``sex``, ``date``,
-            ``labels`` …). A file that is in the index is replaced.
+            ``report``; columns of other names are labels). A file that is in the index is replaced.
         vectors: (n, d) embeddings, L2-normalised, as :meth:`EcgTextModel.encode_ecg` gives them.
         name: of the model, by which it can be loaded again.
 
