@@ -144,7 +144,7 @@ def main() -> None:
         address = (url.hostname or "", url.port or 0)
         log = subprocess.Popen(["cat"], stdin=server.stderr, stdout=subprocess.DEVNULL)
         requests = [request(options.path, pair) for pair in files]
-        asyncio.run(load(address, requests, 4, 0, 3))
+        asyncio.run(load(address, requests, options.clients, 0, 5))  # until batches have their full size
         before, used = megabytes(server.pid), cpu_seconds(server.pid)
         times, bad, took = asyncio.run(load(address, requests, options.clients, options.slow, options.seconds))
         after, used = megabytes(server.pid), cpu_seconds(server.pid) - used

@@ -372,6 +372,26 @@ def test_hdf5_chunks_that_are_too_short(tmp_path: Path) -> None:
     assert reason_of_path(path) == "unreadable_signal"
 
 
+def test_hdf5_whose_values_lie_in_another_file(tmp_path: Path) -> None:
+    """A file of a stranger could else show any file of the machine that reads it."""
+    h5py = pytest.importorskip("h5py")
+    other, path = tmp_path / "other.h5", tmp_path / "a.bin"
+    with h5py.File(other, "w") as file:
+        file["tracings"] = np.zeros((12, 5000), np.float32)
+    layout = h5py.VirtualLayout((12, 5000), np.float32)
+    layout[:] = h5py.VirtualSource(str(other), "tracings", (12, 5000))
+    makers = (
+        lambda file: file.__setitem__("tracings", h5py.ExternalLink(str(other), "tracings")),
+        lambda file: file.create_dataset("tracings", (12, 5000), np.float32, external=[(str(other), 0, 240_000)]),
+        lambda file: file.create_virtual_dataset("tracings", layout),
+    )
+    for make in makers:
+        with h5py.File(path, "w") as file:
+            make(file)
+        with pytest.raises(ReadError, match="lies in another file"):
+            read_ecg(path, fs=500, units="mV")
+
+
 def reason_of_path(path: Path) -> str:
     with pytest.raises(ReadError) as caught:
         read_ecg(path)

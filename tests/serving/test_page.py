@@ -5,6 +5,7 @@ With ``DERI_SCREENSHOTS=FOLDER`` the pictures of the docs are made, of the built
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from deri.evaluation.search import Index
 from deri.models import EcgTextModel, load_model
@@ -89,7 +91,8 @@ def serious(page: Any) -> list[str]:
 
 def picture(page: Any, name: str) -> None:
     if SCREENSHOTS:
-        page.screenshot(path=Path(SCREENSHOTS) / f"page-{name}.png", full_page=True)
+        shot = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+        shot.convert("RGB").quantize(128).save(Path(SCREENSHOTS) / f"page-{name}.png", optimize=True)
 
 
 def test_clinical_files_findings_text_and_downloads(page: Any, ecg_real: Path, tmp_path: Path) -> None:
@@ -169,7 +172,8 @@ def test_everyone_can_use_it(page: Any, scheme: str, width: int) -> None:
     told(page, "#answer", ": ")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert serious(page) == []
-    picture(page, f"{scheme}-{width}")
+    if (scheme, width) != ("light", 1180):
+        picture(page, f"{scheme}-{width}")
 
 
 def test_a_file_that_is_none_is_told(page: Any, tmp_path: Path) -> None:

@@ -224,7 +224,8 @@ class Service:
         return [ReviewedReport(text, float(log_prob), bool(finished), []) for text, log_prob, finished in told]
 
     async def _encoded(self, windows: list[Window]) -> np.ndarray:
-        return np.stack(await _gathered(self._windows.submit(windows)))
+        vectors: list[np.ndarray] = await _gathered(self._windows.submit(windows))
+        return np.stack(vectors)
 
     def _occlude(self, recording: Recording, question: Question) -> Saliency:
         first = self._cut(recording).windows[0]
