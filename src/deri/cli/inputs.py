@@ -249,10 +249,9 @@ def _embed_files(model: EcgTextModel, recordings: Recordings, windows: int | Non
 def _embed_store(model: EcgTextModel, store: Store, out: Embedded, progress: Progress, *, measure: bool) -> None:
     import numpy as np
 
-    from deri.ecg.measure import as_intervals
     from deri.evaluation.features import embed_store
     from deri.models.base import WindowEmbeddings
-    from deri.store.measurements import measure_store
+    from deri.store.measurements import store_intervals
 
     rows = store.rows("all")
     vectors = embed_store(model, store, rows, normalise=False, progress=progress)
@@ -261,7 +260,7 @@ def _embed_store(model: EcgTextModel, store: Store, out: Embedded, progress: Pro
     mask = store.lead_mask(rows)
     wanted = ["record_id", "subject_id", "split", *(task for task in store.tasks if task in store.index)]
     table = store.index.iloc[rows][wanted].rename(columns={"subject_id": "subject"})
-    measured = [as_intervals(values) for values in measure_store(store)[rows]] if measure else [{}] * len(rows)
+    measured = store_intervals(store, rows) if measure else [{}] * len(rows)
     for row, leads, values in zip(table.to_dict("records"), mask, measured, strict=True):
         there = [lead for lead, known in zip(store.meta["leads"], leads, strict=True) if known]
         out.about.append({"file": str(store.path), **row, "leads": there, **values})

@@ -83,11 +83,8 @@ def find_beats(signal: np.ndarray, fs: float) -> np.ndarray:
     return found.astype(np.int64)
 
 
-INTERVALS = {
-    "rate_bpm": "rate", "pr_ms": "pr_ms", "qrs_ms": "qrs_ms", "qt_ms": "qt_ms", "qtc_ms": "qtc_ms",
-    "axis_deg": "axis_deg",
-}  # fmt: skip
-"""What people read of a recording, by the feature that it is."""
+INTERVALS = {"rate_bpm": "rate", "pr_ms": "pr_onset_ms"} | {k: k for k in ("qrs_ms", "qt_ms", "qtc_ms", "axis_deg")}
+"""What people read of a recording, by the value that it is; PR begins where P does, unlike the feature ``pr_ms``."""
 
 
 def intervals(ecg: ECG) -> dict[str, float | None]:
@@ -98,17 +95,17 @@ def intervals(ecg: ECG) -> dict[str, float | None]:
     Raises:
         ReadError: the recording cannot be used, see :func:`deri.ecg.standardise`.
     """
-    fs = 250.0
-    used = standardise(ecg, fs, round(min(ecg.duration, 60) * fs))
+    used = standardise(ecg, _RATE, round(min(ecg.duration, 60) * _RATE))
     printed = any(flag.startswith("partial_lead") for flag in used.flags)
-    values = known_features(ecg_features(used.signal[:, : used.valid_samples], fs), used.lead_mask, printed)
-    return as_intervals(values)
+    return signal_intervals(used.signal[:, : used.valid_samples], _RATE, used.lead_mask, printed)
 
 
-def as_intervals(values: np.ndarray) -> dict[str, float | None]:
-    """Those of the features (len(FEATURE_NAMES),) that :func:`intervals` gives."""
-    of = dict(zip(FEATURE_NAMES, values.tolist(), strict=True))
-    return {name: of[feature] if np.isfinite(of[feature]) else None for name, feature in INTERVALS.items()}
+def signal_intervals(signal: np.ndarray, fs: float, lead_mask: np.ndarray, printed: bool) -> dict[str, float | None]:
+    """:func:`intervals` of a standardised signal (12, n) in mV; arguments as for :func:`known_features`."""
+    values = {} if printed else _measure(signal, fs)
+    there = {LEADS[i] for i in np.flatnonzero(lead_mask)}
+    known = {name: values.get(of, np.nan) for name, of in INTERVALS.items() if there.issuperset(NEEDS.get(of, ()))}
+    return {name: known[name] if np.isfinite(known.get(name, np.nan)) else None for name in INTERVALS}
 
 
 def known_features(values: np.ndarray, lead_mask: np.ndarray, printed: bool) -> np.ndarray:
@@ -120,6 +117,11 @@ def known_features(values: np.ndarray, lead_mask: np.ndarray, printed: bool) -> 
 
 def ecg_features(signal: np.ndarray, fs: float) -> np.ndarray:
     """Features (len(FEATURE_NAMES),) float64 of one recording (12, n) in mV, canonical leads; see FEATURE_NAMES."""
+    values = _measure(signal, fs)
+    return np.array([values.get(name, np.nan) for name in FEATURE_NAMES])
+
+
+def _measure(signal: np.ndarray, fs: float) -> dict[str, float]:
     values: dict[str, float] = {}
     if signal.shape[1] > 1:
         values["steepest"] = float(np.abs(np.diff(signal, axis=1)).max() * fs / 1000)  # mV per ms; pacing spikes
@@ -140,7 +142,7 @@ def ecg_features(signal: np.ndarray, fs: float) -> np.ndarray:
         values |= _alike(cut, beat, first, rate)
         residual = _without_beats(x, beats, beat, first, last)
     values |= _spectra(x, residual, rate)
-    return np.array([values.get(name, np.nan) for name in FEATURE_NAMES])
+    return values
 
 
 def _rhythm(rr: np.ndarray) -> dict[str, float]:
@@ -208,11 +210,17 @@ def _beat(beat: np.ndarray, centre: int, fs: float, rr: float) -> dict[str, floa
     low = np.flatnonzero(t_speed[peak:] < 0.25 * t_speed[peak])
     qt = (t_first + peak + (int(low[0]) if len(low) else len(t_speed) - peak) - on) / fs
     p_size = np.abs(p_wave - np.median(p_wave, axis=1, keepdims=True)).sum(axis=0)
+    p_top = int(p_size.argmax())
+    before_p = np.flatnonzero(p_size[: p_top + 1] < 0.25 * p_size[p_top])
+    # A top at an end of where P is looked for is the foot of the QRS complex, or of the T wave before.
+    p_found = len(before_p) > 0 and p_top < len(p_size) - round(0.02 * fs)
+    p_on = min(p_first, p_last - 2) + (int(before_p[-1]) + 1 if p_found else 0)
     return (
         values
         | {
             "qrs_ms": 1000 * (off - on) / fs,
-            "pr_ms": 1000 * (on - (min(p_first, p_last - 2) + int(p_size.argmax()))) / fs,  # from the peak of P
+            "pr_ms": 1000 * (on - (min(p_first, p_last - 2) + p_top)) / fs,  # from the peak of P
+            "pr_onset_ms": 1000 * (on - p_on) / fs if p_found else np.nan,
             "qt_ms": 1000 * qt,
             "qtc_ms": 1000 * qt / np.sqrt(rr),
             "p_to_noise": float(p_size.max() / (np.median(p_size) + 1e-3)),

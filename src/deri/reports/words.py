@@ -73,6 +73,7 @@ def _names(mentions: list[Mention]) -> str:
 
 def _prompts(mentions: list[Mention]) -> tuple[str, ...]:
     """The prompts of the finding; of several findings the main ones, as one text."""
-    findings, known = known_findings(), load_prompts(LABELS)
-    texts = [known.get(code, [findings[code].name]) for code in dict.fromkeys(m.finding for m in mentions)]
+    codes = list(dict.fromkeys(mention.finding for mention in mentions))
+    found = prompts_for(LABELS, codes)  # a code without prompts is its own text there
+    texts = [[known_findings()[code].name] if found[code] == [code] else found[code] for code in codes]
     return tuple(texts[0]) if len(texts) == 1 else (" ".join(prompts[0] for prompts in texts),)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from deri.ecg.measure import FEATURE_NAMES, VERSION, ecg_features, known_features
+from deri.ecg.measure import FEATURE_NAMES, VERSION, ecg_features, known_features, signal_intervals
 from deri.files import atomic_path
 from deri.progress import SILENT, Progress
 from deri.store.beside import keep_beside
@@ -49,12 +50,22 @@ def extract_features(store: Store, rows: np.ndarray) -> np.ndarray:
     Of a recording with several windows the row that is named is measured.
     """
     out = np.empty((len(rows), len(FEATURE_NAMES)), np.float32)
+    for i, (signal, mask, printed) in enumerate(_signals(store, rows)):
+        out[i] = known_features(ecg_features(signal, store.fs), mask, printed)
+    return out
+
+
+def store_intervals(store: Store, rows: np.ndarray) -> list[dict[str, float | None]]:
+    """:func:`deri.ecg.measure.intervals` of rows of a store."""
+    return [signal_intervals(signal, store.fs, mask, printed) for signal, mask, printed in _signals(store, rows)]
+
+
+def _signals(store: Store, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Yield the recorded part of each signal, its leads that are there (12,), and whether it is a printed layout."""
     valid = store.index["valid_samples"].to_numpy(np.int64)
     for start in range(0, len(rows), 128):
         part = rows[start : start + 128]
         quality, mask = store.table["quality"].take(part).to_pylist(), store.lead_mask(part)
         for i, signal in enumerate(store.signals(part)):
-            values = ecg_features(signal[:, : valid[part[i]]], store.fs)
             printed = any(flag.startswith("partial_lead") for flag in quality[i])
-            out[start + i] = known_features(values, mask[i], printed)
-    return out
+            yield signal[:, : valid[part[i]]], mask[i], printed
