@@ -9,8 +9,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/deri demo --out runs/demo
 
-# The built-in models anew, in src/deri/models/pretrained. Takes about two hours on two cores (deri-sim 80 minutes,
-# deri-open 40), 15 GB of disk, and for deri-open the recordings of PTB-XL: make pretrained PTBXL=folder.
+# The built-in models and their calibrations anew, in src/deri/models/pretrained. Takes about three hours on two cores
+# (deri-sim 80 minutes, deri-open 40, the twin that it is calibrated by 40), 15 GB of disk, and for deri-open and for
+# calibrations the recordings of PTB-XL: make pretrained PTBXL=folder.
 pretrained: $(STAMP)
 	$(BIN)/python tools/pretrained.py deri-sim $(if $(PTBXL),--ptb-xl "$(PTBXL)")
 	@test -n "$(PTBXL)" || { echo "deri-open needs PTB-XL: make pretrained PTBXL=folder (deri download ptb-xl)"; exit 1; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from deri.cli.main import main
 from deri.ecg import read_ecg
+from deri.evaluation.answers import ask
 from deri.models import EcgTextModel, load_model
 from deri.models.builtin import DEFAULT_MODEL, builtin_directory, builtin_names
 from deri.reports import prompts_for
@@ -62,9 +64,21 @@ def test_it_is_right_on_real_recordings(model: EcgTextModel, shared: Path) -> No
 def test_classify_answers_with_it_when_no_model_is_named(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(shared / "ecg-real" / "ludb" / "1.dat")
     with pytest.raises(SystemExit) as stop:
-        main(["classify", file, "--labels", "sinus bradycardia", "--labels", "atrial fibrillation"])
+        main(["classify", file, "--labels", "sinus rhythm", "--labels", "atrial fibrillation", "--json"])
     assert not stop.value.code
     printed = capsys.readouterr()
     assert printed.err.startswith(f"{DEFAULT_MODEL}: a small model, trained on simulated recordings and PTB-XL")
-    values = [float(x) for x in printed.out.splitlines()[1].split()[-2:]]
-    assert values[0] > values[1]
+    row = json.loads(printed.out)[0]
+    assert row["sinus rhythm"] > row["atrial fibrillation"]
+    assert 0 < row["probability: atrial fibrillation"] < 0.5 < row["probability: sinus rhythm"] < 1
+
+
+def test_it_is_calibrated_for_findings_of_ptb_xl(model: EcgTextModel) -> None:
+    """Maps belong to its weights, or loading refuses; they rise, from less than 1 to more than 1."""
+    assert model.calibration is not None
+    assert set(model.calibration.tasks) == {"ptbxl-super", "ptbxl-sub", "ptbxl-form", "ptbxl-rhythm", "labels"}
+    known = {name: one for task in model.calibration.tasks.values() for name, one in task.classes.items()}
+    assert {"NORM", "MI", "STTC", "CD", "HYP", "AFIB", "SR", "STACH", "LVH", "PVC", "LAFB", "IRBBB"} <= known.keys()
+    for one in known.values():
+        assert one.log_ratios[0] < 0 < one.log_ratios[-1]
+    assert len(ask(model).labels) >= 25
