@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,9 +47,8 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A recording, cut into windows."""
+    """The windows of a recording, and where they begin in it, in s."""
 
-    recording: Recording
     start: np.ndarray
     windows: list[Window]
 
@@ -132,7 +131,7 @@ class Service:
 
     async def embed(self, recordings: Sequence[Recording]) -> list[WindowEmbeddings]:
         """The embeddings of the windows of recordings, each by its position."""
-        prepared = await _in(self._readers, self._prepare, recordings)
+        prepared = await _in(self._readers, lambda: [self._cut(one.ecg) for one in recordings])
         vectors = await self._encoded([window for one in prepared for window in one.windows])
         record = np.repeat(np.arange(len(prepared)), [len(one.windows) for one in prepared])
         return [WindowEmbeddings(record, np.concatenate([one.start for one in prepared]), vectors)]
@@ -199,17 +198,14 @@ class Service:
     def _asked(self, labels: tuple[str, ...] | None, prevalence: tuple[tuple[str, float], ...]) -> Question:
         return ask(self.model, labels, dict(prevalence))
 
-    def _prepare(self, recordings: Iterable[Recording]) -> list[Prepared]:
-        return [self._cut(recording) for recording in recordings]
-
-    def _cut(self, recording: Recording) -> Prepared:
+    def _cut(self, ecg: ECG) -> Prepared:
         starts: list[np.ndarray] = []
         windows: list[Window] = []
-        for batch in window_batches(recording.ecg, self.model.config.signal, None, BATCH):
+        for batch in window_batches(ecg, self.model.config.signal, None, BATCH):
             signals, _, valid, leads = batch.content
             starts.append(batch.start)
             windows += map(Window, signals, valid.tolist(), leads)
-        return Prepared(recording, np.concatenate(starts), windows)
+        return Prepared(np.concatenate(starts), windows)
 
     def _encode(self, windows: list[Window]) -> list[np.ndarray]:
         signals, valid, leads = (np.stack(part) for part in zip(*windows, strict=True))
@@ -228,7 +224,7 @@ class Service:
         return np.stack(vectors)
 
     def _occlude(self, recording: Recording, question: Question) -> Saliency:
-        first = self._cut(recording).windows[0]
+        first = self._cut(recording.ecg).windows[0]
         padding = first.signal.shape[1] - first.valid_samples
 
         def score(signals: np.ndarray) -> np.ndarray:
