@@ -90,9 +90,9 @@ class Case:
     slow: bool = False
 
 
-def _score(name: str, *more: object, slow: bool = False) -> Case:
+def _score(name: str, *more: object, result: str = "result.json", slow: bool = False) -> Case:
     def arguments(given: Path, out: Path) -> list[object]:
-        return [name, "--model", given / "model", "--data", given / "store", *more, "--out", out / "result.json"]
+        return [name, "--model", given / "model", "--data", given / "store", *more, "--out", out / result]
 
     return Case(arguments, slow=slow)
 
@@ -151,6 +151,7 @@ CASES: dict[str, Case] = {
     ),
     "index": Case(lambda g, o: ["index", "--model", g / "model", g / "store", "--out", o / "index"]),
     "search": Case(lambda g, o: ["search", "sinus rhythm", "--index", g / "index", "--out", o / "found.csv"]),
+    "calibrate": _score("calibrate", *TASK, "--split", "all", result="calibrated"),
     "convert": Case(
         lambda g, o: ["convert", g / "merl.pth", "--text-encoder", g / "bert", "--out", o / "converted"]
     ),
