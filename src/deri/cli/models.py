@@ -45,12 +45,12 @@ def classify(
     """
     import numpy as np
 
-    from deri.evaluation.answers import ask
+    from deri.evaluation.answers import ask, read_priors
     from deri.models import load_model
     from deri.models.builtin import DEFAULT_MODEL
 
     wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
-    texts, priors = _texts(labels), _priors(prevalence or [])
+    texts, priors = _texts(labels), read_priors(prevalence or [], "--prevalence")
     if out is not None:
         check_table_name(out)
     if model is None:
@@ -93,21 +93,6 @@ def _texts(labels: list[str] | None) -> list[str] | None:
     if len(once) < len(labels):
         say(f"--labels: {len(labels) - len(once)} given twice, scored once")
     return once
-
-
-def _priors(given: list[str]) -> dict[str, float]:
-    """``["0.05", "AFIB=0.02"]`` → {"*": 0.05, "AFIB": 0.02}."""
-    from deri.evaluation.answers import ALL
-
-    found: dict[str, float] = {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        try:
-            share = float(number)
-        except ValueError:
-            raise DeriError(f"--prevalence {text}: give a share such as 0.05, or NAME=0.05 for one finding") from None
-        found[name.strip() or ALL] = share
-    return found
 
 
 def embed(

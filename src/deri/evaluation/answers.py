@@ -30,6 +30,19 @@ ALL = "*"
 """The key of a prevalence that holds for every finding."""
 
 
+def read_priors(given: Sequence[str], option: str = "prevalence") -> dict[str, float]:
+    """``["0.05", "AFIB=0.02"]`` → {"*": 0.05, "AFIB": 0.02}; DeriError where one is no number."""
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            raise DeriError(f"{option} {text}: give a share such as 0.05, or NAME=0.05 for one finding") from None
+        found[name.strip() or ALL] = share
+    return found
+
+
 @dataclass(frozen=True)
 class Finding:
     """One finding of a recording.

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from deri._version import __version__
 from deri.ecg.read import lead_names, reading_options
 from deri.errors import DeriError
-from deri.evaluation.answers import ALL
+from deri.evaluation.answers import read_priors
 from deri.serving import fhir
 from deri.serving.drawing import microvolts
 from deri.serving.gate import Access, Gate, log_line
@@ -123,7 +123,7 @@ async def classify(
     """
 
     async def work() -> ClassifyAnswer:
-        question = await service.question(form.labels or None, prevalence_of(form.prevalence))
+        question = await service.question(form.labels or None, read_priors(form.prevalence))
         recordings = await _read(service, form, form.file)
         scores = question.of_windows(await service.embed(recordings))
         measured = await service.measure(recordings)
@@ -145,18 +145,6 @@ async def classify(
     if query.format == "fhir" or fhir.MEDIA_TYPE in request.headers.get("accept", ""):
         return JSONResponse(fhir.bundle(answer), media_type=fhir.MEDIA_TYPE)  # type: ignore[return-value]
     return answer
-
-
-def prevalence_of(given: list[str]) -> dict[str, float]:
-    """``["0.05", "AFIB=0.02"]`` → {"*": 0.05, "AFIB": 0.02}."""
-    found = {}
-    for text in given:
-        label, _, share = text.rpartition("=")
-        try:
-            found[label.strip() or ALL] = float(share)
-        except ValueError:
-            raise DeriError(f"prevalence {text!r}: give a share such as 0.05, or LABEL=0.05 for one finding") from None
-    return found
 
 
 @router.post("/v1/embed", dependencies=[NoQuery])
