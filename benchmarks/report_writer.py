@@ -2,7 +2,7 @@
 
     python benchmarks/report_writer.py --model deri-sim --out DIR [--records 40000] [--test-records 2000]
         [--memory tokens mixed aligned] [--seeds 1] [--encoder frozen] [--set KEY=VALUE …]
-    python benchmarks/report_writer.py --model deri-open --out DIR --store STORE --language reference [--consensus 16]
+    python benchmarks/report_writer.py --model deri-open --out DIR --store STORE --language reference
 
 Without --store it simulates the layout of MIMIC-IV-ECG and holds out patients for validation and for the test. It
 trains a ``scratch`` writer for each memory and seed (KEY=VALUE as in ``deri report train``), and scores it beside the
@@ -10,7 +10,7 @@ three baselines of ``deri report baselines``: BLEU, ROUGE-L, findings by the rul
 that at least ``--min-count`` test reports assert), with 95 % intervals by patient, and paired differences in the same
 draws. ``train_seconds`` is all that ``deri report train`` does, the encoding of the training records included, and
 counts every session of a run that was stopped and resumed. How texts are searched for is chosen on the val split: the
-length penalty of the beam search, or so many drafts of which the one is kept that agrees most with the others.
+length penalty of the beam search.
 ``--language reference``: writers and baselines write in the language of each record's own report. ``classifier``: the
 reports as a classifier of the tasks of PTB-XL that the store has, read by the labeller (``deri report classify``).
 
@@ -149,9 +149,7 @@ def written(
 
 def ways(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What is tried on the val split to search for texts, by name."""
-    beams = {f"{options.beams} {p:g}": {"beams": options.beams, "length_penalty": p} for p in options.length_penalty}
-    drafts = {"temperature": options.temperature}
-    return beams | {f"consensus {n}": {"consensus": n, **drafts} for n in options.consensus}
+    return {f"{options.beams} {p:g}": {"beams": options.beams, "length_penalty": p} for p in options.length_penalty}
 
 
 def by_writer(options: argparse.Namespace, store: Store, run: str) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
@@ -214,8 +212,6 @@ def main() -> None:
     parser.add_argument("--encoder", choices=("frozen", "tuned"), default="frozen")
     parser.add_argument("--beams", type=int, default=3)
     parser.add_argument("--length-penalty", nargs="*", type=float, default=[1.0, 2.0, 3.0], help="chosen on val")
-    parser.add_argument("--consensus", nargs="*", type=int, default=[], help="numbers of drafts, chosen on val")
-    parser.add_argument("--temperature", type=float, default=0.7, help="of the drafts")
     parser.add_argument("--min-count", type=int, default=20)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=100, help="of the simulated patients")

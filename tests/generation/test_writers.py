@@ -369,6 +369,3 @@ def test_it_writes_in_the_language_asked_for(mimic_store: Path, tmp_path: Path) 
     assert [text.startswith("sinusrhythmus") for text in asked.texts] == own
     with pytest.raises(DeriError, match="language 'sv'.* knows .*en"):
         writer.generate_store(store, rows[:1], language="sv")
-    # Several drafts, of which one is kept.
-    drafts = writer.generate_store(store, rows[:3], language="de", consensus=4)
-    assert len(drafts) == 3

@@ -97,9 +97,6 @@ def generate(
     ] = None,
     beams: Annotated[int | None, typer.Option(min=1, help="1: greedy [default: the writer's, 3]")] = None,
     length_penalty: Annotated[float | None, typer.Option(help="above 0 longer texts win [default: 1]")] = None,
-    consensus: Annotated[
-        int | None, typer.Option(min=1, help="draw N drafts, keep the one that agrees most with the others; 1: off")
-    ] = None,
     no_repeat_ngram: Annotated[int | None, typer.Option(min=0, help="no N tokens twice in a report; 0: off")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="above 1: used tokens become less likely")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest report [default: the writer's]")] = None,
@@ -124,14 +121,14 @@ def generate(
     if bool(inputs) == (data is not None):
         raise DeriError("report generate takes either INPUT (ECG files, folders, stores) or --data STORE --split test")
     check_name(out)
-    if not (sample or consensus) and (temperature is not None or top_p is not None):
-        raise DeriError("--temperature and --top-p are for --sample and --consensus")
+    if not sample and (temperature is not None or top_p is not None):
+        raise DeriError("--temperature and --top-p are for --sample")
     if data is None and language == "reference":
         raise DeriError("--language reference is for --data STORE, whose reports tell it; name a language")
     if data is not None and windows != "1":
         raise DeriError("--windows is for ECG files: a store holds the windows that it was prepared with")
     options: dict[str, Any] = {
-        "beams": beams, "length_penalty": length_penalty, "consensus": consensus, "no_repeat_ngram": no_repeat_ngram,
+        "beams": beams, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram,
         "repetition_penalty": repetition_penalty, "max_tokens": max_tokens, "sample": sample or None,
         "temperature": temperature, "top_p": top_p, "batch_size": batch_size, "seed": seed,
         "language": language,

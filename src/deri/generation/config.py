@@ -74,7 +74,6 @@ class WriterConfig(Section):
     cache: str | None = Field(None, description="folder of cached memories, for several runs; null: in the run")
     beams: int = Field(3, ge=1)
     length_penalty: float = Field(1.0, description="a beam's log-probability is divided by length ** this")
-    consensus: int = Field(1, ge=1, description="draw n drafts, keep the one that agrees most with the others; 1: off")
     no_repeat_ngram: int = Field(0, ge=0, description="no n tokens occur twice in a report; 0: off")
     repetition_penalty: float = Field(1.0, gt=0, description="above 1: tokens that were used become less likely")
 
@@ -117,8 +116,6 @@ class WriterConfig(Section):
         """How this writer is decoded, with ``changes`` that are not None."""
         own = self.model_dump(include=set(Decoding.model_fields))
         given = {name: value for name, value in changes.items() if value is not None}
-        if (own | given)["consensus"] > 1:
-            own["sample"] = True
         if (own | given).get("sample"):
             own["beams"] = 1
         try:
@@ -132,7 +129,6 @@ class Decoding(Section):
 
     beams: int = Field(3, ge=1)
     length_penalty: float = 1.0
-    consensus: int = Field(1, ge=1)
     no_repeat_ngram: int = Field(0, ge=0)
     repetition_penalty: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
@@ -144,8 +140,6 @@ class Decoding(Section):
     def _consistent(self) -> Decoding:
         if self.sample and self.beams > 1:
             raise ValueError("sampling takes beams=1: beams look for the likeliest text")
-        if self.consensus > 1 and not self.sample:
-            raise ValueError("consensus is of drafts that are drawn: sample=true")
         return self
 
 

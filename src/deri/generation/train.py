@@ -327,5 +327,5 @@ def stored_config(out: Path) -> dict[str, Any]:
 def _identity(config: WriterConfig, store: Store, digest: str) -> dict[str, Any]:
     """What decides what is computed; how often it is logged or saved does not belong to it."""
     left_out = {"log_steps", "checkpoint_steps", "prefetch", "cache"}
-    left_out |= {"beams", "length_penalty", "consensus", "no_repeat_ngram", "repetition_penalty"}
+    left_out |= {"beams", "length_penalty", "no_repeat_ngram", "repetition_penalty"}
     return {**config.model_dump(exclude=left_out), "store": store.fingerprint, "encoder_digest": digest}

@@ -15,7 +15,6 @@ from deri._version import __version__
 from deri.errors import DeriError
 from deri.evaluation.features import embed_store
 from deri.generation.config import Decoding, WriterConfig, build_config
-from deri.generation.consensus import most_agreed
 from deri.generation.data import asked_languages, untagged
 from deri.generation.decode import decode
 from deri.generation.decoders import rebuild_decoder
@@ -222,7 +221,7 @@ class ReportWriter:
             embeddings: also give the encoder's embedding of each window, from the same reading of the recordings.
             unusable: takes the position of a recording that cannot be used, and its error, instead of raising it.
             language: one of :attr:`languages`; None: the writer chooses.
-            options: other than the config's: beams, length_penalty, consensus, no_repeat_ngram, repetition_penalty,
+            options: other than the config's: beams, length_penalty, no_repeat_ngram, repetition_penalty,
                 max_tokens, sample, temperature, top_p.
 
         Raises:
@@ -294,10 +293,6 @@ class ReportWriter:
         """Reports from memories (B, m, d) of :func:`deri.generation.memory.memory_of`, behind the tokens ``start``."""
         self.decoder.eval()
         options = options.model_copy(update={"max_tokens": max(1, options.max_tokens - len(start))})
-        many = options.consensus
-        if many > 1:
-            memory = memory.repeat_interleave(many, dim=0)
-            mask = None if mask is None else mask.repeat_interleave(many, dim=0)
         special = {self.tokenizer.bos, self.tokenizer.pad} - {self.tokenizer.eos}
         found = decode(
             self.decoder,
@@ -309,16 +304,12 @@ class ReportWriter:
             start=start,
             generator=generator,
         )
-        written = Generated(
+        return Generated(
             [untagged(self.tokenizer.decode(ids)) for ids in found.ids],
             found.log_probs.numpy(),
             found.finished.numpy(),
             np.array([len(ids) for ids in found.ids], np.int64),
         )
-        if many == 1:
-            return written
-        groups = range(0, len(written), many)
-        return written.take(np.array([i + most_agreed(written.texts[i : i + many]) for i in groups], np.int64))
 
     # --- files -----------------------------------------------------------------------------------------------------
 
