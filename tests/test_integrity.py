@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from deri.errors import DeriError
+from deri.evaluation.search import Index, build_index
 from deri.models import load_model
 from deri.store import Store, TextFeatures
 from deri.store.measurements import measure_store
@@ -35,6 +37,12 @@ def of_store(path: Path) -> list[Any]:
     ]  # fmt: skip
 
 
+def of_index(path: Path) -> list[Any]:
+    """What an index knows, and what it finds."""
+    index = Index.open(path)
+    return [index.table.to_pydict(), index.search(np.ones(index.meta["model"]["dim"])).to_dict()]
+
+
 def of_model(path: Path) -> list[Any]:
     """What a model says of a recording and a text."""
     model = load_model(path)
@@ -54,6 +62,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("integrity") / "model"
     tiny.model("model.signal.fs=100", "model.signal.samples=1000").save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, draw = tmp_path_factory.mktemp("integrity") / "index", np.random.default_rng(0)
+    for number in (0, 1, 1):
+        about = pd.DataFrame({"file": [f"/{number}/{i}" for i in range(5)], "age": 50.0 + np.arange(5)})
+        build_index(path, tiny.model(), about, draw.normal(size=(5, 32)).astype(np.float32), name="tiny")
+    (path / "index.lock").unlink(missing_ok=True)
     return path
 
 
@@ -85,18 +103,18 @@ def flips(folder: Path, result: Callable[[Path], list[Any]], tmp_path: Path, n: 
     return outcomes
 
 
-@pytest.mark.parametrize("kind", ["store", "model"])
+@pytest.mark.parametrize("kind", ["store", "model", "index"])
 def test_flipped_bits(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result = {"store": of_store, "model": of_model}[kind]
+    result = {"store": of_store, "model": of_model, "index": of_index}[kind]
     outcomes = flips(request.getfixturevalue(kind), result, tmp_path, 25)
     print(dict(outcomes))
     assert outcomes["noticed"] > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["store", "model"])
+@pytest.mark.parametrize("kind", ["store", "model", "index"])
 def test_more_flipped_bits(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result = {"store": of_store, "model": of_model}[kind]
+    result = {"store": of_store, "model": of_model, "index": of_index}[kind]
     outcomes = flips(request.getfixturevalue(kind), result, tmp_path, 100)
     print(dict(outcomes))
     assert outcomes["noticed"] > 30

@@ -17,6 +17,7 @@ import pytest
 from deri.cli import index as command
 from deri.cli.main import main
 from deri.ecg import read_ecg
+from deri.errors import ReadError
 from deri.evaluation.features import embed_store
 from deri.evaluation.search import Index
 from deri.models import load_model
@@ -190,6 +191,29 @@ def test_a_store_is_indexed_as_the_folder_it_was_made_of(
     assert [x if x is None else list(x) for x in a["labels"]] == [x if x is None else list(x) for x in b["labels"]]
     assert run("search", "sinus rhythm", "--index", tmp_path / "index2") == 0
     assert "r004" in capsys.readouterr().out  # its record_id: the file is the store's for all
+
+
+def test_a_case_is_read_as_it_was_indexed_or_not_at_all(folder: Path, index: Path, tmp_path: Path) -> None:
+    found = Index.open(index)
+    expected = read_ecg(folder / "r000.npy", fs=100, units="mV")
+    np.testing.assert_array_equal(found.recording(0).signal, expected.signal)  # with --fs and --units of deri index
+    write(folder, 0, seed=77)
+    with pytest.raises(ReadError, match=r"r000\.npy: is gone, or was changed since it was indexed"):
+        found.recording(0)
+
+
+def test_a_case_of_a_merged_store_is_not_another_of_the_same_id(model: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        write(tmp_path / name, 0, seed=seed)
+        assert run("prepare", "folder", tmp_path / name, *SAYS, "--out", tmp_path / f"{name}.store") == 0
+    stores = [tmp_path / "a.store", tmp_path / "b.store"]
+    assert run("merge", *stores, "--out", tmp_path / "ab") == 0
+    assert run("index", "--model", model, tmp_path / "ab", "--out", tmp_path / "index") == 0
+    found = Index.open(tmp_path / "index")
+    signals = [found.recording(i).signal for i in range(2)]
+    for signal, store in zip(signals, stores, strict=True):
+        np.testing.assert_array_equal(signal, Store.open(store).recording(0).signal)
+    assert not np.array_equal(*signals)
 
 
 def test_what_is_told_before_the_work(

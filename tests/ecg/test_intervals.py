@@ -60,6 +60,28 @@ def test_what_is_not_there_is_none() -> None:
         assert set(intervals(ECG(signal.astype(np.float32), fs)).values()) == {None}
 
 
+def test_an_interval_that_is_not_to_be_trusted_is_none() -> None:
+    wide = beats()
+    ramp = 1.2 * np.clip(1 - np.abs(np.mod(np.arange(5000) / 500, 0.8) - 0.4) / 0.16, 0, None)  # never calm for 320 ms
+    wide.signal[:] = np.stack([(0.5 + 0.04 * i) * ramp for i in range(12)])
+    for found in (intervals(beats(qrs=0.03)), intervals(wide)):
+        assert found["rate_bpm"] == pytest.approx(75, abs=0.5)
+        assert {value for name, value in found.items() if name != "rate_bpm"} == {None}
+    assert intervals(beats(pr=0.05))["pr_ms"] is None
+    paced = beats(p=0.0)
+    paced.signal[:, np.arange(5000) % 400 == 100] += 3.0  # 100 ms before the QRS complex
+    assert intervals(paced)["pr_ms"] is None
+
+
+def test_waves_that_differ_from_beat_to_beat_are_no_p_wave() -> None:
+    ecg = beats(p=0.0)
+    t = np.arange(5000) / 500
+    for k in range(12):  # a wave before each QRS complex, each time at another place and of another sign
+        begin = 0.8 * k + 0.08 + 0.05 * (k % 3)
+        ecg.signal[:] += (0.15 * (-1) ** k * bump(t, begin, begin + 0.09)).astype(np.float32)
+    assert intervals(ecg)["pr_ms"] is None
+
+
 def test_printed_sheets_are_measured_in_the_rhythm_strip() -> None:
     sheet = beats()
     for i, lead in enumerate(LEADS):

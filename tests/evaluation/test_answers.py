@@ -9,7 +9,7 @@ import pytest
 
 from deri.ecg import ECG
 from deri.errors import DeriError
-from deri.evaluation.answers import ALL, answer, ask
+from deri.evaluation.answers import ALL, answer, ask, read_priors
 from deri.models import EcgTextModel
 from deri.models.base import WindowEmbeddings
 from deri.models.calibration import Finding, StoreIdentity, TaskCalibration, with_task
@@ -126,3 +126,13 @@ def test_priors_without_a_use_are_refused() -> None:
         ask(model, ["AFIB", "SR"], {"SR": 0.1})
     with pytest.raises(DeriError, match=r"prevalence \*=0.1: no label"):
         ask(tiny.model(), ["AFIB"], {ALL: 0.1})
+
+
+def test_two_prevalences_of_one_finding_are_refused() -> None:
+    model = model_with(AFIB=0.2)
+    with pytest.raises(DeriError, match="prevalence AFIB=0.1: 0.02 was given before"):
+        read_priors(["AFIB=0.02", "AFIB=0.1"])
+    assert read_priors(["0.1", "AFIB=0.02", "AFIB=0.02"]) == {ALL: 0.1, "AFIB": 0.02}
+    with pytest.raises(DeriError, match=r"atrial fibrillation=0.1: 0.02 was given for the same finding"):
+        ask(model, ["AFIB"], {"AFIB": 0.02, "atrial fibrillation": 0.1})
+    ask(model, ["AFIB"], {"AFIB": 0.1, "no atrial fibrillation": 0.9})

@@ -58,7 +58,7 @@ def test_the_nearest_are_those_of_a_sort(path: Path) -> None:
     assert within["file"].tolist() == [f"/f{i}" for i in np.argsort(-scores) if i % 2 == 0 and i < 100][:15]
     assert len(index.search(query, top=1000)) == 120
     assert list(index.search(query, where="age < 0").columns) == list(found.columns)
-    assert index.search(vectors(120)[5])["score"][0] <= 1
+    assert index.search(vectors(120)[5])["score"].iloc[0] <= 1
 
 
 def test_a_file_that_comes_again_is_replaced(path: Path, model: EcgTextModel) -> None:
@@ -67,8 +67,8 @@ def test_a_file_that_comes_again_is_replaced(path: Path, model: EcgTextModel) ->
     assert len(index) == 120
     assert len(index.search(vectors(1)[0], top=200, where="age == 0")) == 51  # /f0 is of age 0, too
     assert index.search(vectors(50, seed=2)[3], top=1)["file"].tolist() == ["/f33"]
-    assert index.search(vectors(120)[33], top=1)["score"][0] < 0.99
-    assert before.search(vectors(120)[33], top=1)["score"][0] > 0.99  # what was opened stays
+    assert index.search(vectors(120)[33], top=1)["score"].iloc[0] < 0.99
+    assert before.search(vectors(120)[33], top=1)["score"].iloc[0] > 0.99  # what was opened stays
 
 
 def test_joined_parts_hold_the_same(path: Path, model: EcgTextModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_a_write_that_fails_leaves_the_index_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*{
-        "vectors": (indexing.np, "save"), "table": (indexing.pq, "write_table"), "manifest": (indexing, "write_json"),
+        "vectors": (indexing.np, "save"), "table": (indexing.pq, "write_table"), "manifest": (indexing, "write_sealed"),
     }[at], fail)  # fmt: skip
     with pytest.raises(DeriError, match="what is done is kept"):
         build_index(path, model, about(5, 200), vectors(5), name="tiny")
@@ -128,7 +128,12 @@ def test_missing_and_damaged_files_are_named(path: Path, suffix: int) -> None:
     file = part_files(path, "part-000001")[suffix]
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DeriError, match="part-000001.*cannot be read.*index again"):
+    with pytest.raises(DeriError, match="part-000001.*is damaged.*index again"):
+        Index.open(path)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    file.write_bytes(flipped)
+    with pytest.raises(DeriError, match="part-000001.*is damaged.*index again"):
         Index.open(path)
     file.write_bytes(part_files(path, "part-000000")[suffix].read_bytes()[:0])
     with pytest.raises(DeriError, match="part-000001.*index again"):

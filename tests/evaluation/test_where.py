@@ -95,6 +95,8 @@ def test_many_rows_against_python() -> None:
         ("(" * 400 + "age > 1" + ")" * 400, "is not understood"),
         ("age > 60 " + "or age > 60 " * 100, f"{LONGEST} are the most"),
         ("age \0 > 60", "is not understood"),
+        ("age == {[]: 1}", "is not understood"),
+        ('sex == "\\ud800"', "is not understood"),
     ],
 )
 def test_what_is_refused(text: str, told: str) -> None:

@@ -65,11 +65,15 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(DeriError, match="is missing: make it with deri report calibrate"):
         Confidence.load(tmp_path / "none.json")
     content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"min_positives": 6}), encoding="utf-8")
+    with pytest.raises(DeriError, match=r"confidence\.json is damaged, or was changed by hand"):
+        Confidence.load(path)
+    del content["sha256"]
     path.write_text(json.dumps(content | {"version": 9}), encoding="utf-8")
     with pytest.raises(DeriError, match="not deri-report-confidence 1"):
         Confidence.load(path)
     path.write_text("{", encoding="utf-8")
-    with pytest.raises(DeriError, match="cannot be read"):
+    with pytest.raises(DeriError, match="is damaged"):
         Confidence.load(path)
 
 

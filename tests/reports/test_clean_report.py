@@ -56,6 +56,7 @@ def test_rules(raw: str | list[str | None], clean: str) -> None:
         ("trace only requested. edit: lvh, isc_.", ""),
         # What looks alike and belongs to the report:
         ("inferiorer infarkt alter unbest.", "inferiorer infarkt alter unbest."),
+        ("av block confirmed by a long strip, lvh", "av block confirmed by a long strip, lvh."),
         ("st elevation of 4.4 mm, pr 0.24", "st elevation of 4.4 mm, pr 0.24."),
         ("repeated to confirm the appearances in v2.", "repeated to confirm the appearances in v2."),
     ],

@@ -13,6 +13,7 @@ from PIL import Image
 
 from deri.ecg import LEADS, read_ecg
 from deri.ecg.intervals import intervals
+from deri.errors import ReadError
 from deri.evaluation.search import Index
 from deri.generation.review import CheckedFinding, ReviewedReport
 from deri.models import EcgTextModel
@@ -57,7 +58,7 @@ def test_prevalence_needs_a_calibrated_label(client: TestClient, ecg_file: Path)
     assert response.status_code == 422
     assert "prevalence" in response.json()["detail"]
     response = client.post("/v1/classify", files=files(ecg_file), data={"prevalence": "few"})
-    assert "LABEL=0.05" in response.json()["detail"]
+    assert "NAME=0.05" in response.json()["detail"]
 
 
 def test_several_recordings_in_one_request(client: TestClient, model: EcgTextModel, ecg_file: Path) -> None:
@@ -145,6 +146,20 @@ def test_a_case_is_read_from_where_it_was_indexed(client: TestClient, index: Ind
     assert found["leads"]["II"] == np.round(1000 * expected.signal[1].astype(float)).astype(int).tolist()
     for number in ("3", "-1", "x", "99999999999999999999"):
         assert 400 <= client.get(f"/v1/cases/{number}").status_code < 500
+
+
+def test_a_case_that_is_gone_is_told_without_its_place(
+    made: Made, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = index.table["file"][1].as_py()
+
+    def gone(path: str) -> None:
+        raise ReadError(f"{path}: cannot be opened (No such file)", "missing_file")
+
+    monkeypatch.setattr("deri.evaluation.search.read_ecg", gone)
+    response = made().get("/v1/cases/1")
+    assert response.json()["detail"] == "case 1: cannot be opened (No such file)"
+    assert str(Path(file).parent) not in response.text
 
 
 def test_what_is_not_there_says_how_to_get_it(made: Made, ecg_file: Path) -> None:

@@ -19,9 +19,10 @@ def answer() -> ClassifyAnswer:
         Finding(label="pizza", score=-0.1, probability=None, likelihood_ratio=None),
     ]
     told = Classified(
-        file="Jane.dcm", findings=findings, measurements=measured, duration_s=10, fs=500, missing_leads=[]
+        file="Jane.dcm", findings=findings, measurements=measured, duration_s=10, fs=500, missing_leads=["I", "V6"]
     )
-    return ClassifyAnswer(model="tiny", calibrated=True, recordings=[told])
+    notes = ["'no SR' denies sinus rhythm"]
+    return ClassifyAnswer(model="tiny", notes=notes, calibrated=True, recordings=[told])
 
 
 def test_bundle_of_a_preliminary_report() -> None:
@@ -29,7 +30,11 @@ def test_bundle_of_a_preliminary_report() -> None:
     report, *observations = [entry["resource"] for entry in found["entry"]]
     assert (found["resourceType"], found["type"]) == ("Bundle", "collection")
     assert (report["resourceType"], report["status"]) == ("DiagnosticReport", "preliminary")
-    assert report["conclusion"] == "Research use, not a diagnosis."
+    assert report["conclusion"].splitlines() == [
+        "Research use, not a diagnosis.", "'no SR' denies sinus rhythm", "Without I, V6: expect less of the findings.",
+    ]  # fmt: skip
+    assert report["issued"]
+    assert "effective" not in str(found)  # nobody said when the recording was made
     assert [one["reference"] for one in report["result"]] == [entry["fullUrl"] for entry in found["entry"][1:]]
     assert {one["resourceType"] for one in observations} == {"Observation"}
     assert {one["status"] for one in observations} == {"preliminary"}

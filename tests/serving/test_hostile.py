@@ -140,6 +140,7 @@ def test_too_much_is_refused(made: Made, ecg_file: Path) -> None:
         ("a\0b\n.edf", "a_b_.edf"),
         ("s3:__x::y.hea", "s3___x__y.hea"),
         ("x" * 300 + ".edf", "x" * 116 + ".edf"),
+        ("心" * 300 + ".edf", "心" * 38 + ".edf"),  # the name of a file has at most 255 bytes
     ],
 )
 def test_names_are_made_harmless(given: str | None, kept: str) -> None:

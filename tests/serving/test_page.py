@@ -19,6 +19,7 @@ from PIL import Image
 from deri.evaluation.search import Index
 from deri.models import EcgTextModel, load_model
 from deri.serving import Service, create_app
+from deri.serving.pages import example_csv
 from serving.conftest import served
 from serving.test_app import Writer
 
@@ -174,6 +175,34 @@ def test_everyone_can_use_it(page: Any, scheme: str, width: int) -> None:
     assert serious(page) == []
     if (scheme, width) != ("light", 1180):
         picture(page, f"{scheme}-{width}")
+
+
+def test_a_late_answer_does_not_stand_beside_another_recording(page: Any, tmp_path: Path) -> None:
+    held: list[Any] = []
+    page.route("**/v1/report", lambda route: held.append(route))
+
+    def wait(number: int) -> None:
+        for _ in range(200):
+            if len(held) < number:
+                page.wait_for_timeout(50)
+        assert len(held) >= number
+
+    def answer(number: int, text: str) -> None:
+        wait(number + 1)
+        told = {"recordings": [{"file": "x", "text": text, "finished": True, "findings": []}]}
+        held[number].fulfill(json=told)
+
+    for name in ("first, of two.csv", "second.csv"):
+        (tmp_path / name).write_text(example_csv("normal"))
+    page.locator("#files").set_input_files([tmp_path / "first, of two.csv", tmp_path / "second.csv"])
+    told(page, "#status", "2 recordings read")
+    wait(1)
+    page.locator("#recording").select_option("1")
+    answer(1, "report of the second")
+    told(page, "#report", "of the second")
+    answer(0, "report of the first")
+    page.wait_for_timeout(300)
+    assert page.locator("#report").inner_text() == "report of the second"
 
 
 def test_a_file_that_is_none_is_told(page: Any, tmp_path: Path) -> None:

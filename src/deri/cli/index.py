@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from deri.models import EcgTextModel
     from deri.store import Store
 
-KEY, STAMP = "key", "stamp"  # as in deri.evaluation.index_layout, which is imported late
+KEY, STAMP, SOURCE = "key", "stamp", "source"  # as in deri.evaluation.index_layout, which is imported late
 PART = 1000
 """Recordings that are committed at once: what a killed run loses at most."""
 
@@ -84,13 +84,18 @@ class _Files:
     """Recordings of files, known by their paths; they have changed where size or time of a file of their name has."""
 
     def __init__(self, files: list[dict[str, Any]], reading: Reading) -> None:
-        self.reading, folders = reading, _Folders()
+        from deri.evaluation.indexing import Folders
+
+        self.reading, folders = reading, Folders()
         self.rows = [{**row, "file": _absolute(row["file"])} for row in files]
         self.keys = [row["file"] for row in self.rows]
-        self.stamps = [_stamp(folders.state(row["file"]), sorted(reading.options.items()), row) for row in self.rows]
+        states = [folders.state(row["file"]) for row in self.rows]
+        options = sorted(reading.options.items())
+        self.stamps = [_stamp(state, options, row) for state, row in zip(states, self.rows, strict=True)]
+        self.sources = [json.dumps({"options": reading.options, "state": state}) for state in states]
 
     def embed(self, take: list[int], model: EcgTextModel, windows: int | None, show: Progress) -> Embedded:
-        rows = [{**self.rows[i], KEY: self.keys[i], STAMP: self.stamps[i]} for i in take]
+        rows = [{**self.rows[i], KEY: self.keys[i], STAMP: self.stamps[i], SOURCE: self.sources[i]} for i in take]
         return embed_files(model, Recordings(rows, self.reading, show), windows)
 
 
@@ -101,7 +106,7 @@ class _Store:
         self.store, self.rows = store, store.rows("all")
         place, seen = _absolute(str(store.path)), dict[str, int]()
         self.keys, self.stamps = [], []
-        waveforms: list[list[str]] = [[] for _ in self.rows]
+        self.waveforms = waveforms = [list[str]() for _ in self.rows]
         for row, owner in zip(*store.windows_of(self.rows), strict=True):
             waveforms[owner].append(store.index["waveform"].iat[row])
         for about, file, samples in zip(
@@ -116,7 +121,8 @@ class _Store:
     def embed(self, take: list[int], model: EcgTextModel, _: int | None, show: Progress) -> Embedded:
         found = embed_store(model, self.store, self.rows[take], show)
         for about, i in zip(found.about, take, strict=True):
-            about |= {"file": _absolute(about["file"]), KEY: self.keys[i], STAMP: self.stamps[i]}
+            source = json.dumps({"waveform": self.waveforms[i][0]})
+            about |= {"file": _absolute(about["file"]), KEY: self.keys[i], STAMP: self.stamps[i], SOURCE: source}
         return found
 
 
@@ -156,7 +162,9 @@ class _Run:
 
     def prune(self) -> None:
         """Drop recordings whose file or store is gone, or that a store of this run does not hold any more."""
-        folders = _Folders()
+        from deri.evaluation.indexing import Folders
+
+        folders = Folders()
         stores = {key.split("\t")[0] for key in self.seen if "\t" in key}
         gone = []
         for key in self.writer.known.keys() - self.seen:
@@ -165,30 +173,6 @@ class _Run:
             gone += [] if there else [key]
         self.writer.replace(gone, [])
         self.dropped += len(gone)
-
-
-class _Folders:
-    """States of files: sizes and times of a file and of those that share its name (a header and its signals)."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, dict[str, list[tuple[str, int, int]]]] = {}
-
-    def state(self, file: str) -> list[Any]:
-        """Empty where there is no such file; of an address, which is taken as it was, the address."""
-        if "://" in file:
-            return [file]
-        folder, name = os.path.split(file.split("::")[0])
-        if folder not in self._known:
-            names: dict[str, list[tuple[str, int, int]]] = {}
-            for entry in os.scandir(folder) if os.path.isdir(folder) else ():
-                if entry.is_file():
-                    about = entry.stat()
-                    state = (entry.name, about.st_size, about.st_mtime_ns)
-                    for shared in {entry.name, os.path.splitext(entry.name)[0]}:
-                        names.setdefault(shared, []).append(state)
-            self._known[folder] = names
-        known = self._known[folder]
-        return sorted({*known.get(name, ()), *known.get(os.path.splitext(name)[0], ())})
 
 
 def _absolute(name: str) -> str:

@@ -79,7 +79,8 @@ def classify(
         print_findings(table, question, scores)
     else:
         print_table(table, columns, per_window=per_window)
-    if uncalibrated := [label for label, known in zip(question.labels, question.calibrated, strict=True) if not known]:
+    uncalibrated = [label for label, known in zip(question.labels, question.calibrated, strict=True) if not known]
+    if uncalibrated and question.bias is None:  # a head gives probabilities, not cosines
         say(f"{some(uncalibrated, 4)}: cosine, for ranking only")
 
 

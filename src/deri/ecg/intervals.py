@@ -24,14 +24,22 @@ _RATE, _RATE_LEAST = 250.0, 45.0  # Hz
 _QRS_EDGE = 0.04  # share of the steepest slope that begins and ends a QRS complex
 _P_EDGE = 0.03  # share of its height at which a P wave begins
 _P_SEEN, _P_SEEN_IRREGULAR = 2.0, 3.0  # height of P over what is around it; irregular beats rarely have one
+_P_MOST = 6.0  # mV over all leads; more is the spike of a pacemaker
+_P_SAME = 0.6  # correlation of what is before QRS in every other beat with the rest: fibrillation has its own each time
+_PR_LEAST = 80.0  # ms; less is a spike, or a part of the QRS complex
+_QRS_LEAST, _QRS_MOST = 60.0, 240.0  # ms; less is a spike, more is one that runs into ST and T
 _QTC_LEAST = 300.0  # ms; less is a T wave that was not found more often than a heart
 _IRREGULAR = 0.1  # standard deviation of the RR intervals over their mean
 
 
 class _Beat(NamedTuple):
-    """The median beat (12, samples) at ``fs`` Hz with its QRS complex at ``centre``; RR intervals in s."""
+    """The median beat (12, samples) at ``fs`` Hz with its QRS complex at ``centre``; RR intervals in s.
+
+    ``halves`` are the medians of every other beat and of the rest, (2, 12, samples).
+    """
 
     signal: np.ndarray
+    halves: np.ndarray
     centre: int
     fs: float
     rr: np.ndarray
@@ -44,7 +52,9 @@ class _Beat(NamedTuple):
 def intervals(ecg: ECG) -> dict[str, float | None]:
     """Rate and intervals of the first 10 s of a recording; None where one cannot be measured.
 
-    Leads that were printed for a part of the time are left out, and the axis needs I and aVF.
+    Leads that were printed for a part of the time are left out, and the axis needs I and aVF. Where a QRS complex would
+    be shorter than 60 ms or longer than 240 (a pacemaker's spike; one whose end is not seen), only the rate is given.
+    PR needs a P wave that most beats share, and is never below 80 ms.
 
     Returns:
         ``rate_bpm`` (of the median RR interval), ``pr_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Bazett), ``axis_deg``
@@ -57,14 +67,18 @@ def intervals(ecg: ECG) -> dict[str, float | None]:
     if beat is None:
         return found
     middle = float(np.median(beat.rr))
+    found["rate_bpm"] = 60 / middle
     on, off = _qrs(beat)
-    found |= {"rate_bpm": 60 / middle, "qrs_ms": 1000 * (off - on) / beat.fs}
+    qrs = 1000 * (off - on) / beat.fs
+    if not _QRS_LEAST <= qrs <= _QRS_MOST:
+        return found
+    found["qrs_ms"] = qrs
     if (end := _t_end(beat, on, off)) is not None:
         qt = 1000 * (end - on) / beat.fs
         if qt / middle**0.5 >= _QTC_LEAST:
             found |= {"qt_ms": qt, "qtc_ms": qt / middle**0.5}
-    if (begin := _p_onset(beat, on)) is not None:
-        found["pr_ms"] = 1000 * (on - begin) / beat.fs
+    if (begin := _p_onset(beat, on)) is not None and (pr := 1000 * (on - begin) / beat.fs) >= _PR_LEAST:
+        found["pr_ms"] = pr
     if whole[LEADS.index("I")] and whole[LEADS.index("aVF")]:
         net = (beat.signal[:, on:off] - _before(beat, on)).sum(axis=1)
         # aVF is 2/√3 of a lead of unit length at 90 degrees.
@@ -96,8 +110,9 @@ def _median_beat(signal: np.ndarray, fs: float) -> _Beat | None:
     whole = beats[(beats >= first) & (beats + last <= n)]
     if len(beats) < 2 or not len(whole):
         return None
-    beat = np.median(np.stack([x[:, b - first : b + last] for b in whole]), axis=0)
-    return _Beat(beat, first, rate, np.diff(beats) / rate)
+    all_beats = np.stack([x[:, b - first : b + last] for b in whole])
+    halves = np.stack([np.median(all_beats[i::2] if len(whole) > 1 else all_beats, axis=0) for i in (0, 1)])
+    return _Beat(np.median(all_beats, axis=0), halves, first, rate, np.diff(beats) / rate)
 
 
 def _qrs(beat: _Beat) -> tuple[int, int]:
@@ -145,7 +160,14 @@ def _p_onset(beat: _Beat, on: int) -> int | None:
     size = np.abs(wave - np.median(wave, axis=1, keepdims=True)).sum(axis=0)
     peak, floor = int(size.argmax()), float(np.percentile(size, 20))
     irregular = len(beat.rr) > 2 and beat.rr.std() > _IRREGULAR * beat.rr.mean()
-    if size[peak] < (_P_SEEN_IRREGULAR if irregular else _P_SEEN) * (np.median(size) + 1e-3):
+    least = (_P_SEEN_IRREGULAR if irregular else _P_SEEN) * (np.median(size) + 1e-3)
+    if not least <= size[peak] <= _P_MOST or _alike(beat, first, last) < _P_SAME:
         return None
     before = np.flatnonzero(size[:peak] < floor + _P_EDGE * (size[peak] - floor))
     return first + int(before[-1]) + 1 if len(before) else first
+
+
+def _alike(beat: _Beat, first: int, last: int) -> float:
+    """Correlation of both halves of the beats in a part of them, over all leads."""
+    one, other = (half - half.mean(axis=1, keepdims=True) for half in beat.halves[:, :, first:last])
+    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum() + 1e-12))

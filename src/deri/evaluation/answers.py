@@ -39,7 +39,9 @@ def read_priors(given: Sequence[str], option: str = "prevalence") -> dict[str, f
             share = float(number)
         except ValueError:
             raise DeriError(f"{option} {text}: give a share such as 0.05, or NAME=0.05 for one finding") from None
-        found[name.strip() or ALL] = share
+        key = name.strip() or ALL
+        if found.setdefault(key, share) != share:
+            raise DeriError(f"{option} {text}: {found[key]:g} was given before; give one share")
     return found
 
 
@@ -180,7 +182,7 @@ def ask(
         prevalence: of labels, instead of the one of the calibration; that of ``"*"`` holds for all others.
 
     Raises:
-        DeriError: a label that cannot be, or a prevalence for a label without probabilities.
+        DeriError: a label that cannot be, a prevalence for a label without probabilities, or two for one finding.
     """
     question = _of_texts(model, labels) if model.head is None else _of_head(model.head, labels)
     for key, share in (prevalence or {}).items():
@@ -253,13 +255,17 @@ def _at(question: Question, prevalence: Mapping[str, float], head: Head | None) 
     if ALL in prevalence:
         chosen[question.calibrated] = prevalence[ALL]
     meant = [_meaning(label, head) for label in question.labels] if prevalence else []
+    given: dict[object, float] = {}
     for key, share in prevalence.items():
         if key == ALL:
             used = question.calibrated
         else:
             texts, sign = _meaning(key, head)
             used = question.calibrated & np.array([one[0] == texts for one in meant])
-            chosen[used] = share if sign > 0 else 1 - share
+            positive = share if sign > 0 else 1 - share
+            if abs(given.setdefault(texts, positive) - positive) > 1e-9:
+                raise DeriError(f"prevalence {key}={share:g}: {given[texts]:g} was given for the same finding before")
+            chosen[used] = positive
         if not used.any():
             raise DeriError(
                 f"prevalence {key}={share:g}: no label of this name has a probability here; deri info lists the "

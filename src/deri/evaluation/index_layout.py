@@ -1,7 +1,7 @@
 """The folder of an index: ``index.json`` says which model made it and which parts belong to it.
 
 Each part is a table of what is known of its recordings (parquet) and their embeddings (float32 ``.npy``, unit length).
-Rows that a later run replaced are ``dropped`` in ``index.json``.
+Rows that a later run replaced are ``dropped`` in ``index.json``, which has the checksums of both files.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import pyarrow as pa
 
 from deri.errors import DeriError
 from deri.evaluation.features import digest_of, model_identity
+from deri.files import file_sha256, read_sealed
 from deri.models import EcgTextModel
 from deri.store.layout import about_schema
-from deri.store.plan import read_json
 
 FORMAT = "deri-index"
 VERSION = 1
 MANIFEST = "index.json"
+CURE = "copy it again, or delete it and index again"
 KEY, STAMP = "key", "stamp"
 """Columns of a part that its writer knows a recording by: which one it is, and of which content."""
+SOURCE = "source"
+"""Column of a part, JSON, by which a recording is found and read again: of a file the ``options`` it was read with and
+its ``state`` (:class:`deri.evaluation.indexing.Folders`), of a store the digest ``waveform`` of its first window."""
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     if not (path / MANIFEST).is_file():
         raise DeriError(f"{path} is no index (it has no {MANIFEST}): make one with deri index INPUT --out {path}")
-    meta: dict[str, Any] = read_json(path / MANIFEST)
+    meta: dict[str, Any] = read_sealed(path / MANIFEST, CURE)
     if meta.get("format") != FORMAT:
         raise DeriError(f"{path / MANIFEST} does not describe an index (format {meta.get('format')!r})")
     if meta.get("version") != VERSION:
@@ -63,3 +67,10 @@ def known_columns() -> pa.Schema:
 def part_files(path: Path, name: str) -> tuple[Path, Path]:
     """Table and vectors of a part."""
     return path / "parts" / f"{name}.parquet", path / "parts" / f"{name}.npy"
+
+
+def check_part(path: Path, part: dict[str, Any]) -> None:
+    """DeriError where a file of a part has another checksum than the manifest says; about 1 ms per MB."""
+    for file, digest in zip(part_files(path, part["name"]), part.get("sha256", ()), strict=False):
+        if file_sha256(file) != digest:
+            raise DeriError(f"{file} is damaged: its content does not have its checksum: {CURE}")

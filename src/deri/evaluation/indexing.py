@@ -6,6 +6,7 @@ what belongs to the index, is replaced. One process writes at a time; others may
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,14 +23,16 @@ from deri.evaluation.index_layout import (
     FORMAT,
     KEY,
     MANIFEST,
+    SOURCE,
     STAMP,
     VERSION,
     check_model,
+    check_part,
     known_columns,
     part_files,
     read_manifest,
 )
-from deri.files import AGAIN, atomic_path, remove_leftovers, write_json, writing
+from deri.files import AGAIN, atomic_path, file_sha256, remove_leftovers, write_sealed, writing
 from deri.models import EcgTextModel
 from deri.store.locks import file_lock
 
@@ -60,13 +63,14 @@ class IndexWriter:
 
         Args:
             keys: recordings that were tried; one that is not in ``rows`` could not be used.
-            rows: what is known of each recording; ``key`` and ``stamp``, ``file`` and ``record_id`` are needed.
+            rows: what is known of each recording; ``key`` and ``stamp``, ``file`` and ``record_id`` are needed;
+                ``source`` is how it is read again.
             vectors: (n, d) float32 of the ``rows``, L2-normalised.
 
         Raises:
             WriteError: the disk refuses; the index is as it was.
         """
-        added = {"name": f"part-{self._meta['next']:06d}", "rows": len(rows), "dropped": []}
+        added: dict[str, Any] = {"name": f"part-{self._meta['next']:06d}", "rows": len(rows), "dropped": []}
         if rows:
             self._write(added, _arrow(rows), np.asarray(vectors, np.float32))
         gone = [key for key in keys if key in self.known]
@@ -80,7 +84,7 @@ class IndexWriter:
             for row, about in enumerate(rows):
                 self._places[about[KEY]], self.known[about[KEY]] = (added, row), about[STAMP]
         if rows or gone:
-            write_json(self.path / MANIFEST, self._meta)
+            write_sealed(self.path / MANIFEST, self._meta)
 
     def join(self) -> None:
         """Join small parts, so that an index of many runs is read as fast as that of one; leave out dropped rows."""
@@ -98,12 +102,13 @@ class IndexWriter:
         gone = before - {part["name"] for part in kept}
         if gone:
             self._meta["parts"] = kept
-            write_json(self.path / MANIFEST, self._meta)
+            write_sealed(self.path / MANIFEST, self._meta)
             self._remove(gone)
 
     def _joined(self, group: list[dict[str, Any]]) -> dict[str, Any]:
         tables, vectors = [], []
         for part in group:
+            check_part(self.path, part)
             table_file, vector_file = part_files(self.path, part["name"])
             live = np.setdiff1d(np.arange(part["rows"]), part["dropped"])
             tables.append(pq.read_table(table_file).take(live))
@@ -120,6 +125,7 @@ class IndexWriter:
             np.save(handle, vectors)
         with atomic_path(table_file) as temporary:
             pq.write_table(table, temporary)
+        part["sha256"] = [file_sha256(table_file), file_sha256(vector_file)]
 
     def _remove(self, names: set[str]) -> None:
         for file in (file for name in names for file in part_files(self.path, name)):
@@ -131,6 +137,30 @@ class IndexWriter:
         remove_leftovers(self.path)
         there = {file.stem for file in (self.path / "parts").glob("part-*")}
         self._remove(there - {part["name"] for part in self._meta["parts"]})
+
+
+class Folders:
+    """States of files: sizes and times of a file and of those that share its name (a header and its signals)."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, list[tuple[str, int, int]]]] = {}
+
+    def state(self, file: str) -> list[Any]:
+        """Empty where there is no such file; of an address, which is taken as it was, the address."""
+        if "://" in file:
+            return [file]
+        folder, name = os.path.split(file.split("::")[0])
+        if folder not in self._known:
+            names: dict[str, list[tuple[str, int, int]]] = {}
+            for entry in os.scandir(folder) if os.path.isdir(folder) else ():
+                if entry.is_file():
+                    about = entry.stat()
+                    state = (entry.name, about.st_size, about.st_mtime_ns)
+                    for shared in {entry.name, os.path.splitext(entry.name)[0]}:
+                        names.setdefault(shared, []).append(state)
+            self._known[folder] = names
+        known = self._known[folder]
+        return sorted({*known.get(name, ()), *known.get(os.path.splitext(name)[0], ())})
 
 
 @contextmanager
@@ -162,7 +192,7 @@ def index_writer(
                 about = {"name": name, "identity": digest_of(model_identity(model)), "dim": model.config.dim}
                 meta: dict[str, Any] = {"format": FORMAT, "version": VERSION, "deri_version": __version__}
                 meta |= {"model": about, "windows": windows, "next": 0, "parts": []}
-                write_json(path / MANIFEST, meta)
+                write_sealed(path / MANIFEST, meta)
             meta = read_manifest(path)
             check_model(path, meta, model, name)
             if meta["windows"] != windows:
@@ -177,9 +207,10 @@ def _arrow(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """The rows as a table; columns that are not known here are lists of labels."""
     schema = known_columns()
     names = dict.fromkeys(name for row in rows for name in row)
-    for name in [KEY, STAMP, *(name for name in names if name not in (KEY, STAMP))]:
+    own = (KEY, STAMP, SOURCE)
+    for name in [*own, *(name for name in names if name not in own)]:
         if name not in schema.names:
-            schema = schema.append(pa.field(name, pa.string() if name in (KEY, STAMP) else pa.list_(pa.string())))
+            schema = schema.append(pa.field(name, pa.string() if name in own else pa.list_(pa.string())))
     arrays = [pa.array([_plain(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
     return pa.table(arrays, schema=schema)
 

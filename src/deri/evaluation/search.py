@@ -5,6 +5,7 @@ Exact: every embedding is compared. The index is a folder, see :mod:`deri.evalua
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,25 @@ import pyarrow.parquet as pq
 from deri.ecg import ECG, read_ecg
 from deri.errors import DeriError, ReadError
 from deri.evaluation.features import unit
-from deri.evaluation.index_layout import KEY, MANIFEST, STAMP, check_model, known_columns, part_files, read_manifest
-from deri.evaluation.indexing import index_writer
+from deri.evaluation.index_layout import (
+    CURE,
+    KEY,
+    MANIFEST,
+    SOURCE,
+    STAMP,
+    check_model,
+    check_part,
+    known_columns,
+    part_files,
+    read_manifest,
+)
+from deri.evaluation.indexing import Folders, index_writer
 from deri.evaluation.where import rows_where
 from deri.models import EcgTextModel, load_model
 from deri.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_CURE = "copy it again, or delete it and index again"
 
 
 class Index:
@@ -41,7 +51,9 @@ class Index:
     """
 
     def __init__(self, path: Path, meta: dict[str, Any], table: pa.Table, vectors: list[np.ndarray]) -> None:
-        self.path, self.meta, self.table, self._vectors = path, meta, table, vectors
+        self._sources = table[SOURCE] if SOURCE in table.column_names else None
+        self.path, self.meta, self._vectors = path, meta, vectors
+        self.table = table if self._sources is None else table.drop_columns([SOURCE])
         self._live = np.ones(len(table), bool)
         start = 0
         for part in meta["parts"]:
@@ -63,7 +75,7 @@ class Index:
             except FileNotFoundError as error:
                 before, meta = meta, read_manifest(path)
                 if meta == before:  # else a writer has just joined parts
-                    raise DeriError(f"the index {path} lacks {error.filename or error}: {_CURE}") from None
+                    raise DeriError(f"the index {path} lacks {error.filename or error}: {CURE}") from None
 
     def __len__(self) -> int:
         return int(self._live.sum())
@@ -123,26 +135,38 @@ class Index:
         return found.set_index(rows)
 
     def recording(self, row: int) -> ECG:
-        """Read the recording at a place of :attr:`table` from where it was indexed.
+        """Read the recording at a place of :attr:`table` from where it was indexed, and as it was read then.
 
         Raises:
             ReadError: it is not there any more, or was changed.
         """
         file, record_id = (self.table[name][row].as_py() for name in ("file", "record_id"))
+        source = json.loads((self._sources and self._sources[row].as_py()) or "{}")
         if (Path(file) / "store.json").is_file():
-            return recording_of_store(Store.open(file), record_id)
-        return read_ecg(file)
+            return recording_of_store(Store.open(file), record_id, source.get("waveform"))
+        if "state" in source and json.loads(json.dumps(Folders().state(file))) != source["state"]:
+            raise ReadError(f"{file}: is gone, or was changed since it was indexed; index it again", "missing_file")
+        return read_ecg(file, **source.get("options", {}))
 
 
-def recording_of_store(store: Store, record_id: str) -> ECG:
+def recording_of_store(store: Store, record_id: str, waveform: str | None = None) -> ECG:
     """The first window of a recording in a store; leads that were not recorded are NaN.
+
+    Args:
+        store: a store.
+        record_id: of the recording; in a merged store two may have the same.
+        waveform: digest of its samples.
 
     Raises:
         ReadError: the store does not hold it.
     """
-    rows = np.flatnonzero((store.index["record_id"] == record_id).to_numpy())
+    of_record = store.index["record_id"] == record_id
+    if waveform is not None:
+        of_record &= store.index["waveform"] == waveform
+    rows = np.flatnonzero(of_record.to_numpy())
     if not len(rows):
-        raise ReadError(f"{store.path}: holds no recording {record_id}", "missing_file")
+        cause = "any more; index the store again" if waveform is not None else f"of the id {record_id}"
+        raise ReadError(f"{store.path}: does not hold the recording {cause}", "missing_file")
     return store.recording(int(rows[0]))
 
 
@@ -203,12 +227,13 @@ def _read_parts(path: Path, meta: dict[str, Any]) -> tuple[pa.Table, list[np.nda
     for part in meta["parts"]:
         table_file, vector_file = part_files(path, part["name"])
         try:
+            check_part(path, part)
             tables.append(pq.read_table(table_file).drop_columns([KEY, STAMP]))
             vectors.append(np.load(vector_file, mmap_mode="r").view(np.ndarray))
-        except FileNotFoundError:
+        except (FileNotFoundError, DeriError):
             raise
         except Exception as error:  # damaged bytes raise anything
-            raise DeriError(f"{table_file.with_suffix('.*')} cannot be read ({error}): {_CURE}") from None
+            raise DeriError(f"{table_file.with_suffix('.*')} cannot be read ({error}): {CURE}") from None
         if not len(tables[-1]) == part["rows"] or vectors[-1].shape != (part["rows"], meta["model"]["dim"]):
-            raise DeriError(f"{table_file.with_suffix('.*')} are not what {MANIFEST} describes: {_CURE}")
+            raise DeriError(f"{table_file.with_suffix('.*')} are not what {MANIFEST} describes: {CURE}")
     return pa.concat_tables([known_columns().empty_table(), *tables], promote_options="default"), vectors

@@ -120,7 +120,8 @@ class _Filter:
         """The constant ``node`` as a value of a column's type."""
         try:
             value = ast.literal_eval(node)
-        except ValueError:
+            str(value).encode()  # a lone surrogate is no text
+        except (ValueError, TypeError):
             raise self._refuse(node) from None
         number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
         if pa.types.is_list(kind):

@@ -7,7 +7,6 @@ does not see it. Calibration needs reports alone: a validation record has a find
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from deri.errors import DeriError
 from deri.evaluation.features import Features
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
-from deri.files import write_json
+from deri.files import read_sealed, write_sealed
 from deri.generation.data import rows_with_report, store_identity
 from deri.generation.findings import finding_prompts, score_findings
 from deri.models import EcgTextModel
@@ -170,7 +169,7 @@ class Confidence:
                 for (code, known), row in zip(self.findings.items(), self.weights, strict=True)
             },
         }
-        write_json(path, content)
+        write_sealed(path, content)
 
     @classmethod
     def load(cls, path: str | Path, *, digest: str | None = None) -> Confidence:
@@ -184,7 +183,7 @@ class Confidence:
             raise DeriError(f"{path} is missing: make it with deri report calibrate")
         again = "make it again with deri report calibrate"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_sealed(path, again)
             if content["format"] != FORMAT or content["version"] != VERSION:
                 raise DeriError(f"{path} is {content['format']} {content['version']}, not {FORMAT} {VERSION}; {again}")
             entries = content.pop("findings")

@@ -26,7 +26,8 @@ _STAMPS = re.compile(
     r"""\bedit:.*                                                # PTB-XL: codes and notes of its editors, to the end
       | \b4\.46\b(?:\s+unb\w*(?:\s+b\w*)?)?                    # PTB-XL: version of a device's program, unconfirmed
       | \b(?:unbest(?:ä|ae?)tigter\ bericht|unconfirmed\ (?:report|analysis|diagnosis|interpretation))\b
-      | \b(?:electronically\ )?(?:(?:re)?confirmed|signed|reviewed)\ by\b(?:[^.]|(?<=\b\w)\.|(?<=\bdr)\.)*
+      | (?:^|(?<=\.)|(?<=\.\s)|\belectronically\ )(?:(?:re)?confirmed|signed|reviewed)\ by\b
+        (?:[^.]|(?<=\b\w)\.|(?<=\bdr)\.)*                      # a sentence of its own, not "block confirmed by …"
       | \btrace\ only\ requested\b""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )

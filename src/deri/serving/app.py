@@ -138,7 +138,7 @@ async def classify(
             )
             for i, (recording, measurements) in enumerate(zip(recordings, measured, strict=True))
         ]
-        calibrated = bool(question.calibrated.any())
+        calibrated = any(finding.probability is not None for one in told for finding in one.findings)
         return ClassifyAnswer(model=service.name, notes=list(question.notes), calibrated=calibrated, recordings=told)
 
     answer = await service.limited(work())

@@ -1,6 +1,7 @@
 """Findings as FHIR R4: a ``Bundle`` with a preliminary ``DiagnosticReport`` and its ``Observation``s per recording.
 
-No patient stands in it: the service is not told one, and what the file says stays in the file.
+No patient stands in it, nor when the recording was made: the service is not told, and what the file says stays in the
+file. ``issued`` is when it was answered. What is not as it seems, and leads that are missing, stand in the conclusion.
 """
 
 from __future__ import annotations
@@ -39,19 +40,21 @@ def _entries(recording: Classified, answer: ClassifyAnswer, now: str) -> list[di
     found += [_finding(finding) for finding in recording.findings]
     device = {"display": f"deri {answer.version}, model {answer.model}"}
     observations = [_entry({**_common("Observation", now), "device": device, **one}) for one in found]
+    told = [NOTICE, *answer.notes]
+    if recording.missing_leads:
+        told.append(f"Without {', '.join(recording.missing_leads)}: expect less of the findings.")
     report = {
         **_common("DiagnosticReport", now),
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "EC"}]}],
         "code": _code("11524-6", "EKG study"),
-        "issued": now,
-        "conclusion": NOTICE,
+        "conclusion": "\n".join(told),
         "result": [{"reference": one["fullUrl"]} for one in observations],
     }
     return [_entry(report), *observations]
 
 
 def _common(kind: str, now: str) -> dict[str, Any]:
-    return {"resourceType": kind, "status": "preliminary", "effectiveDateTime": now}
+    return {"resourceType": kind, "status": "preliminary", "issued": now}
 
 
 def _entry(resource: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +75,8 @@ def _interval(name: str, value: float) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    """The probability is the value; without one the cosine is a component, and the value is absent."""
-    parts = {"cosine, for ranking only": finding.score, "likelihood ratio": finding.likelihood_ratio}
+    """The probability is the value, the score a component; without a probability the value is absent."""
+    parts = {"score, for ranking only": finding.score, "likelihood ratio": finding.likelihood_ratio}
     found: dict[str, Any] = {
         "code": {"text": finding.label},
         "note": [{"text": NOTICE}],

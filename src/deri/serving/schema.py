@@ -94,7 +94,10 @@ class Finding(BaseModel):
     """One finding of a recording."""
 
     label: str = Field(examples=[TEXT_EXAMPLE])
-    score: float = Field(description="cosine in [-1, 1]; it ranks recordings for one label", examples=[0.31])
+    score: float = Field(
+        description="cosine in [-1, 1]; it ranks recordings for one label; of a fine-tuned model its own probability",
+        examples=[0.31],
+    )
     probability: float | None = Field(description="null where the model is not calibrated for it", examples=[0.83])
     likelihood_ratio: float | None = Field(
         description="how many times as often recordings with the finding score so as those without", examples=[45.2]

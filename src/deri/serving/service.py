@@ -14,7 +14,7 @@ import numpy as np
 from deri.ecg import ECG
 from deri.ecg.intervals import intervals
 from deri.ecg.leads import LEADS
-from deri.errors import DeriError
+from deri.errors import DeriError, ReadError
 from deri.evaluation.answers import Question, ask
 from deri.evaluation.saliency import Saliency, occlude
 from deri.evaluation.search import Index, direction_of
@@ -183,7 +183,7 @@ class Service:
         """
         if self.index is None or not 0 <= number < len(self.index.table):
             raise Problem(404, "no_case", f"there is no case {number}")
-        return await _in(self._readers, lambda: Recording(f"case {number}", self._index().recording(number)))
+        return await _in(self._readers, self._case, number)
 
     async def saliency(self, recording: Recording, question: Question) -> Saliency:
         """What the score of a question's first label rests on, in the first window of a recording."""
@@ -194,6 +194,14 @@ class Service:
     def _index(self) -> Index:
         assert self.index is not None
         return self.index
+
+    def _case(self, number: int) -> Recording:
+        index, name = self._index(), f"case {number}"
+        try:
+            return Recording(name, index.recording(number))
+        except DeriError as error:  # the place of its file is not for clients
+            told = str(error).replace(index.table["file"][number].as_py(), name)
+            raise ReadError(told, getattr(error, "reason", "missing_file")) from None
 
     def _asked(self, labels: tuple[str, ...] | None, prevalence: tuple[tuple[str, float], ...]) -> Question:
         return ask(self.model, labels, dict(prevalence))

@@ -20,7 +20,7 @@ from deri.serving.limits import Limits
 from deri.serving.problem import Problem
 
 _UNSAFE = re.compile(r"[^\w.()+ -]")
-_LONGEST = 120
+_LONGEST = 120  # bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def safe_name(name: str | None) -> str:
     """The last part of a client's file name, without what means anything to a file system."""
     last = re.split(r"[/\\]", name or "")[-1]
     clean = _UNSAFE.sub("_", last).strip(" .")
-    return clean[-_LONGEST:] or "upload"
+    return clean.encode()[-_LONGEST:].decode(errors="ignore") or "upload"
 
 
 @contextmanager

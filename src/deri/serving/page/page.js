@@ -10,7 +10,7 @@ const NAMES = {
 };
 const paper = new Paper($("paper"), showCalipers);
 const casePaper = new Paper($("case-paper"));
-let health = {}, files = [], signals = [], answer = null, chosen = 0, asked = 0, typed = 0;
+let health = {}, files = [], signals = [], answer = null, chosen = 0, asked = 0, typed = 0, turn = 0;
 
 // --- asking the service ---------------------------------------------------------------------------------------------
 
@@ -27,9 +27,11 @@ async function ask(path, fields = null) {
 
 // The files of the recording that is shown: itself, and what shares its name without the suffix.
 function form(all = false) {
+  const safe = (name) => name.replace(/[^\p{L}\p{N}_.()+ -]/gu, "_").replace(/^[ .]+|[ .]+$/g, ""); // as the service has it
   const stem = (name) => name.replace(/\.(hea|dat|mat)$/i, "");
   const name = signals[chosen]?.file;
-  const own = all || signals.length < 2 ? files : files.filter((file) => stem(file.name) === stem(name));
+  const own = all || signals.length < 2 ? files : files.filter((file) => stem(safe(file.name)) === stem(name));
+  if (!own.length) throw new Error(`${name}: give it as a file of its own for this`);
   const fields = own.map((file) => ["file", file]);
   for (const id of ["fs", "units", "leads"]) if ($(id).value.trim()) fields.push([id, $(id).value.trim()]);
   return fields;
@@ -44,6 +46,8 @@ async function load(list) {
   files = [...list];
   if (!files.length) return;
   const mine = ++asked;
+  turn += 1;
+  $("result").hidden = true; // what is shown of earlier files must not go with these
   say(`Reading ${files.map((file) => file.name).join(", ")} …`);
   try {
     signals = [];
@@ -69,6 +73,7 @@ async function load(list) {
 
 async function choose(number) {
   chosen = number;
+  turn += 1;
   const signal = signals[chosen];
   paper.show(signal);
   const there = Object.keys(signal.leads);
@@ -92,7 +97,7 @@ async function choose(number) {
 
 // --- findings -------------------------------------------------------------------------------------------------------
 
-const percent = (share) => (share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`);
+const percent = (share) => (share < 0.001 ? "< 0.1 %" : share > 0.999 ? "> 99.9 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`);
 const recording = () => answer.recordings[chosen];
 
 function meter(value, low, high) {
@@ -142,10 +147,11 @@ async function explain(finding, button) {
   hide();
   if (pressed) return;
   button.setAttribute("aria-pressed", "true");
+  const mine = turn;
   $("salient").textContent = `What speaks for ${finding.label}: hiding parts of the recording one after the other …`;
   try {
     const map = await (await ask("v1/saliency", [...form(), ["label", finding.label]])).json();
-    if (button.getAttribute("aria-pressed") !== "true") return;
+    if (mine !== turn || button.getAttribute("aria-pressed") !== "true") return;
     paper.set({ salient: map });
     $("clear").hidden = false;
     const leads = Object.entries(map.lead).sort((a, b) => b[1] - a[1]).slice(0, 3);
@@ -153,7 +159,7 @@ async function explain(finding, button) {
     $("salient").textContent = `${finding.label} rests most on ${leads.map(([lead]) => lead).join(", ")}, and on the time from `
       + `${at.toFixed(1)} s on. Orange: hiding it lowers the score; blue: it speaks against the finding.`;
   } catch (error) {
-    $("salient").textContent = error.message;
+    if (mine === turn) $("salient").textContent = error.message;
   }
 }
 
@@ -190,18 +196,22 @@ function showMeasurements() {
   }));
 }
 
-async function part(id, known, work) {
-  $(id).hidden = !known;
+// A part is hidden until its answer is there, and an answer for a recording that is no longer shown is left out.
+async function part(id, known, path, fields, show) {
+  $(id).hidden = true;
   if (!known) return;
+  const mine = turn;
   try {
-    await work();
+    const found = await (await ask(path, [...form(), ...fields])).json();
+    if (mine !== turn) return;
+    show(found);
+    $(id).hidden = false;
   } catch (error) {
-    say(error.message, true);
+    if (mine === turn) say(error.message, true);
   }
 }
 
-const report = () => part("report-part", health.writer, async () => {
-  const [found] = (await (await ask("v1/report", form())).json()).recordings;
+const report = () => part("report-part", health.writer, "v1/report", [], ({ recordings: [found] }) => {
   $("report").textContent = found.text + (found.finished ? "" : " … (cut off)");
   const flags = (found.findings || []).map((one) => element(
     "li", one.flag ? `Doubt: the text says ${one.name}, the model does not see it` : `${one.name}: the model agrees`,
@@ -211,8 +221,8 @@ const report = () => part("report-part", health.writer, async () => {
   $("doubts").replaceChildren(...(found.findings === null ? [unknown] : flags));
 });
 
-const cases = () => part("cases-part", health.index !== null && health.index !== undefined, async () => {
-  const found = await (await ask("v1/search", [...form(), ["top", "5"]])).json();
+const hasIndex = () => health.index !== null && health.index !== undefined;
+const cases = () => part("cases-part", hasIndex(), "v1/search", [["top", "5"]], (found) => {
   $("cases").replaceChildren(...found.cases.map((one) => {
     const { record_id, age, sex, report: text } = one.about;
     const told = [record_id, age && `${age} years`, sex, text].filter(Boolean).join(", ");
