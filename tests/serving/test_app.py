@@ -57,7 +57,7 @@ def test_prevalence_needs_a_calibrated_label(client: TestClient, ecg_file: Path)
     assert response.status_code == 422
     assert "prevalence" in response.json()["detail"]
     response = client.post("/v1/classify", files=files(ecg_file), data={"prevalence": "few"})
-    assert "LABEL=0.05" in response.json()["detail"]
+    assert "NAME=0.05" in response.json()["detail"]
 
 
 def test_several_recordings_in_one_request(client: TestClient, model: EcgTextModel, ecg_file: Path) -> None:
