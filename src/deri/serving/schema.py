@@ -134,7 +134,7 @@ class Classified(Measured):
     duration_s: float = Field(examples=[10.0])
     fs: float = Field(description="sampling rate in Hz", examples=[500.0])
     missing_leads: list[str] = Field(
-        description="leads that are not there; expect less, and probabilities that are far off", examples=[[]]
+        description="leads that are not there; expect less, and probabilities far off", examples=[[]]
     )
 
 

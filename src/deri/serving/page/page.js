@@ -121,7 +121,7 @@ function describe() {
       + "probable first; deri classify --prevalence takes other shares. Choose one to see what speaks for it."
     : "Cosine, for ranking only: this model is not calibrated. Choose a finding to see what speaks for it.";
   const lacking = recording().missing_leads;
-  const lack = lacking.length ? [`Without ${lacking.join(", ")}: expect less, and probabilities that are far off`] : [];
+  const lack = lacking.length ? [`Without ${lacking.join(", ")}: expect less, and probabilities far off`] : [];
   $("notes").replaceChildren(...lack.map((note) => element("li", note, "flag")), ...answer.notes.map((note) => element("li", note)));
 }
 
