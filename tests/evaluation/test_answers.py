@@ -84,6 +84,13 @@ def test_without_labels_all_that_is_calibrated_comes_in_order() -> None:
     assert answer(tiny.model(), []) == []
 
 
+def test_findings_that_are_not_listed_are_told() -> None:
+    (note,) = ask(model_with(AFIB=0.01, SR=0.7)).notes
+    assert note.startswith("not listed, because their probability is not known: sinus tachycardia, ")
+    assert "sinus rhythm" not in note
+    assert ask(model_with(AFIB=0.01), ["AFIB"]).notes == ask(tiny.model()).notes == ()
+
+
 def test_a_model_without_calibration_ranks_all_prompts() -> None:
     question = ask(tiny.model())
     assert not question.calibrated.any()

@@ -205,6 +205,18 @@ def test_a_late_answer_does_not_stand_beside_another_recording(page: Any, tmp_pa
     assert page.locator("#report").inner_text() == "report of the second"
 
 
+def test_one_lead_is_shown_alone_and_what_lacks_is_told(page: Any, tmp_path: Path) -> None:
+    beat = [1000 if i % 240 == 0 else 0 for i in range(1500)]
+    one = tmp_path / "watch.csv"
+    one.write_text("Time (s),Lead I (uV)\n" + "\n".join(f"{i / 300:.6f},{value}" for i, value in enumerate(beat)))
+    drop(page, one)
+    assert page.locator("#layout").input_value() == "rows"
+    assert page.locator("#notes .flag").inner_text().startswith("Without II, III, aVR")
+    page.locator("#findings button").first.press("Enter")
+    told(page, "#salient", "rests most on")
+    assert "rests most on I, and" in page.locator("#salient").inner_text()
+
+
 def test_a_file_that_is_none_is_told(page: Any, tmp_path: Path) -> None:
     wrong = tmp_path / "letter.pdf"
     wrong.write_bytes(b"%PDF-1.7")

@@ -47,7 +47,7 @@ def lead_note(file: str, ecg: ECG) -> str | None:
 def say_lead_note(file: str, ecg: ECG) -> None:
     """Say that a recording which a model is given has fewer than twelve leads, or some for part of the time."""
     if note := lead_note(file, ecg):
-        say(f"{note}; the model was trained with 12: expect less")
+        say(f"{note}; the model was trained with 12: expect less, and probabilities far off")
 
 
 class _Lines(Progress):

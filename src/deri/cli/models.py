@@ -18,7 +18,7 @@ from deri.files import atomic_path
 def classify(
     inputs: options.Inputs,
     labels: Annotated[
-        list[str] | None, typer.Option(help="a text, or a code such as AFIB; repeat it [default: all that is known]")
+        list[str] | None, typer.Option(help="a text, or a code such as AFIB; repeat it [default: all calibrated]")
     ] = None,
     model: Annotated[str | None, typer.Option(help=f"{options.MODEL} [default: deri-open]")] = None,
     prevalence: Annotated[
@@ -38,7 +38,7 @@ def classify(
     """Score recordings against texts; where the model is calibrated, probabilities too. Not a diagnosis.
 
     A score is a cosine in [-1, 1] that ranks recordings for one text. A model with a head (deri finetune, deri probe
-    --save) gives the probabilities of its classes. Without --labels all known findings come in order, with rate,
+    --save) gives the probabilities of its classes. Without --labels all calibrated findings come in order, with rate,
     intervals and axis. Without --model the built-in deri-open answers, trained on simulated recordings and PTB-XL. A
     file that cannot be used is named and passed over. Subject, split and labels of a folder's CSV or of a store go
     along.
@@ -58,7 +58,7 @@ def classify(
         say(f"{model}: a small model, trained on simulated recordings and PTB-XL; for research, not a diagnosis")
     loaded = load_model(model, device=device)
     question = ask(loaded, texts, priors)
-    for note in question.notes if texts else ():
+    for note in question.notes:
         say(note)
     with progress("classify") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show, measure=texts is None)

@@ -195,6 +195,8 @@ def _of_texts(model: EcgTextModel, labels: Sequence[str] | None) -> Question:
     found = {} if model.calibration is None else model.calibration.findings()
     asked = _known_labels(found) if labels is None else list(labels)
     weight, notes = model.encode_labels(asked)
+    if labels is None:
+        notes = _unlisted(found)
     meant = label_texts(asked)
     known = [found.get(one.texts) for one in meant]
     maps = tuple(None if one is None else one.log_ratio for one in known)
@@ -210,6 +212,16 @@ def _known_labels(found: Mapping[tuple[str, ...], object]) -> list[str]:
         return list(known.values())
     own = [texts[0] for texts in found if texts not in known and label_texts(texts[:1])[0].texts == texts]
     return [label for texts, label in known.items() if texts in found] + own
+
+
+def _unlisted(found: Mapping[tuple[str, ...], object]) -> list[str]:
+    """A note on the findings that are not among those of all, because they have no calibration; rhythms first."""
+    rhythms = {tuple(prompts) for prompts in load_prompts("ptbxl-rhythm").values()}
+    rest = sorted((texts for texts in _package_labels() if texts not in found), key=lambda texts: texts not in rhythms)
+    if not found or not rest:
+        return []
+    names = some([_package_labels()[texts] for texts in rest])
+    return [f"not listed, because their probability is not known: {names}; ask for them by name"]
 
 
 @cache

@@ -118,7 +118,7 @@ async def classify(
 ) -> ClassifyAnswer:
     """Findings of recordings, with probabilities where the model is calibrated, and their intervals.
 
-    Without labels all known findings are given, the most probable first. As FHIR with format=fhir or
+    Without labels all calibrated findings are given, the most probable first. As FHIR with format=fhir or
     Accept: application/fhir+json.
     """
 

@@ -46,7 +46,10 @@ class ClassifyForm(Files):
     """What is asked of recordings."""
 
     labels: list[Text] = Field(
-        [], max_length=MAX_LABELS, description="texts or codes; none: all known findings", examples=[[TEXT_EXAMPLE]]
+        [],
+        max_length=MAX_LABELS,
+        description="texts or codes; none: all calibrated findings",
+        examples=[[TEXT_EXAMPLE]],
     )
     prevalence: list[Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS + 30)]] = Field(
         [],
@@ -133,7 +136,9 @@ class Classified(Measured):
     findings: list[Finding]
     duration_s: float = Field(examples=[10.0])
     fs: float = Field(description="sampling rate in Hz", examples=[500.0])
-    missing_leads: list[str] = Field(description="leads that are not there; expect less of the findings", examples=[[]])
+    missing_leads: list[str] = Field(
+        description="leads that are not there; expect less, and probabilities far off", examples=[[]]
+    )
 
 
 class Embedded(Told):

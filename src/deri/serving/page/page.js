@@ -79,15 +79,14 @@ async function choose(number) {
   const there = Object.keys(signal.leads);
   const kept = ["sheet", "rows"].map((value) => $("layout").querySelector(`[value=${value}]`));
   $("layout").replaceChildren(...kept, ...there.map((lead) => new Option(`lead ${lead} alone`, lead)));
-  $("layout").value = "sheet";
-  paper.set({ layout: "sheet" });
+  $("layout").value = there.length > 3 ? "sheet" : "rows";
+  paper.set({ layout: $("layout").value });
   $("caliper-lead").replaceChildren(...there.map((lead) => new Option(lead, lead)));
   $("caliper-lead").value = there.includes("II") ? "II" : there[0];
   $("caliper").textContent = "no interval chosen";
   $("salient").textContent = "";
   $("clear").hidden = true;
-  const lacking = signal.missing_leads.length ? `; without ${signal.missing_leads.join(", ")}: expect less` : "";
-  $("paper-facts").textContent = `25 mm/s, 10 mm/mV; ${signal.fs} Hz, ${signal.duration_s} s${lacking}`;
+  $("paper-facts").textContent = `25 mm/s, 10 mm/mV; ${signal.fs} Hz, ${signal.duration_s} s`;
   $("paper").setAttribute("aria-label", `ECG of ${signal.duration_s} s, leads ${there.join(", ")}`);
   describe();
   showFindings(FIRST);
@@ -112,15 +111,23 @@ function scored(finding) {
   return percent(finding.probability);
 }
 
+function ratio({ likelihood_ratio: value }) {
+  if (value === null) return "";
+  return ` Recordings with the finding score so ${value.toPrecision(2)} times as often as those without.`;
+}
+
 function bar(finding) {
   return finding.probability === null ? meter(Math.max(0, finding.score), 0, 1) : meter(finding.probability, 0, 1);
 }
 
 function describe() {
   $("kind").textContent = answer.calibrated
-    ? "Probability of each finding, the most probable first. Choose one to see what speaks for it."
+    ? "Probability of each finding where it is as common as in the recordings that the model was calibrated on, the most "
+      + "probable first; deri classify --prevalence takes other shares. Choose one to see what speaks for it."
     : "Cosine, for ranking only: this model is not calibrated. Choose a finding to see what speaks for it.";
-  $("notes").replaceChildren(...answer.notes.map((note) => element("li", note)));
+  const lacking = recording().missing_leads;
+  const lack = lacking.length ? [`Without ${lacking.join(", ")}: expect less, and probabilities far off`] : [];
+  $("notes").replaceChildren(...lack.map((note) => element("li", note, "flag")), ...answer.notes.map((note) => element("li", note)));
 }
 
 function element(kind, text, className = "") {
@@ -154,10 +161,11 @@ async function explain(finding, button) {
     if (mine !== turn || button.getAttribute("aria-pressed") !== "true") return;
     paper.set({ salient: map });
     $("clear").hidden = false;
-    const leads = Object.entries(map.lead).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    const there = Object.entries(map.lead).filter(([lead]) => lead in signals[chosen].leads);
+    const leads = there.sort((a, b) => b[1] - a[1]).slice(0, 3);
     const at = map.time.indexOf(Math.max(...map.time)) * map.step_s;
     $("salient").textContent = `${finding.label} rests most on ${leads.map(([lead]) => lead).join(", ")}, and on the time from `
-      + `${at.toFixed(1)} s on. Orange: hiding it lowers the score; blue: it speaks against the finding.`;
+      + `${at.toFixed(1)} s on.${ratio(finding)} Orange: hiding it lowers the score; blue: it speaks against the finding.`;
   } catch (error) {
     if (mine === turn) $("salient").textContent = error.message;
   }

@@ -2,7 +2,7 @@
 
 const LEADS = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"];
 const SHEET = [["I", "aVR", "V1", "V4"], ["II", "aVL", "V2", "V5"], ["III", "aVF", "V3", "V6"]];
-const MM_PER_S = 25, MM_PER_MV = 10, MARGIN = 5, TOP = 5, ROW = { sheet: 32, rows: 22, one: 60 };
+const MM_PER_S = 25, MM_PER_MV = 10, MARGIN = 5, TOP = 8, ROW = { sheet: 32, rows: 22, one: 60 };
 
 export class Paper {
   // signal: of /v1/signal. onMeasure is told of calipers that were dragged: {lead, from, to} in ms.
@@ -116,7 +116,7 @@ export class Paper {
       }
       g.stroke();
     }
-    const size = Math.max(3, 12 / this.scale), text = values ? strip.lead : `${strip.lead}: not recorded`;
+    const size = Math.max(3, 12 / this.scale), text = values ? strip.lead : `${strip.lead}: none`;
     g.font = `600 ${size}px system-ui, sans-serif`;
     g.fillStyle = paper;
     g.fillRect(strip.x + 0.6, strip.y - 13 - size, g.measureText(text).width + 0.8, size * 1.15);
