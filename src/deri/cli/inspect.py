@@ -81,7 +81,8 @@ def _directory(path: Path) -> dict[str, Any]:
     for folder in (path, path / WRITER.inside, path / MODEL.inside):
         if tell := table.get(format_of(folder) or ""):
             return tell(folder)
-    raise DeriError(f"{path} is {describe(path)}: not a store, run, model, index or report writer")
+    known = "not a store, run, model, index or report writer; of a folder of ECG files name one"
+    raise DeriError(f"{path} is {describe(path)}: {known}")
 
 
 def _index(path: Path) -> dict[str, Any]:

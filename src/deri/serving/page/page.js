@@ -292,8 +292,10 @@ async function download(path, fields, suffix) {
 }
 
 function pdf() {
-  const told = recording().findings.slice(0, 4).map((one) => `${one.label} ${scored(one)}`).join(", ");
-  return download("v1/plot?format=pdf", [["annotations", `Research use, not a diagnosis: ${told}`.slice(0, 150)]], "pdf");
+  const told = recording().findings.slice(0, 4).map((one) => `${one.label} ${scored(one)}`);
+  while (told.length > 1 && told.join(", ").length > 120) told.pop(); // what a line of the sheet holds
+  const lines = ["Research use, not a diagnosis", told.join(", ").slice(0, 200)];
+  return download("v1/plot?format=pdf", lines.map((line) => ["annotations", line]), "pdf");
 }
 
 function json() {
