@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deri.errors import DeriError
+from deri.files import read_sealed, write_sealed
 from deri.models import EcgTextModel, load_model
 from deri.models.calibration import (
     CALIBRATION,
@@ -98,8 +98,7 @@ def test_it_is_of_the_weights_that_it_was_made_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("key", "value"), [("extra", 1), ("version", 2), ("format", "x"), ("tasks", [])])
 def test_content_that_is_not_known_is_refused(key: str, value: Any, tmp_path: Path) -> None:
     calibrated().save_pretrained(tmp_path)
-    content = json.loads((tmp_path / CALIBRATION).read_text())
-    (tmp_path / CALIBRATION).write_text(json.dumps({**content, key: value}))
+    write_sealed(tmp_path / CALIBRATION, {**read_sealed(tmp_path / CALIBRATION, ""), key: value})
     with pytest.raises(DeriError, match=rf"calibration.json: .*{key}.*; remove the file") as error:
         load_model(tmp_path)
     assert len(str(error.value).splitlines()) == 1

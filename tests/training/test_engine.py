@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from deri.errors import DeriError
+from deri.models.tensors import load_tensors
 from deri.objectives import info_nce
 from deri.recipes import Train
 from deri.training.distributed import Replica
@@ -208,8 +208,8 @@ def test_a_signal_that_another_process_received_stops_after_the_step(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert received == [signal.SIGTERM]
-    with safe_open(tmp_path / "last.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["progress"])["step"] == 2
+    _, about = load_tensors(tmp_path / "last.safetensors", "")
+    assert json.loads(about["progress"])["step"] == 2
 
 
 def test_what_is_no_matrix_by_meaning_is_not_decayed() -> None:

@@ -156,7 +156,7 @@ def test_measurements_of_a_store_are_those_of_its_recordings_and_are_kept(ptb_st
         known = np.isfinite(values[row])  # what needs a missing lead is not
         np.testing.assert_allclose(values[row][known], expected[known].astype(np.float32), rtol=1e-5)
         assert known.mean() > 0.8
-    file = next((ptb_store / "measurements").glob("*.npy"))
+    file = next((ptb_store / "measurements").glob("*.npz"))
     before = file.stat().st_mtime_ns
     np.testing.assert_array_equal(measure_store(store), values)
     assert file.stat().st_mtime_ns == before

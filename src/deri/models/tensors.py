@@ -15,13 +15,17 @@ from torch import Tensor
 from deri.errors import DeriError
 from deri.files import SEAL, atomic_path
 
+_ABOUT = "deri"
+
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors (of any device) and metadata, atomically, with the checksum of both."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = dict(metadata or {})
+    # One entry: the order of several is another each time, and equal tensors would not give equal files.
+    told = json.dumps({**about, SEAL: _digest(plain, about)}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt", **about, SEAL: _digest(plain, about)})
+        save_file(plain, temporary, metadata={_ABOUT: told})
 
 
 def load_tensors(path: Path, cure: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -33,11 +37,11 @@ def load_tensors(path: Path, cure: str) -> tuple[dict[str, Tensor], dict[str, st
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            about = file.metadata() or {}
+            found = file.metadata() or {}
+            about = json.loads(found[_ABOUT]) if _ABOUT in found else found
     except Exception as error:  # safetensors has its own error type besides OSError
         raise DeriError(f"{path} cannot be read ({error}); {cure}") from None
     seal = about.pop(SEAL, None)
-    about.pop("format", None)
     if seal is not None and seal != _digest(tensors, about):
         raise DeriError(f"{path} is damaged: its content does not have its checksum; {cure}")
     return tensors, about
