@@ -18,7 +18,7 @@ pretrained: $(STAMP)
 	$(BIN)/python tools/pretrained.py deri-open --ptb-xl "$(PTBXL)"
 
 # A process per core (four at most) that takes whole files of tests, with one thread of torch each.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)
 	$(PYTEST) --slow

@@ -44,7 +44,7 @@ def command_pages(folder: Path) -> None:
         (folder / f"{name.replace(' ', '-')}.md").write_text(text, encoding="utf-8")
     entries = "\n".join(name.replace(" ", "-") for name in pages)
     index = "# Commands\n\nOne page a command, from its `--help`. `deri --debug …` shows the traceback of an error.\n\n"
-    (folder / "index.md").write_text(f"{index}```{{toctree}}\n{entries}\n```\n", encoding="utf-8")
+    (folder / "overview.md").write_text(f"{index}```{{toctree}}\n{entries}\n```\n", encoding="utf-8")
 
 
 def _commands() -> Iterator[tuple[str, str]]:

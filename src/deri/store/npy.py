@@ -12,6 +12,8 @@ from types import TracebackType
 
 import numpy as np
 
+from deri.errors import DeriError
+
 HEADER_BYTES = 128
 
 
@@ -96,3 +98,14 @@ class NpyAppender:
             self.close()
         else:
             self.abandon()
+
+
+def map_npy(path: Path, cure: str) -> np.ndarray:
+    """The array of a ``.npy`` file by memory map; DeriError that ends with ``cure`` where its header is damaged."""
+    try:
+        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged bytes raise anything
+        raise DeriError(f"{path} is damaged ({str(error)[:80]}): {cure}") from None
+    return mapped

@@ -27,7 +27,7 @@ from deri.store.layout import (
     WORK_DIR,
     about_schema,
 )
-from deri.store.npy import npy_bytes
+from deri.store.npy import map_npy, npy_bytes
 from deri.store.plan import read_json
 from deri.store.shard import waveform_digest
 
@@ -375,7 +375,7 @@ class Store:
     def _map(self, shard: int) -> np.ndarray:
         found = self._maps.get(shard)
         if found is None:  # two threads may both open it; one map is dropped
-            found = np.load(self.path / self._files[shard], mmap_mode="r").view(np.ndarray)
+            found = map_npy(self.path / self._files[shard], "copy the store again, or prepare it again")
             self._maps[shard] = found
         return found
 

@@ -17,7 +17,7 @@ from deri.files import file_sha256, write_json, write_sealed
 from deri.progress import SILENT, Progress
 from deri.store.beside import keep_beside
 from deri.store.layout import REPORTS_FILE
-from deri.store.npy import NpyAppender, npy_bytes
+from deri.store.npy import NpyAppender, map_npy, npy_bytes
 from deri.store.plan import read_json
 from deri.store.reader import Store, checked_numbers
 
@@ -26,6 +26,7 @@ VERSION = 2  # with checksums
 FEATURES_DIR = "text_features"
 META_FILE = "meta.json"
 PROGRESS_FILE = "progress.json"
+_CURE = "delete the folder, the same command makes it again"
 
 # Texts between two points from which a killed build continues. It bounds the memory as well: 1,024 texts of 256
 # tokens, 768 wide, take 400 MB in float16.
@@ -149,13 +150,11 @@ class TextFeatures:
 
     @cached_property
     def _tokens(self) -> np.ndarray:
-        tokens: np.ndarray = np.load(self.path / "tokens.npy", mmap_mode="r").view(np.ndarray)
-        return tokens
+        return map_npy(self.path / "tokens.npy", _CURE)
 
     @cached_property
     def _pooled(self) -> np.ndarray:
-        pooled: np.ndarray = np.load(self.path / "pooled.npy", mmap_mode="r").view(np.ndarray)
-        return pooled
+        return map_npy(self.path / "pooled.npy", _CURE)
 
     def lengths(self, report_ids: Any) -> np.ndarray:
         """Return the number of tokens of each report, int64 (b,)."""
