@@ -15,7 +15,7 @@ from deri.models.backbones import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-GENERATED = {"commands/index", "contributing", "changelog"}  # by tools/docs.py
+GENERATED = {"commands/overview", "contributing", "changelog"}  # by tools/docs.py
 PAGES = sorted(path for path in DOCS.rglob("*.md"))
 
 
@@ -53,9 +53,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_command_has_a_page(tmp_path: Path) -> None:
     code = f"import docs, pathlib; docs.command_pages(pathlib.Path({str(tmp_path / 'c')!r}))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools", check=True)
-    index = (tmp_path / "c" / "index.md").read_text(encoding="utf-8")
+    overview = (tmp_path / "c" / "overview.md").read_text(encoding="utf-8")
     for name in ("prepare", "classify", "report-generate"):
-        assert f"\n{name}\n" in index
+        assert f"\n{name}\n" in overview
     page = (tmp_path / "c" / "classify.md").read_text(encoding="utf-8")
     assert page.startswith("# deri classify\n")
     assert "| `--labels" in page
