@@ -192,7 +192,7 @@ SEAL = "sha256"
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object with the checksum of its content, for :func:`read_sealed`."""
     plain = json.loads(json.dumps(value, allow_nan=False))
-    write_json(path, {**plain, SEAL: _seal(plain)})
+    write_json(path, {**plain, SEAL: json_digest(plain)})
 
 
 def read_sealed(path: Path, cure: str) -> dict[str, Any]:
@@ -208,12 +208,13 @@ def read_sealed(path: Path, cure: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DeriError(f"{path} is damaged (no JSON object): {cure}")
     seal = value.pop(SEAL, None)
-    if seal is not None and seal != _seal(value):
+    if seal is not None and seal != json_digest(value):
         raise DeriError(f"{path} is damaged, or was changed by hand (its checksum is of another content): {cure}")
     return value
 
 
-def _seal(value: Any) -> str:
+def json_digest(value: Any) -> str:
+    """SHA-256 of a JSON value as hex, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

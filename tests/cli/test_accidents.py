@@ -28,11 +28,12 @@ import pytest
 import torch
 
 from deri.cli import report
-from deri.cli.main import app, main
+from deri.cli.main import app
 from deri.evaluation import classical
 from deri.models.tensors import load_tensors
 from deri.training.pretrain import PairTask
 from support import tiny, writers
+from support.command import run
 from support.released import released_merl
 
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES)
@@ -158,14 +159,6 @@ CASES: dict[str, Case] = {
     "info --html": Case(lambda g, o: ["info", g / "store", "--html", o / "page.html", "--examples", 1], slow=True),
     "info --plot": Case(lambda g, o: ["info", next((g / "data").rglob("*.hea")), "--plot", o / "ecg.png"]),
 }  # fmt: skip
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 class Quiet(SimpleHTTPRequestHandler):

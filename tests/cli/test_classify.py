@@ -8,17 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deri.cli.main import main
 from deri.models import load_model
 from deri.store import Store
 from support import tiny
+from support.command import run
 from support.stores import simulated_store
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,8 @@ from deri.files import write_sealed
 from deri.models import load_model
 from deri.store.plan import read_json
 from support import tiny, windowed
+from support.command import run
 from support.released import released_merl
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deri.cli.main import main
 from deri.datasets import open_dataset
 from deri.ecg import ECG, read_ecg
 from deri.ecg.read import lead_names
@@ -20,14 +19,9 @@ from deri.simulate import simulate
 from deri.store import Store
 from deri.store.plan import make_plan
 from support import tiny
+from support.command import run
 
 QUESTION = ("--labels", "sinus rhythm", "--labels", "atrial fibrillation")
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture(scope="module")

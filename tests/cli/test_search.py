@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 from deri.cli import index as command
-from deri.cli.main import main
 from deri.ecg import read_ecg
 from deri.errors import ReadError
 from deri.evaluation.features import embed_store
@@ -23,14 +22,9 @@ from deri.evaluation.search import Index
 from deri.models import load_model
 from deri.store import Store
 from support import tiny
+from support.command import run
 
 SAYS = ("--fs", 100, "--units", "mV")  # what the arrays of these tests do not say
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture(scope="module")

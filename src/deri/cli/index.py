@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from deri.models import EcgTextModel
     from deri.store import Store
 
-KEY, STAMP, SOURCE = "key", "stamp", "source"  # as in deri.evaluation.index_layout, which is imported late
 PART = 1000
 """Recordings that are committed at once: what a killed run loses at most."""
 
@@ -95,6 +94,8 @@ class _Files:
         self.sources = [json.dumps({"options": reading.options, "state": state}) for state in states]
 
     def embed(self, take: list[int], model: EcgTextModel, windows: int | None, show: Progress) -> Embedded:
+        from deri.evaluation.index_layout import KEY, SOURCE, STAMP
+
         rows = [{**self.rows[i], KEY: self.keys[i], STAMP: self.stamps[i], SOURCE: self.sources[i]} for i in take]
         return embed_files(model, Recordings(rows, self.reading, show), windows)
 
@@ -119,6 +120,8 @@ class _Store:
             self.stamps.append(_stamp(samples, about))
 
     def embed(self, take: list[int], model: EcgTextModel, _: int | None, show: Progress) -> Embedded:
+        from deri.evaluation.index_layout import KEY, SOURCE, STAMP
+
         found = embed_store(model, self.store, self.rows[take], show)
         for about, i in zip(found.about, take, strict=True):
             source = json.dumps({"waveform": self.waveforms[i][0]})
@@ -144,6 +147,8 @@ class _Run:
 
     def take(self, source: _Files | _Store) -> None:
         """Embed what is new or has changed of a source, and commit it part by part."""
+        from deri.evaluation.index_layout import KEY
+
         known, due = self.writer.known, []
         for i, (key, stamp) in enumerate(zip(source.keys, source.stamps, strict=True)):
             if key not in self.seen:

@@ -40,17 +40,9 @@ class Reading:
         cls, fs: float | None, units: str | None, gain: float | None, leads: str | None, strict: bool = False
     ) -> Reading:
         """From the options ``--fs --units --gain --leads --strict``."""
-        from deri.ecg.read import lead_names, reading_options
+        from deri.ecg.read import given_options
 
-        given: dict[str, Any] = {
-            "fs": fs,
-            "units": units,
-            "gain": gain,
-            "leads": None if leads is None else lead_names(leads),
-        }
-        options = {name: value for name, value in given.items() if value is not None}
-        reading_options(**options)  # checked before the work
-        return cls(options, strict)
+        return cls(given_options(fs, units, gain, leads), strict)
 
 
 def tell_fallback(reading: Reading) -> None:

@@ -106,6 +106,7 @@ def _leakage(path: Path, against: Path, as_json: bool) -> None:
 def _verify(path: Path, as_json: bool) -> None:
     """Name the rows of a store whose samples are not what was written."""
     from deri.store import Store
+    from deri.store.reader import CURE
 
     store = Store.open(path)
     with progress("reading recordings") as show:
@@ -118,10 +119,7 @@ def _verify(path: Path, as_json: bool) -> None:
     for one in () if as_json else damaged:
         print(f"{one['record_id']} ({one['file']}): row {one['row']} of shard {one['shard']}")
     if damaged:
-        raise DeriError(
-            f"{len(damaged)} of {len(store)} rows of {path} are damaged: copy the store again, or delete it and "
-            "prepare the data again"
-        )
+        raise DeriError(f"{len(damaged)} of {len(store)} rows of {path} are damaged: {CURE}")
 
 
 def _ecg(path: str, plot: Path | None, given: dict[str, Any]) -> dict[str, Any]:

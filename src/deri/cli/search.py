@@ -80,9 +80,8 @@ def _asked(queries: list[str], reading: Reading) -> tuple[list[str], list[ECG]]:
     """Texts and recordings of the queries; says which is which."""
     from deri.ecg import read_ecg, recordings_in
 
-    texts, ecgs, said = [], [], []
+    texts, ecgs = [], []
     for query in queries:
-        said.append(f'text "{query}"')
         file = query.split("::")[0]
         if not ("://" in query or os.path.isfile(file) or os.path.isfile(f"{file}.hea")):
             if _PATH.match(query) or (os.sep in query and os.path.isdir(query)):

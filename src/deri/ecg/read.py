@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from deri.ecg.formats import FORMATS, Format, Options, find_format
 from deri.ecg.formats.common import NO_OPTIONS, refuse_options, units_per_mv
@@ -103,6 +104,20 @@ def lead_names(text: str) -> dict[str, str]:
     if not all(len(pair) == 2 and all(name.strip() for name in pair) for pair in pairs):
         raise DeriError(f"--leads {text}: write NAME=LEAD, several with commas, e.g. MLII=II,ecg=I")
     return {name.strip(): lead.strip() for name, lead in pairs}
+
+
+def given_options(
+    fs: float | None = None, units: str | None = None, gain: float | None = None, leads: str | None = None
+) -> dict[str, Any]:
+    """Those of the options of :func:`read_ecg` that were given, checked; ``leads`` as text, see :func:`lead_names`.
+
+    Raises:
+        DeriError: an option that no file could need.
+    """
+    given = {"fs": fs, "units": units, "gain": gain, "leads": None if leads is None else lead_names(leads)}
+    options = {name: value for name, value in given.items() if value is not None}
+    reading_options(**options)  # type: ignore[arg-type]
+    return options
 
 
 def _read(name: str, options: Options, depth: int) -> ECG:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch import Tensor
 from deri._version import __version__
 from deri.ecg import measure
 from deri.errors import DeriError
-from deri.files import atomic_path
+from deri.files import atomic_path, json_digest
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
 from deri.models.device import to_device
@@ -217,5 +215,4 @@ def model_identity(model: EcgTextModel) -> dict[str, Any]:
 
 def digest_of(value: Any) -> str:
     """16 hex digits that stand for a JSON value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json_digest(value)[:16]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deri.errors import DeriError
-from deri.files import AGAIN, write_json, writing
+from deri.files import AGAIN, json_digest, write_json, writing
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
@@ -106,7 +105,7 @@ class MemoryCache:
             "kind": kind,
             "shape": [len(rows), m, d],
         }
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        key = json_digest(identity)[:16]
         path = folder / f"{kind}-{key}"
         if (path / "meta.json").is_file():
             return cls(path)

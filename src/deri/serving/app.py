@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from deri._version import __version__
-from deri.ecg.read import lead_names, reading_options
+from deri.ecg.read import given_options
 from deri.errors import DeriError
 from deri.evaluation.answers import read_priors
 from deri.serving import fhir
@@ -93,10 +93,7 @@ async def _read(service: Service, form: Reading, files: list[UploadFile]) -> lis
     """The recordings of a form's files."""
     if len(files) > service.limits.files:
         raise Problem(413, "too_many", f"{len(files)} files in one request; the limit is {service.limits.files}")
-    given = {name: getattr(form, name) for name in ("fs", "units", "gain")}
-    given["leads"] = None if form.leads is None else lead_names(form.leads)
-    options = {name: value for name, value in given.items() if value is not None}
-    reading_options(**options)
+    options = given_options(form.fs, form.units, form.gain, form.leads)
     return await service.read([Upload(file.filename, file.file) for file in files], options)
 
 

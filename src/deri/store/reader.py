@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deri.errors import DeriError
-from deri.files import file_sha256
+from deri.files import file_sha256, json_digest
 from deri.progress import SILENT, Progress
 from deri.store.layout import (
     FORMAT,
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from deri.ecg import ECG
 
 _UNITS = np.dtype("<i2")
+CURE = "copy the store again, or delete it and prepare the data again"
+"""What helps where a file of a store is damaged."""
 
 
 class Store:
@@ -90,21 +90,20 @@ class Store:
         return store
 
     def _check_files(self) -> None:
-        cure = "copy the store again, or delete it and prepare the data again"
         for shard in self.meta["shards"]:
             file = self.path / shard["file"]
             expected = npy_bytes((shard["rows"], LEAD_COUNT, self.samples), _UNITS)
             found = file.stat().st_size if file.is_file() else None
             if found is None:
-                raise DeriError(f"the store {self.path} lacks {shard['file']}: {cure}")
+                raise DeriError(f"the store {self.path} lacks {shard['file']}: {CURE}")
             if found != expected:
-                raise DeriError(f"{file} has {found:,} bytes instead of {expected:,}: {cure}")
+                raise DeriError(f"{file} has {found:,} bytes instead of {expected:,}: {CURE}")
         for name in (INDEX_FILE, REJECTS_FILE, REPORTS_FILE):
             file = self.path / name
             if not file.is_file():
-                raise DeriError(f"the store {self.path} lacks {name}: {cure}")
+                raise DeriError(f"the store {self.path} lacks {name}: {CURE}")
             if file_sha256(file) != self.meta["files"][name]:
-                raise DeriError(f"{file} is not the file that {META_FILE} describes: {cure}")
+                raise DeriError(f"{file} is not the file that {META_FILE} describes: {CURE}")
 
     def damaged(self, progress: Progress = SILENT) -> np.ndarray:
         """Rows whose samples are not those that were written, int64, ascending; reads the whole store."""
@@ -124,8 +123,7 @@ class Store:
             shard, names = int(self._places[0][row]), self.table.slice(row, 1).to_pylist()[0]
             raise DeriError(
                 f"{self.path / self._files[shard]} is damaged: row {row} of the store ({names['record_id']}, "
-                f"{names['file']}) is not what was written;\ncopy the store again, or delete it and prepare the data "
-                f"again (deri info {self.path} --verify names all such rows)"
+                f"{names['file']}) is not what was written;\n{CURE} (deri info {self.path} --verify names all such)"
             )
         self._verified[row] = True
 
@@ -169,8 +167,7 @@ class Store:
 
         The same data, options and deri version give the same fingerprint, wherever the store lies.
         """
-        text = json.dumps(self.meta, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return json_digest(self.meta)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -375,7 +372,7 @@ class Store:
     def _map(self, shard: int) -> np.ndarray:
         found = self._maps.get(shard)
         if found is None:  # two threads may both open it; one map is dropped
-            found = map_npy(self.path / self._files[shard], "copy the store again, or prepare it again")
+            found = map_npy(self.path / self._files[shard], CURE)
             self._maps[shard] = found
         return found
 

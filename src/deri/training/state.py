@@ -5,7 +5,6 @@ Nothing is pickled. Random numbers need no state: every step derives its own fro
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
-from deri.files import remove_leftovers
+from deri.files import json_digest, remove_leftovers
 from deri.models.tensors import load_tensors, save_tensors
 
 Named = list[tuple[str, nn.Parameter]]
@@ -122,7 +121,7 @@ def _flat(content: Any, name: str = "") -> dict[str, Any]:
 
 def run_identity(content: Any) -> str:
     """Identity of what a run computes, from JSON values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(content)[:16]
 
 
 def claim_directory(out: Path, *, resume: bool | None = None) -> None:
