@@ -59,7 +59,7 @@ def known_columns() -> pa.Schema:
     return pa.schema(
         [
             *(("file", text), ("record_id", text), ("subject", text), ("split", text)),
-            *(("leads", texts), *about_schema(), ("report", text)),
+            *(("leads", texts), *about_schema(), ("report", text), (SOURCE, text)),
         ]
     )
 
@@ -71,6 +71,6 @@ def part_files(path: Path, name: str) -> tuple[Path, Path]:
 
 def check_part(path: Path, part: dict[str, Any]) -> None:
     """DeriError where a file of a part has another checksum than the manifest says; about 1 ms per MB."""
-    for file, digest in zip(part_files(path, part["name"]), part.get("sha256", ()), strict=False):
+    for file, digest in zip(part_files(path, part["name"]), part["sha256"], strict=True):
         if file_sha256(file) != digest:
             raise DeriError(f"{file} is damaged: its content does not have its checksum: {CURE}")

@@ -51,9 +51,8 @@ class Index:
     """
 
     def __init__(self, path: Path, meta: dict[str, Any], table: pa.Table, vectors: list[np.ndarray]) -> None:
-        self._sources = table[SOURCE] if SOURCE in table.column_names else None
         self.path, self.meta, self._vectors = path, meta, vectors
-        self.table = table if self._sources is None else table.drop_columns([SOURCE])
+        self._sources, self.table = table[SOURCE], table.drop_columns([SOURCE])
         self._live = np.ones(len(table), bool)
         start = 0
         for part in meta["parts"]:
@@ -141,7 +140,7 @@ class Index:
             ReadError: it is not there any more, or was changed.
         """
         file, record_id = (self.table[name][row].as_py() for name in ("file", "record_id"))
-        source = json.loads((self._sources and self._sources[row].as_py()) or "{}")
+        source = json.loads(self._sources[row].as_py() or "{}")
         if (Path(file) / "store.json").is_file():
             return recording_of_store(Store.open(file), record_id, source.get("waveform"))
         if "state" in source and json.loads(json.dumps(Folders().state(file))) != source["state"]:
