@@ -13,6 +13,7 @@ counts every session of a run that was stopped and resumed. How texts are search
 length penalty of the beam search.
 ``--language reference``: writers and baselines write in the language of each record's own report. ``classifier``: the
 reports as a classifier of the tasks of PTB-XL that the store has, read by the labeller (``deri report classify``).
+``completed``: drafts with a sentence for each finding that they leave out (``deri report generate --complete``).
 
 What is done stays in DIR: run it again and it goes on where it was. Give the model other patients than it was trained
 on: ``--seed`` draws them (100; the built-in model was trained on those of seed 0).
@@ -39,12 +40,13 @@ from deri.evaluation.features import Features
 from deri.files import write_json
 from deri.generation.baselines import KINDS, baseline_reports
 from deri.generation.classify import classify_reports
+from deri.generation.completion import completed
 from deri.generation.config import MemoryKind, load_config
 from deri.generation.data import rows_with_report
 from deri.generation.evaluate import evaluate_reports, paired_difference
 from deri.generation.tables import generated_table, store_columns, write_table
 from deri.generation.train import train_writer
-from deri.generation.writer import ReportWriter
+from deri.generation.writer import ReportWriter, calibrate_directory
 from deri.models import load_model
 from deri.progress import Progress
 from deri.simulate import simulate
@@ -114,6 +116,7 @@ def train(options: argparse.Namespace, model: Any, store: Store, memory: MemoryK
         run.mkdir(parents=True, exist_ok=True)
         watch = Watch(run / "seconds.json")
         train_writer(model, store, run, config, model_name=options.model, resume=True, device="cpu", progress=watch)
+        calibrate_directory(run / "writer", store)
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         val = [line for line in lines if line["split"] == "val"]
         best = min(val, key=lambda line: line["loss"])
@@ -169,6 +172,19 @@ def by_writer(options: argparse.Namespace, store: Store, run: str) -> tuple[dict
         tried[way] = found["metrics"]["bleu_4"]["value"] + (found["findings"]["macro"]["f1"] or 0.0)
     best = max(tried, key=lambda way: tried[way])
     return {split: reports(split, best) for split in ("val", "test")}, {"decoding": best, "tried_on_val": tried}
+
+
+def with_gaps(options: argparse.Namespace, store: Store, run: str, tables: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The reports of val and test with what the writer's calibration says that they leave out."""
+    writer = ReportWriter.from_pretrained(run)
+    features = Features(writer.encoder, store, options.out / "embeddings")
+    found = {}
+    for split, table in tables.items():
+        drafts = list(table["generated"])
+        gaps = writer.confidence.gaps(features.rows(rows_with_report(store, split)[0]), drafts)
+        codes = [[gap["finding"] for gap in one] for one in gaps]
+        found[split] = table.assign(generated=[completed(*pair) for pair in zip(drafts, codes, strict=True)])
+    return found
 
 
 def classifier(store: Store, tables: dict[str, pd.DataFrame], draws: int) -> dict[str, Any]:
@@ -243,6 +259,8 @@ def main() -> None:
             about[name] = train(options, own, store, memory, seed)
             tables[name], chosen = by_writer(options, store, about[name]["run"])
             about[name] |= chosen
+            tables[f"{name} completed"] = with_gaps(options, store, about[name]["run"], tables[name])
+            about[f"{name} completed"] = {}
     texts = {name: list(table["test"]["generated"]) for name, table in tables.items()}
     references, subjects = columns["reference"], columns["subject"]
     scoring = {"min_count": options.min_count, "draws": options.draws}

@@ -289,7 +289,8 @@ def test_few_leads_and_long_recordings_from_prepare_to_classify(
     assert run("classify", *files, *question, "--json") == 0
     printed = capsys.readouterr()
     assert printed.err.splitlines() == [
-        f"{files[0]}: 1 of 12 leads (II); the model was trained with 12: expect less, and probabilities far off",
+        f"{files[0]}: 1 of 12 leads (II); the model was trained with 12: expect less, above all of what only the "
+        "others show",
         "atrial fibrillation, sinus rhythm: cosine, for ranking only",
     ]
     rows = json.loads(printed.out)

@@ -22,7 +22,7 @@ from deri.store import Store
 def by_hand() -> Confidence:
     """Prompts are unit vectors: the score of a finding is its entry of a unit embedding."""
     codes = list(known_findings())
-    known = Calibration(9, 0.9, 0.5, 2.0, -1.0, [-1.0, 0.0, 1.0])
+    known = Calibration(9, 0.9, 0.5, 2.0, -1.0, [-1.0, 0.0, 1.0], completion=0.7)
     rare = Calibration(1, 0.9, None, None, None, [-1.0, 0.0, 1.0])
     findings = {code: rare if code == "WPW" else known for code in codes}
     return Confidence(np.eye(len(codes), dtype=np.float32), findings, {"encoder_digest": "abc"})
@@ -53,6 +53,30 @@ def test_check_by_hand() -> None:
         by_hand().check(np.ones(3), text)
 
 
+def test_what_a_text_leaves_out() -> None:
+    recording = embedding(LVH=0.7, CLBBB=0.71, WPW=0.05)
+    left = by_hand().left_out(recording, "sinus rhythm. lvh.")
+    assert [(item.finding, item.threshold, item.flag) for item in left] == [("CLBBB", 0.7, False)]
+    assert by_hand().left_out(embedding(AFIB=0.9), "sinus rhythm.") == []  # it has a rhythm
+    gaps = by_hand().gaps(np.stack([recording, embedding()]), ["", "sinus rhythm."])
+    assert [[gap["finding"] for gap in one] for one in gaps] == [["CLBBB", "LVH"], ["EL"]]
+
+
+def test_completion_is_learnt_from_drafts(mimic_store: Path) -> None:
+    model, store = load_model("random:demo"), Store.open(mimic_store)
+    asked: list[np.ndarray] = []
+
+    def silent(rows: np.ndarray) -> list[str]:
+        asked.append(rows)
+        return ["" for _ in rows]
+
+    without, empty = calibrate(model, store, split="train"), calibrate(model, store, split="train", drafts=silent)
+    assert all(entry.completion is None for entry in without.findings.values())
+    assert len(asked[0]) == without.about["records"]
+    for entry in empty.findings.values():  # of empty drafts, a finding is added where it is best called
+        assert entry.completion == (None if entry.n_pos < MIN_POSITIVES else pytest.approx(entry.threshold))
+
+
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "confidence.json"
     confidence = by_hand()
@@ -70,7 +94,7 @@ def test_files(tmp_path: Path) -> None:
         Confidence.load(path)
     del content["sha256"]
     path.write_text(json.dumps(content | {"version": 9}), encoding="utf-8")
-    with pytest.raises(DeriError, match="not deri-report-confidence 1"):
+    with pytest.raises(DeriError, match="not deri-report-confidence 2"):
         Confidence.load(path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DeriError, match="is damaged"):

@@ -178,7 +178,8 @@ class Writer:
 
     def review(self, ecgs: list[Any]) -> list[ReviewedReport]:
         doubt = CheckedFinding("AFIB", "atrial fibrillation", 0.1, 0.2, 0.03, 0.4, True)
-        return [ReviewedReport(f"text of {ecg.n_samples}", -1.0, True, [doubt]) for ecg in ecgs]
+        gap = CheckedFinding("LVH", "left ventricular hypertrophy", 0.3, 0.9, 0.4, 0.2, False)
+        return [ReviewedReport(f"text of {ecg.n_samples}", -1.0, True, [doubt], [gap]) for ecg in ecgs]
 
 
 def test_report_flags_doubts(made: Made, ecg_file: Path) -> None:
@@ -186,6 +187,7 @@ def test_report_flags_doubts(made: Made, ecg_file: Path) -> None:
     [found] = ok(client.post("/v1/report", files=files(ecg_file)))["recordings"]
     assert found["text"] == "text of 2500"
     assert [(one["finding"], one["flag"]) for one in found["findings"]] == [("AFIB", True)]
+    assert [(one["finding"], one["threshold"]) for one in found["left_out"]] == [("LVH", 0.2)]
     assert ok(client.get("/healthz"))["writer"]
 
 

@@ -19,7 +19,13 @@ def answer() -> ClassifyAnswer:
         Finding(label="pizza", score=-0.1, probability=None, likelihood_ratio=None),
     ]
     told = Classified(
-        file="Jane.dcm", findings=findings, measurements=measured, duration_s=10, fs=500, missing_leads=["I", "V6"]
+        file="Jane.dcm",
+        findings=findings,
+        measurements=measured,
+        duration_s=10,
+        fs=500,
+        missing_leads=["I", "V6"],
+        warnings=["gains are not to be trusted"],
     )
     notes = ["'no SR' denies sinus rhythm"]
     return ClassifyAnswer(model="tiny", notes=notes, calibrated=True, recordings=[told])
@@ -32,6 +38,7 @@ def test_bundle_of_a_preliminary_report() -> None:
     assert (report["resourceType"], report["status"]) == ("DiagnosticReport", "preliminary")
     assert report["conclusion"].splitlines() == [
         "Research use, not a diagnosis.", "'no SR' denies sinus rhythm", "Without I, V6: expect less of the findings.",
+        "gains are not to be trusted",
     ]  # fmt: skip
     assert report["issued"]
     assert "effective" not in str(found)  # nobody said when the recording was made

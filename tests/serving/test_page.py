@@ -139,6 +139,15 @@ def test_what_speaks_for_a_finding_report_and_near_case(page: Any) -> None:
     told(page, "#salient", "rests most on")
     assert page.locator("#findings button").first.get_attribute("aria-pressed") == "true"
     picture(page, "findings")
+    if not page.locator("#common").is_hidden():
+        shown = page.locator("#findings button .value").first.inner_text()
+        here = lambda: float(page.locator("#posterior").inner_text().split(": ")[-1].strip("<>% "))  # noqa: E731
+        assert here() == pytest.approx(float(shown.strip("<>% ")), abs=1)
+        usual = here()
+        page.locator("#share").fill("0.1")
+        assert here() < usual
+        page.locator("#share").fill("100")
+        assert "between 0 and 100" in page.locator("#posterior").inner_text()
     page.locator("#clear").press("Enter")
     assert page.locator("#findings [aria-pressed=true]").count() == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,18 @@ def lead_note(file: str, ecg: ECG) -> str | None:
     return f"{file}: {len(there)} of {len(ecg.leads)} leads{listed}{while_there}"
 
 
-def say_lead_note(file: str, ecg: ECG) -> None:
-    """Say that a recording which a model is given has fewer than twelve leads, or some for part of the time."""
+def say_doubts(file: str, ecg: ECG, before: Counter[str] | None = None) -> None:
+    """Say what a model or its user must know of a recording: leads that are not there, and the reader's warnings.
+
+    ``before`` counts the warnings of the recordings so far: each kind is said once.
+    """
     if note := lead_note(file, ecg):
-        say(f"{note}; the model was trained with 12: expect less, and probabilities far off")
+        say(f"{note}; the model was trained with 12: expect less, above all of what only the others show")
+    for code, sentence in (ecg.metadata.get("warnings") or {}).items():
+        if before is None or not before[code]:
+            say(f"{file}: {sentence}")
+        if before is not None:
+            before[code] += 1
 
 
 class _Lines(Progress):

@@ -5,13 +5,14 @@ A file that cannot be used is named, counted and passed over, unless ``--strict`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deri.cli.console import say, say_lead_note
+from deri.cli.console import say, say_doubts
 from deri.errors import DeriError, ReadError, install
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Recordings:
         self.files, self.reading, self.progress, self.measure = files, reading, progress, measure
         self.read: list[dict[str, Any]] = []
         self.unusable: set[int] = set()
+        self.warned: Counter[str] = Counter()
         self.failed = 0
 
     def __iter__(self) -> Iterator[ECG]:
@@ -179,7 +181,7 @@ class Recordings:
             except ReadError as error:
                 self._pass_over(row["file"], error)
                 continue
-            say_lead_note(row["file"], ecg)
+            say_doubts(row["file"], ecg, self.warned)
             leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
             said = {name: ecg.metadata[name] for name in ABOUT if row.get(name) is None and ecg.metadata.get(name)}
             self.read.append({**row, **said, "leads": leads, **(intervals(ecg) if self.measure else {})})
@@ -187,6 +189,9 @@ class Recordings:
             del ecg  # before the next one is read
             if len(self.files) > 1:
                 self.progress.update(i + 1, len(self.files))
+        for code, count in self.warned.items():
+            if count > 1:
+                say(f"the same of {count - 1} other recordings: {code}")
 
     def reject(self, record: int, error: ReadError) -> None:
         """Pass over the recording at position ``record`` of ``read``."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,6 +96,9 @@ def generate(
         str | None,
         typer.Option(help="en | de | sv; with --data also reference: that of each own report [default: the writer's]"),
     ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="add a sentence for each finding that a draft leaves out")
+    ] = False,
     beams: Annotated[int | None, typer.Option(min=1, help="1: greedy [default: the writer's, 3]")] = None,
     length_penalty: Annotated[float | None, typer.Option(help="above 0 longer texts win [default: 1]")] = None,
     no_repeat_ngram: Annotated[int | None, typer.Option(min=0, help="no N tokens twice in a report; 0: off")] = None,
@@ -141,6 +145,9 @@ def generate(
     split = split or ("all" if data is None else "test")
     loaded = ReportWriter.from_pretrained(writer, device=device)
     options["embeddings"] = loaded.calibrated
+    if complete and not loaded.calibrated:
+        raise DeriError(f"--complete: {writer} is not calibrated; deri report calibrate does it")
+    finish = partial(_table, loaded, language=language, complete=complete)
     tables: list[pd.DataFrame] = []
     taken = failed = 0
     with progress("report generate") as shown:
@@ -148,13 +155,13 @@ def generate(
             left = None if limit is None else limit - taken
             if isinstance(source, list):
                 recordings = Recordings(source[:left], reading, shown)
-                tables.append(_of_files(loaded, recordings, wanted, options))
+                tables.append(_of_files(loaded, recordings, wanted, options, finish))
                 taken, failed = taken + len(recordings.files), failed + recordings.failed
             else:
                 rows = split_rows(source, split)[:left]
                 found = loaded.generate_store(source, rows, progress=shown, **options)
                 along = {name: source.index[name].iloc[rows].tolist() for name in ("split", *source.tasks)}
-                tables.append(_table(loaded, found, store_columns(source, rows) | along))
+                tables.append(finish(found, store_columns(source, rows) | along))
                 taken += len(rows)
     tell_failed(failed, taken - failed)
     table = pd.concat([table for table in tables if len(table)], ignore_index=True)
@@ -167,7 +174,11 @@ def generate(
 
 
 def _of_files(
-    writer: ReportWriter, recordings: Recordings, windows: int | None, options: dict[str, Any]
+    writer: ReportWriter,
+    recordings: Recordings,
+    windows: int | None,
+    options: dict[str, Any],
+    finish: Callable[[Generated, dict[str, list[Any]]], pd.DataFrame],
 ) -> pd.DataFrame:
     """The reports of ECG files; says of which files a part was not read."""
     from deri.ecg.standardise import window_count
@@ -200,19 +211,26 @@ def _of_files(
         "start_s": list(found.start),
     }
     along = dict.fromkeys(name for row in known for name in row if name not in (*columns, *untold(), "leads"))
-    return _table(writer, found, columns | {name: [row.get(name) for row in known] for name in along})
+    return finish(found, columns | {name: [row.get(name) for row in known] for name in along})
 
 
-def _table(writer: ReportWriter, found: Generated, columns: dict[str, list[Any]]) -> pd.DataFrame:
-    """A row per report, with the findings that the writer's encoder doubts where they were asked for."""
+def _table(
+    writer: ReportWriter, found: Generated, columns: dict[str, list[Any]], *, language: str | None, complete: bool
+) -> pd.DataFrame:
+    """A row per report, with the findings that the writer's encoder doubts or misses where they were asked for."""
+    from deri.generation.completion import completed
     from deri.generation.tables import generated_table
 
-    table = generated_table(
-        columns, found.texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished
-    )
+    texts, doubts = found.texts, {}
     if found.embedding is not None:
-        table["flags"] = writer.confidence.flags(found.embedding, found.texts)
-    return table
+        of = (found.embedding, found.texts)
+        doubts = {"flags": writer.confidence.flags(*of), "left_out": writer.confidence.gaps(*of)}
+    if complete:
+        codes = [[item["finding"] for item in items] for items in doubts["left_out"]]
+        asked = None if language == "reference" else language
+        texts = [completed(text, one, asked) for text, one in zip(texts, codes, strict=True)]
+    table = generated_table(columns, texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished)
+    return table.assign(**doubts)
 
 
 app.command("evaluate")(report_evaluate.evaluate)

@@ -57,14 +57,14 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
     Arguments as for :func:`auroc`. NaN without positives; 1 where all records are positive, as scikit-learn has it. A
     random score has the share of positives, not 0.5.
     """
-    _, hits, called = _called_from(positive, score)
+    _, hits, called = called_from(positive, score)
     gained = np.diff(hits, prepend=0)
     return float((gained * (hits / called)).sum() / hits[-1]) if hits.any() else float("nan")
 
 
 def best_threshold(positive: np.ndarray, score: np.ndarray) -> float | None:
     """The score at and above which calling a record positive has the highest F1; None without positives."""
-    thresholds, hits, called = _called_from(positive, score)
+    thresholds, hits, called = called_from(positive, score)
     return float(thresholds[int(np.argmax(2 * hits / (called + hits[-1])))]) if hits.any() else None
 
 
@@ -131,7 +131,7 @@ def measure(
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def _called_from(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def called_from(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every distinct score, highest first; how many positives, and how many records, are called at or above it."""
     score = np.asarray(score, np.float64)
     require_finite(score)

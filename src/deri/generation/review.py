@@ -1,15 +1,16 @@
-"""How far the ECG model itself agrees with what a report asserts.
+"""How far the ECG model itself agrees with what a report asserts, and with what it leaves out.
 
 Each finding that a report asserts (by the rule-based labeller) gets the zero-shot score of the recording for that
 finding's prompt. A score below the threshold of the validation split flags the finding: the text says it, the model
-does not see it. Calibration needs reports alone: a validation record has a finding if its own report asserts it.
+does not see it. The other way round, :mod:`deri.generation.completion` tells which findings a draft leaves out.
+Calibration needs reports alone: a validation record has a finding if its own report asserts it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from deri.evaluation.features import Features
 from deri.evaluation.logistic import fit_logistic
 from deri.evaluation.metrics import auroc
 from deri.files import read_sealed, write_sealed
+from deri.generation.completion import completion_threshold, fits
 from deri.generation.data import rows_with_report, store_identity
-from deri.generation.findings import finding_prompts, score_findings
+from deri.generation.findings import finding_matrix, finding_prompts, score_findings
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
 from deri.progress import SILENT, Progress
@@ -30,9 +32,12 @@ from deri.reports.labeller import asserted, known_findings
 from deri.store import Store
 
 FORMAT = "deri-report-confidence"
-VERSION = 1
+VERSION = 2
 MIN_POSITIVES = 5
 """With fewer validation reports that assert a finding it has no threshold, and is never flagged."""
+
+DRAFTS = 2000
+"""Most validation records whose drafts are written to learn what drafts leave out."""
 
 _GRID = 101
 
@@ -47,6 +52,8 @@ class Calibration:
         threshold: the score of highest F1.
         slope, intercept: probability = 1/(1 + exp(-(slope · score + intercept))).
         quantiles: the score at each percent of the validation records, 0 … 100.
+        completion: the score from which a draft that does not name the finding leaves it out, see
+            :func:`deri.generation.completion.completion_threshold`; None where no draft does.
     """
 
     n_pos: int
@@ -55,6 +62,7 @@ class Calibration:
     slope: float | None
     intercept: float | None
     quantiles: list[float]
+    completion: float | None = None
 
     def probability(self, score: float) -> float | None:
         """That the record's own report would assert the finding; None where it is too rare to say."""
@@ -69,7 +77,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CheckedFinding:
-    """One finding that a report asserts.
+    """One finding that a report asserts, or that it leaves out.
 
     Attributes:
         finding: code of the labeller.
@@ -77,7 +85,8 @@ class CheckedFinding:
         score: cosine of the recording with the finding's prompt.
         percentile: share of the validation records that score lower, 0 … 1.
         probability: that the record's own report would assert the finding; None where it is too rare to say.
-        threshold: below it the finding is flagged; None where it is too rare to say.
+        threshold: below it an asserted finding is flagged, from it on one that is not named is left out; None where it
+            is too rare to say.
         flag: asserted, but scored low. False where nothing can be said.
     """
 
@@ -99,12 +108,14 @@ class ReviewedReport:
         log_prob: log-probability (nats) of the text under the writer.
         finished: False where the longest length came before the end.
         findings: every finding that the text asserts or holds possible.
+        left_out: findings that the model scores high and the text does not name.
     """
 
     text: str
     log_prob: float
     finished: bool
     findings: list[CheckedFinding]
+    left_out: list[CheckedFinding]
 
     @property
     def flags(self) -> list[CheckedFinding]:
@@ -129,33 +140,39 @@ class Confidence:
             embedding: (d,) inference embedding of the recording, of any length above 0.
             text: the report, raw or cleaned.
         """
-        embedding = np.asarray(embedding, np.float64).reshape(-1)
-        if embedding.shape[0] != self.weights.shape[1]:
-            raise ValueError(f"embedding of width {embedding.shape[0]}, the prompts have {self.weights.shape[1]}")
         said = asserted(text)
-        if not said:
-            return []
-        scores = self.weights @ (embedding / np.linalg.norm(embedding))
         return [
-            CheckedFinding(
-                finding=code,
-                name=known_findings()[code].name,
-                score=float(score),
-                percentile=known.percentile(score),
-                probability=known.probability(score),
-                threshold=known.threshold,
-                flag=known.threshold is not None and bool(score < known.threshold),
-            )
-            for (code, known), score in zip(self.findings.items(), scores, strict=True)
+            _checked(code, known, score, known.threshold)
+            for code, known, score in self._scored(embedding)
             if code in said
         ]
 
+    def left_out(self, embedding: np.ndarray, text: str) -> list[CheckedFinding]:
+        """The findings that the model scores high and ``text`` does not name; arguments as in :meth:`check`."""
+        said = asserted(text)
+        return [
+            _checked(code, known, score, known.completion)
+            for code, known, score in self._scored(embedding)
+            if known.completion is not None and score >= known.completion and fits(code, said)
+        ]
+
+    def _scored(self, embedding: np.ndarray) -> list[tuple[str, Calibration, float]]:
+        """Each finding with its calibration and the recording's score."""
+        embedding = np.asarray(embedding, np.float64).reshape(-1)
+        if embedding.shape[0] != self.weights.shape[1]:
+            raise ValueError(f"embedding of width {embedding.shape[0]}, the prompts have {self.weights.shape[1]}")
+        scores = (self.weights @ (embedding / np.linalg.norm(embedding))).tolist()
+        return [(code, known, score) for (code, known), score in zip(self.findings.items(), scores, strict=True)]
+
     def flags(self, embeddings: np.ndarray, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """The flagged findings of n reports, as the plain values of :class:`CheckedFinding` without ``flag``."""
-        return [
-            [{k: v for k, v in asdict(item).items() if k != "flag"} for item in self.check(e, text) if item.flag]
-            for e, text in zip(embeddings, texts, strict=True)
-        ]
+        found = [self.check(e, text) for e, text in zip(embeddings, texts, strict=True)]
+        return [[_plain(item) for item in one if item.flag] for one in found]
+
+    def gaps(self, embeddings: np.ndarray, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """The findings that n reports leave out, as plain values as in :meth:`flags`."""
+        found = [self.left_out(e, text) for e, text in zip(embeddings, texts, strict=True)]
+        return [[_plain(item) for item in one] for one in found]
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, atomically."""
@@ -199,25 +216,56 @@ class Confidence:
         return cls(weights, findings, about)
 
 
-def calibrate(model: EcgTextModel, store: Store, *, split: str = "val", progress: Progress = SILENT) -> Confidence:
+def _plain(item: CheckedFinding) -> dict[str, Any]:
+    return {name: value for name, value in asdict(item).items() if name != "flag"}
+
+
+def _checked(code: str, known: Calibration, score: float, threshold: float | None) -> CheckedFinding:
+    return CheckedFinding(
+        finding=code,
+        name=known_findings()[code].name,
+        score=score,
+        percentile=known.percentile(score),
+        probability=known.probability(score),
+        threshold=threshold,
+        flag=threshold is not None and score < threshold,
+    )
+
+
+def calibrate(
+    model: EcgTextModel,
+    store: Store,
+    *,
+    split: str = "val",
+    drafts: Callable[[np.ndarray], list[str]] | None = None,
+    progress: Progress = SILENT,
+) -> Confidence:
     """Calibrate the findings' scores on the records of ``split`` that have a report.
 
     Args:
         model: the ECG model that scores, e.g. a writer's encoder.
         store: holds the records.
         split: the writer's validation split.
+        drafts: writes reports of rows of the store; with it, what a draft leaves out is learnt from those of up to
+            ``DRAFTS`` records.
         progress: is told how many recordings are embedded.
 
     Raises:
         DeriError: no record of the split has a report.
     """
-    if not len(rows_with_report(store, split)[0]):
+    rows, _ = rows_with_report(store, split)
+    if not len(rows):
         raise DeriError(f"split {split} of {store.path} has no record with a report: nothing to calibrate on")
     found = score_findings(Features(model, store), split, progress)
-    known = {
-        code: _calibration(found.scores[:, c].astype(np.float64), found.labels[:, c], found.thresholds[c])
-        for c, code in enumerate(finding_prompts())
-    }
+    some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), DRAFTS)).astype(int))
+    said = None if drafts is None else finding_matrix(drafts(rows[some]))
+    known = {}
+    for c, code in enumerate(finding_prompts()):
+        score, label = found.scores[:, c].astype(np.float64), found.labels[:, c]
+        known[code] = _calibration(score, label, found.thresholds[c])
+        if said is not None and label[some].sum() >= MIN_POSITIVES:
+            completion = completion_threshold(label[some], score[some], said[:, c])
+            known[code] = replace(known[code], completion=completion)
     about = {
         "encoder_digest": encoder_digest(model),
         "store": store_identity(store),

@@ -186,11 +186,17 @@ class ReportWriter:
         Raises:
             DeriError: the writer has no :attr:`confidence`.
         """
-        check = self.confidence.check
+        confidence = self.confidence
         found = self.generate(ecgs, embeddings=True, **options)
         assert found.embedding is not None
         return [
-            ReviewedReport(text, float(log_prob), bool(finished), check(embedding, text))
+            ReviewedReport(
+                text,
+                float(log_prob),
+                bool(finished),
+                confidence.check(embedding, text),
+                confidence.left_out(embedding, text),
+            )
             for text, log_prob, finished, embedding in zip(
                 found.texts, found.log_probs, found.finished, found.embedding, strict=True
             )
@@ -396,6 +402,11 @@ def calibrate_directory(
     """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
     directory = find(WRITER, directory)
     writer = ReportWriter.from_pretrained(directory, device=device)
-    confidence = calibrate(writer.encoder, store, split=split, progress=progress)
+    language = "reference" if len(writer.languages) > 1 else None
+
+    def drafts(rows: np.ndarray) -> list[str]:
+        return writer.generate_store(store, rows, language=language, progress=progress).texts
+
+    confidence = calibrate(writer.encoder, store, split=split, drafts=drafts, progress=progress)
     confidence.save(directory / CONFIDENCE_FILE)
     return confidence

@@ -15,6 +15,7 @@ from deri._version import __version__
 from deri.ecg.read import given_options
 from deri.errors import DeriError
 from deri.evaluation.answers import read_priors
+from deri.generation.review import CheckedFinding
 from deri.serving import fhir
 from deri.serving.drawing import microvolts
 from deri.serving.gate import Access, Gate, log_line
@@ -132,6 +133,7 @@ async def classify(
                 duration_s=round(recording.ecg.duration, 3),
                 fs=recording.ecg.fs,
                 missing_leads=list(recording.ecg.missing_leads),
+                warnings=list(recording.ecg.metadata.get("warnings", {}).values()),
             )
             for i, (recording, measurements) in enumerate(zip(recordings, measured, strict=True))
         ]
@@ -173,19 +175,31 @@ async def measure(service: Serving, form: Annotated[Files, _MULTIPART]) -> Measu
 
 @router.post("/v1/report", dependencies=[NoQuery])
 async def report(service: Serving, form: Annotated[Files, _MULTIPART]) -> ReportAnswer:
-    """Drafts of reports; where the writer is calibrated, with the findings that the model doubts flagged."""
+    """Drafts of reports; where the writer is calibrated, with the findings that the model doubts or misses."""
 
     async def work() -> ReportAnswer:
         recordings = await _read(service, form, form.file)
         told = []
         for recording, found in zip(recordings, await service.review(recordings), strict=True):
-            known = ("finding", "name", "score", "probability", "threshold", "flag")
-            doubts = [Doubt(**{name: getattr(one, name) for name in known}) for one in found.findings]
-            of = doubts if service.writer is not None and service.writer.calibrated else None
-            told.append(Reported(file=recording.file, text=found.text, finished=found.finished, findings=of))
+            known = service.writer is not None and service.writer.calibrated
+            findings = _doubts(found.findings) if known else None
+            left_out = _doubts(found.left_out) if known else None
+            told.append(
+                Reported(
+                    file=recording.file,
+                    text=found.text,
+                    finished=found.finished,
+                    findings=findings,
+                    left_out=left_out,
+                )
+            )
         return ReportAnswer(recordings=told)
 
     return await service.limited(work())
+
+
+def _doubts(found: list[CheckedFinding]) -> list[Doubt]:
+    return [Doubt(**{name: getattr(one, name) for name in Doubt.model_fields}) for one in found]
 
 
 @router.post("/v1/search", dependencies=[NoQuery])

@@ -43,6 +43,7 @@ def _entries(recording: Classified, answer: ClassifyAnswer, now: str) -> list[di
     told = [NOTICE, *answer.notes]
     if recording.missing_leads:
         told.append(f"Without {', '.join(recording.missing_leads)}: expect less of the findings.")
+    told += recording.warnings
     report = {
         **_common("DiagnosticReport", now),
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "EC"}]}],

@@ -137,8 +137,9 @@ class Classified(Measured):
     duration_s: float = Field(examples=[10.0])
     fs: float = Field(description="sampling rate in Hz", examples=[500.0])
     missing_leads: list[str] = Field(
-        description="leads that are not there; expect less, and probabilities far off", examples=[[]]
+        description="leads that are not there; expect less, above all of what only they show", examples=[[]]
     )
+    warnings: list[str] = Field(description="what the reader of the file found wrong with it", examples=[[]])
 
 
 class Embedded(Told):
@@ -148,7 +149,7 @@ class Embedded(Told):
 
 
 class Doubt(BaseModel):
-    """A finding that a report asserts, held against the model's own score of the recording."""
+    """A finding that a report asserts or leaves out, held against the model's own score of the recording."""
 
     finding: str = Field(examples=["AFIB"])
     name: str = Field(examples=[TEXT_EXAMPLE])
@@ -163,7 +164,8 @@ class Reported(Told):
 
     text: str
     finished: bool = Field(description="false: the longest length came before the end")
-    findings: list[Doubt] | None = Field(description="null where the writer is not calibrated")
+    findings: list[Doubt] | None = Field(description="that the text asserts; null where the writer is not calibrated")
+    left_out: list[Doubt] | None = Field(description="that the model sees and the text does not name; null likewise")
 
 
 class Salient(Told):

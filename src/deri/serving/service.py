@@ -225,7 +225,7 @@ class Service:
             return self.writer.review(ecgs)
         found = self.writer.generate(ecgs)
         told = zip(found.texts, found.log_probs, found.finished, strict=True)
-        return [ReviewedReport(text, float(log_prob), bool(finished), []) for text, log_prob, finished in told]
+        return [ReviewedReport(text, float(log_prob), bool(finished), [], []) for text, log_prob, finished in told]
 
     async def _encoded(self, windows: list[Window]) -> np.ndarray:
         vectors: list[np.ndarray] = await _gathered(self._windows.submit(windows))

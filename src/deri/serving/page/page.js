@@ -123,10 +123,11 @@ function bar(finding) {
 function describe() {
   $("kind").textContent = answer.calibrated
     ? "Probability of each finding where it is as common as in the recordings that the model was calibrated on, the most "
-      + "probable first; deri classify --prevalence takes other shares. Choose one to see what speaks for it."
+      + "probable first. Choose one to see what speaks for it, and its probability where it is rarer or more common."
     : "Cosine, for ranking only: this model is not calibrated. Choose a finding to see what speaks for it.";
   const lacking = recording().missing_leads;
-  const lack = lacking.length ? [`Without ${lacking.join(", ")}: expect less, and probabilities far off`] : [];
+  const lack = lacking.length ? [`Without ${lacking.join(", ")}: expect less, above all of what only they show`] : [];
+  lack.push(...recording().warnings);
   $("notes").replaceChildren(...lack.map((note) => element("li", note, "flag")), ...answer.notes.map((note) => element("li", note)));
 }
 
@@ -154,6 +155,7 @@ async function explain(finding, button) {
   hide();
   if (pressed) return;
   button.setAttribute("aria-pressed", "true");
+  askShare(finding);
   const mine = turn;
   $("salient").textContent = `What speaks for ${finding.label}: hiding parts of the recording one after the other …`;
   try {
@@ -171,8 +173,26 @@ async function explain(finding, button) {
   }
 }
 
+// Of a finding, probability = likelihood ratio × odds of how common it is, as odds.
+function askShare(finding) {
+  const { probability, likelihood_ratio: ratio } = finding;
+  $("common").hidden = ratio === null || probability === null || probability >= 1;
+  if ($("common").hidden) return;
+  const odds = probability / (1 - probability) / ratio;
+  $("share").value = (100 * odds / (1 + odds)).toPrecision(3);
+  const show = () => {
+    const share = $("share").valueAsNumber / 100;
+    const here = ratio * share / (1 - share);
+    $("posterior").textContent = share > 0 && share < 1
+      ? `${finding.label}: ${percent(here / (1 + here))}` : "give a number between 0 and 100";
+  };
+  $("share").oninput = show;
+  show();
+}
+
 function hide() {
   paper.set({ salient: null });
+  $("common").hidden = true;
   $("salient").textContent = "";
   $("clear").hidden = true;
   for (const button of $("findings").querySelectorAll("[aria-pressed=true]")) button.setAttribute("aria-pressed", "false");
@@ -225,8 +245,11 @@ const report = () => part("report-part", health.writer, "v1/report", [], ({ reco
     "li", one.flag ? `Doubt: the text says ${one.name}, the model does not see it` : `${one.name}: the model agrees`,
     one.flag ? "flag" : "soft",
   ));
+  const gaps = (found.left_out || []).map((one) => element(
+    "li", `Left out: the model sees ${one.name}, the text does not name it`, "flag",
+  ));
   const unknown = element("li", "This writer is not calibrated: doubts cannot be flagged", "soft");
-  $("doubts").replaceChildren(...(found.findings === null ? [unknown] : flags));
+  $("doubts").replaceChildren(...(found.findings === null ? [unknown] : [...flags, ...gaps]));
 });
 
 const hasIndex = () => health.index !== null && health.index !== undefined;
