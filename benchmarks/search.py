@@ -30,6 +30,7 @@ import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 
 from deri.evaluation.features import unit  # noqa: E402
+from deri.evaluation.index_layout import SOURCE  # noqa: E402
 from deri.evaluation.indexing import JOINED  # noqa: E402
 from deri.evaluation.search import Index  # noqa: E402
 
@@ -64,6 +65,7 @@ def main() -> None:
             "file": [f"/archive/{i // 1000:04d}/{i:07d}.dcm" for i in range(n)],
             "age": rng.integers(18, 95, n).astype(float),
             "sex": pa.array(["female", "male"]).take(pa.array(rng.integers(0, 2, n))),
+            SOURCE: ["{}"] * n,
         }
     )
     meta = {"model": {"name": "made", "dim": options.dim}, "windows": None}
