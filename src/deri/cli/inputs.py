@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deri.cli.console import say, say_lead_note
+from deri.cli.console import open_store, say, say_lead_note
 from deri.errors import DeriError, ReadError, install
 
 if TYPE_CHECKING:
@@ -30,19 +30,18 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read: what they do not say themselves, and what follows a bad one."""
+    """How files are read: what they do not say themselves, and what follows a bad one; ``skip_damaged`` of stores."""
 
     options: dict[str, Any]
     strict: bool = False
+    skip_damaged: bool = False
 
     @classmethod
-    def of(
-        cls, fs: float | None, units: str | None, gain: float | None, leads: str | None, strict: bool = False
-    ) -> Reading:
-        """From the options ``--fs --units --gain --leads --strict``."""
+    def of(cls, fs: float | None, units: str | None, gain: float | None, leads: str | None, **follows: bool) -> Reading:
+        """From the options ``--fs --units --gain --leads``, and ``--strict --skip-damaged``."""
         from deri.ecg.read import given_options
 
-        return cls(given_options(fs, units, gain, leads), strict)
+        return cls(given_options(fs, units, gain, leads), **follows)
 
 
 def tell_fallback(reading: Reading) -> None:
@@ -103,7 +102,6 @@ def open_inputs(
     not say it themselves. With ``together`` files and folders that follow one another are one source.
     """
     from deri.ecg import recordings_in
-    from deri.store import Store
 
     if len(inputs) == 1 and not Path(inputs[0]).is_dir() and len(recordings_in(inputs[0])) == 1:
         reading = replace(reading, strict=True)
@@ -114,7 +112,7 @@ def open_inputs(
     for name in inputs:
         path = Path(name)
         if (path / "store.json").is_file():
-            sources.append(Store.open(path))
+            sources.append(open_store(path, reading.skip_damaged))
             continue
         if path.is_dir():
             files = _folder(path)

@@ -29,6 +29,7 @@ def classify(
     windows: options.Windows = "all",
     per_window: Annotated[bool, typer.Option("--per-window", help="a row per window, with its start in s")] = False,
     strict: options.Strict = False,
+    skip_damaged: options.SkipDamaged = False,
     fs: options.SamplingRate = None,
     units: options.Units = None,
     gain: options.Gain = None,
@@ -49,7 +50,8 @@ def classify(
     from deri.models import load_model
     from deri.models.builtin import DEFAULT_MODEL
 
-    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    wanted = window_option(windows)
+    reading = Reading.of(fs, units, gain, leads, strict=strict, skip_damaged=skip_damaged)
     texts, priors = _texts(labels), read_priors(prevalence or [], "--prevalence")
     if out is not None:
         check_table_name(out)
@@ -102,6 +104,7 @@ def embed(
     out: Annotated[Path, typer.Option(help=".parquet, .csv or .xlsx")],
     windows: options.Windows = "all",
     strict: options.Strict = False,
+    skip_damaged: options.SkipDamaged = False,
     fs: options.SamplingRate = None,
     units: options.Units = None,
     gain: options.Gain = None,
@@ -116,7 +119,8 @@ def embed(
 
     from deri.models import load_model
 
-    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    wanted = window_option(windows)
+    reading = Reading.of(fs, units, gain, leads, strict=strict, skip_damaged=skip_damaged)
     check_table_name(out)
     loaded = load_model(model, device=device)
     with progress("embed") as show:

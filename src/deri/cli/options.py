@@ -51,6 +51,9 @@ DataWithReports = Annotated[Path, typer.Option(help="store made by deri prepare,
 Task = Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")]
 Prompts = Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")]
 ResultFile = Annotated[Path, typer.Option(help="result file, JSON")]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="of stores: read all first, leave damaged recordings out, count them")
+]
 Split = Annotated[SplitName, typer.Option(help="which records")]
 Protocol = Annotated[ProtocolName, typer.Option(help="as the papers did, or without their flaws")]
 Sampling = Annotated[SamplingName, typer.Option(help="of a fraction: records, or whole patients")]
