@@ -88,6 +88,9 @@ LeadNames = Annotated[
     str | None, typer.Option("--leads", help='names in the file of leads: "MLII=II", several with commas')
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first file that cannot be used")]
+Anonymous = Annotated[
+    Path | None, typer.Option(metavar="KEY", help="hash file names and ids with the key in this file; made if missing")
+]
 Windows = Annotated[
     str, typer.Option(help="N | all: windows of a long recording to take, spread evenly; their mean counts")
 ]
