@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint format docs pretrained clean
+.PHONY: demo test test-fast test-lowest lint audit lock format docs pretrained clean
 
 demo: $(STAMP)
 	$(BIN)/deri demo --out runs/demo
@@ -40,12 +40,47 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix src tests benchmarks tools
 	$(BIN)/ruff format src tests benchmarks tools
 
-# torch first and pinned: a plain `torch` can pull gigabytes of GPU libraries that nothing here needs.
+PIP := python -m pip install --quiet --disable-pip-version-check
+
+# torch first and pinned: a plain `torch` can pull gigabytes of GPU libraries that nothing here needs. With LOCKED=1 what
+# is installed has the hashes of requirements.lock: Python 3.11, CPU, Linux on x86-64.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,all]"
+ifdef LOCKED
+	$(BIN)/$(PIP) --require-hashes --no-deps -r requirements.lock
+	$(BIN)/$(PIP) --no-deps -e .
+else
+	$(BIN)/$(PIP) -c constraints.txt torch
+	$(BIN)/$(PIP) -c constraints.txt -e ".[dev,docs,all]"
+endif
 	touch $(STAMP)
+
+# What looks at environments from outside of them.
+TOOLS := build/tools
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/$(PIP) "pip-audit>=2.7" "pip-licenses>=5.0" "uv>=0.6"
+	touch $@
+
+# Known vulnerabilities and licences of what is installed.
+audit: $(STAMP) $(TOOLS)/.installed
+	$(TOOLS)/bin/python tools/audit.py $(TOOLS) $(VENV)
+
+# WHEELS: a folder or page with torch for CPUs, where the package index has that for GPUs alone.
+lock: $(TOOLS)/.installed
+	$(TOOLS)/bin/uv pip compile pyproject.toml --extra dev --extra docs --extra all -c constraints.txt \
+	  --python-version 3.11.7 --generate-hashes --no-annotate --no-header --quiet $(if $(WHEELS),--find-links $(WHEELS)) \
+	  -o requirements.lock
+
+# The quick tests with the oldest versions that pyproject.toml accepts, but torch: that of constraints.txt.
+LOWEST := build/lowest
+test-lowest: $(TOOLS)/.installed
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/$(PIP) -c constraints.txt torch
+	$(TOOLS)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e ".[all]"
+	$(TOOLS)/bin/uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-timeout pytest-xdist hypothesis wfdb \
+	  pyedflib sierraecg httpx schemathesis nltk pycocoevalcap import-linter pyyaml
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

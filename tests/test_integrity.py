@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import random
 import shutil
-from collections import Counter
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from deri.errors import DeriError
-from deri.evaluation.search import Index, build_index
-from deri.models import load_model
-from deri.store import Store, TextFeatures
+from deri.evaluation.search import build_index
+from deri.files import write_yaml
+from deri.recipes import load_recipe
+from deri.store import Store, prepare
 from deri.store.measurements import measure_store
-from support import small_run, tiny
+from deri.training.log import RunLog, read_metrics
+from support import small_run, tiny, windowed
+from support.command import run
 from support.stores import simulated_store
 
-
-def of_store(path: Path) -> list[Any]:
-    """All that a store gives."""
-    store = Store.open(path)
-    rows = store.rows("all", windows=True)
-    labels = [store.labels(task, store.task_rows(task)) for task in store.tasks]
-    encoder = tiny.text_encoder()
-    features = TextFeatures.build(store, encoder)
-    ids = np.arange(len(store.reports))
-    return [
-        store.signals_int16(rows), store.fs, store.reports, store.report_ids, labels, store.index.to_csv(),
-        store.rejects.to_csv(), store.lead_mask(rows), measure_store(store), features.pooled(ids), features.tokens(ids),
-    ]  # fmt: skip
-
-
-def of_index(path: Path) -> list[Any]:
-    """What an index knows, and what it finds."""
-    index = Index.open(path)
-    return [index.table.to_pydict(), index.search(np.ones(index.meta["model"]["dim"])).to_dict()]
-
-
-def of_model(path: Path) -> list[Any]:
-    """What a model says of a recording and a text."""
-    model = load_model(path)
-    ecg = torch.linspace(-1, 1, 12 * model.config.signal.samples).sin().reshape(1, 12, -1)
-    with torch.inference_mode():
-        return [model.ecg_embedding(ecg).numpy(), model.encode_text(["sinus rhythm", "atrial fibrillation"])]
+ROOT = Path(__file__).resolve().parents[1]
+_found = importlib.util.spec_from_file_location("bit_flips", ROOT / "benchmarks" / "bit_flips.py")
+assert _found is not None
+bit_flips = importlib.util.module_from_spec(_found)
+sys.modules["bit_flips"] = bit_flips
+_found.loader.exec_module(bit_flips)  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = simulated_store(tmp_path_factory.mktemp("integrity"), 12, 5).path
-    of_store(path)  # makes what lies beside it
+    bit_flips.of_store(tiny.text_encoder())(path)  # makes what lies beside it
     return path
 
 
@@ -75,41 +57,18 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def flips(folder: Path, result: Callable[[Path], list[Any]], tmp_path: Path, n: int) -> Counter[str]:
-    """Flip a bit ``n`` times, each in a file drawn at random, and compare the result with the undamaged one."""
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
-    draw = random.Random(seed)
-    copy = tmp_path / folder.name
-    shutil.copytree(folder, copy)
-    expected = result(copy)
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    outcomes: Counter[str] = Counter()
-    for _ in range(n):
-        name = draw.choice(files)
-        data = bytearray((folder / name).read_bytes())
-        place = draw.randrange(len(data))
-        data[place] ^= 1 << draw.randrange(8)
-        (copy / name).write_bytes(data)
-        try:
-            found = result(copy)
-        except DeriError:
-            outcomes["noticed"] += 1
-        else:
-            np.testing.assert_equal(found, expected, err_msg=f"bit {place} of {name} was not noticed")
-            outcomes["no effect"] += 1
-        shutil.rmtree(copy)
-        shutil.copytree(folder, copy)
-    return outcomes
-
-
 @pytest.mark.parametrize("kind", ["store", "model", "index"])
 @pytest.mark.parametrize(("n", "least"), [(25, 1), pytest.param(100, 31, marks=pytest.mark.slow)])
 def test_flipped_bits(kind: str, n: int, least: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result = {"store": of_store, "model": of_model, "index": of_index}[kind]
-    outcomes = flips(request.getfixturevalue(kind), result, tmp_path, n)
-    print(dict(outcomes))
-    assert outcomes["noticed"] >= least
+    readers = {
+        "store": bit_flips.of_store(tiny.text_encoder()), "model": bit_flips.of_model, "index": bit_flips.of_index
+    }  # fmt: skip
+    seed = random.randrange(10**6)
+    outcomes = bit_flips.flip_bits(request.getfixturevalue(kind), readers[kind], tmp_path, n, seed)
+    print(seed, outcomes)
+    assert not outcomes.wrong
+    assert outcomes.noticed >= least
+    assert outcomes.noticed + outcomes.no_effect == n
 
 
 def test_a_flipped_bit_of_a_checkpoint_ends_the_resume(store: Path, text_dir: Path, tmp_path: Path) -> None:
@@ -121,3 +80,99 @@ def test_a_flipped_bit_of_a_checkpoint_ends_the_resume(store: Path, text_dir: Pa
         last.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(DeriError, match=r"last\.safetensors (is damaged|cannot be read|was written)"):
             small_run.run(store, out, content, resume=True)
+
+
+def damage(store: Path, row: int) -> Path:
+    """Flip a bit of the samples of a row; returns the file."""
+    where = Store.open(store).index.iloc[row]
+    file = store / "signals" / f"shard-{where['shard']:05d}.npy"
+    data = bytearray(file.read_bytes())
+    data[128 + 120_000 * int(where["row"]) + 77] ^= 16
+    file.write_bytes(data)
+    return file
+
+
+def test_skip_damaged_goes_on_with_the_rest_and_counts_what_is_left_out(
+    store: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(store, tmp_path / "store")
+    whole = Store.open(copy)
+    row = int(whole.rows("train")[0])
+    record = whole.index["record_id"].iloc[row]
+    shard = damage(copy, row)
+    out = tmp_path / "scores.json"
+    ask = ["zeroshot", "--model", model, "--data", copy, "--task", "ptbxl-super", "--split", "train", "--out", out]
+    assert run(*ask) == 2
+    told = capsys.readouterr().err
+    assert shard.name in told
+    assert str(record) in told
+    assert "--skip-damaged" in told
+    assert run(*ask, "--skip-damaged") == 0
+    assert f"1 of {len(whole)} recordings are damaged and left out (train 1): {record}" in capsys.readouterr().err
+    result = json.loads(out.read_text())
+    assert result["n"] == len(whole.task_rows("ptbxl-super", "train")) - 1
+    assert result["store"]["left_out"] == {"train": 1, "val": 0, "test": 0}
+    assert result["store"]["fingerprint"] != whole.fingerprint
+    assert run("embed", copy, "--model", model, "--out", tmp_path / "e.csv", "--skip-damaged") == 0
+    assert pd.read_csv(tmp_path / "e.csv", dtype=str)["record_id"].tolist() == [
+        name for i, name in enumerate(whole.index["record_id"]) if i != row
+    ]
+
+    rest = Store.open(copy, skip_damaged=True)
+    measured, before = measure_store(rest), measure_store(whole)
+    assert np.isnan(measured[row]).all()
+    np.testing.assert_array_equal(np.delete(measured, row, axis=0), np.delete(before, row, axis=0))
+    with pytest.raises(DeriError, match="is damaged"):
+        rest.signals([row])
+
+
+def test_all_recordings_of_a_lost_file_are_left_out(store: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(store, tmp_path / "store")
+    shard = copy / "signals" / "shard-00000.npy"
+    data = shard.read_bytes()
+    header = data.replace(b"'shape': (1", b"'shape': (0", 1)
+    assert header != data
+    for content in (data[:-2], header, None):
+        shard.unlink()
+        if content is not None:
+            shard.write_bytes(content)
+        rest = Store.open(copy, skip_damaged=True)
+        lost = rest.index["shard"].to_numpy() == 0
+        np.testing.assert_array_equal(rest.left_out, np.flatnonzero(lost))
+        np.testing.assert_array_equal(rest.rows(), np.flatnonzero(~lost))
+
+
+def test_a_recording_with_a_damaged_window_is_left_out_whole(tmp_path: Path) -> None:
+    prepare(windowed.dataset(tmp_path / "source"), tmp_path / "store", windows=None)
+    names = Store.open(tmp_path / "store").index["record_id"]
+    damage(tmp_path / "store", int(np.flatnonzero(names == "long")[2]))
+    rest = Store.open(tmp_path / "store", skip_damaged=True)
+    assert names.iloc[rest.rows(windows=True)].tolist() == [name for name in names if name != "long"]
+    assert rest.provenance["left_out"] == {"train": 1, "val": 0, "test": 0}
+
+
+def test_each_changed_byte_of_a_log_and_of_a_recipe_is_noticed(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "metrics.jsonl", 0)
+    for step in (1, 2):
+        log.write("train", step, 0, {"loss": 0.125 * step})
+    log.close()
+    recipe = load_recipe("demo")
+    write_yaml(tmp_path / "recipe.yaml", recipe.model_dump(mode="json"))
+    readers: dict[str, Callable[[], object]] = {
+        "metrics.jsonl": lambda: read_metrics(tmp_path),
+        "recipe.yaml": lambda: load_recipe(str(tmp_path / "recipe.yaml")),
+    }
+    for name, read in readers.items():
+        whole, expected = (tmp_path / name).read_bytes(), read()
+        noticed = []
+        for place in range(len(whole)):
+            changed = bytes([whole[place] ^ (1 << place % 8)])
+            (tmp_path / name).write_bytes(whole[:place] + changed + whole[place + 1 :])
+            try:
+                assert read() == expected, f"byte {place} of {name}"
+            except DeriError as error:
+                noticed.append(str(error))
+        assert len(noticed) > 0.9 * len(whole)
+        assert all(name in text for text in noticed)
+        (tmp_path / name).write_bytes(whole + b'{"crc32": 1, "split"' * (name == "metrics.jsonl"))
+        assert read() == expected  # the end that a kill left

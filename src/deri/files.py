@@ -187,6 +187,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 SEAL = "sha256"
 """Key of a JSON object under which the checksum of the rest of it stands."""
+_YAML_SEAL = f"# {SEAL}: "
 
 
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
@@ -215,7 +216,11 @@ def read_sealed(path: Path, cure: str) -> dict[str, Any]:
 
 def json_digest(value: Any) -> str:
     """SHA-256 of a JSON value as hex, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return _sha256(json.dumps(value, sort_keys=True))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -230,6 +235,14 @@ def file_sha256(path: Path) -> str:
 def shipped_text(package: str, name: str) -> str:
     """The text of a file that lies in ``package``."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def write_yaml(path: str | Path, value: Any) -> None:
+    """Write plain values as YAML, atomically, under a comment with the checksum of the rest, for :func:`read_yaml`."""
+    import yaml
+
+    text = yaml.safe_dump(value, sort_keys=False)
+    write_text(path, f"{_YAML_SEAL}{_sha256(text)}\n{text}")
 
 
 def parse_yaml(text: str) -> Any:
@@ -247,12 +260,19 @@ def read_yaml(path: Path, what: str) -> Any:
     """The plain values of the YAML file ``path``; ``what`` it is begins an error.
 
     Raises:
-        DeriError: it cannot be read, or is not valid.
+        DeriError: it cannot be read, is not valid, or was changed since :func:`write_yaml` wrote it.
     """
     import yaml
 
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        first, _, rest = text.partition("\n")
+        if first.startswith(_YAML_SEAL) and first != f"{_YAML_SEAL}{_sha256(rest)}":
+            cure = "copy it again; where the change is meant, delete its first line"
+            raise DeriError(
+                f"{what} {path} is damaged, or was changed by hand (its checksum is of another text): {cure}"
+            )
+        return parse_yaml(text)
     except (OSError, UnicodeError) as error:
         raise DeriError(f"{what} {path} cannot be read: {getattr(error, 'strerror', error)}") from None
     except yaml.YAMLError as error:

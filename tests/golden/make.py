@@ -106,8 +106,9 @@ def training() -> dict[str, Any]:
     run("simulate", "ptb-xl", "--records", 260, "--seed", 11, "--out", "source/tasks")
     run("prepare", "ptb-xl", "source/tasks", "--out", "tasks")
     run("pretrain", "--data", "tasks", "--out", "run", "--recipe", "demo", *SMALL)
-    lines = [kept(json.loads(line)) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {"metrics": lines, "weights": sums("run/model/model.safetensors")}
+    from deri.training.log import read_metrics
+
+    return {"metrics": kept(read_metrics("run")), "weights": sums("run/model/model.safetensors")}
 
 
 def sums(file: str) -> dict[str, float]:

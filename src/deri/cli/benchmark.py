@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deri.cli import options as opt
-from deri.cli.console import progress
+from deri.cli.console import open_store, progress
 from deri.errors import DeriError
 
 
@@ -36,12 +36,13 @@ def benchmark(
     figures: Annotated[bool, typer.Option("--figures/--no-figures")] = True,
     folds: Annotated[int, typer.Option(min=0, help="cross-validation by patient over all records; 0: splits")] = 0,
     draws: opt.Draws = 1000,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Models × tasks × {zero-shot, probes}, beside random and classical rows: results.json, tables, figures."""
     if ablation is not None:
-        if model or data:
-            raise DeriError("--ablation names its own recipes and stores: leave --model and --data out")
+        if model or data or skip_damaged:
+            raise DeriError("--ablation names its own recipes and stores: leave --model, --data and --skip-damaged out")
         _ablation(ablation, out, device)
         return
     if not model or not data:
@@ -61,8 +62,9 @@ def benchmark(
     scope = Scope(
         [one.strip() for one in tasks.split(",")] if tasks else (), transfer or (), mapping, saliency, figures
     )
+    stores = [open_store(path, skip_damaged) for path in [*data, *(more or [])]]
     with progress("benchmark: features") as shown:
-        results = run_benchmark(model, [*data, *(more or [])], out, options, scope, device=device, progress=shown)
+        results = run_benchmark(model, stores, out, options, scope, device=device, progress=shown)
     print(f"{len(results['cells'])} cells, {len(results['missing'])} missing → {out / 'table.md'}")
 
 

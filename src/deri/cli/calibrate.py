@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deri.cli import options as opt
-from deri.cli.console import progress
+from deri.cli.console import open_store, progress
 from deri.errors import DeriError, some
 from deri.files import atomic_path
 
@@ -21,6 +21,7 @@ def calibrate(
     split: opt.Split = opt.SplitName.val,
     prompts: opt.Prompts = None,
     out: Annotated[Path | None, typer.Option(help="copy of the model to calibrate [default: the model itself]")] = None,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Learn probabilities of the findings of a task, from recordings with labels that the model was not trained on.
@@ -33,7 +34,6 @@ def calibrate(
     from deri.models import load_model
     from deri.models.build import model_folder
     from deri.models.calibration import CALIBRATION, save_calibration, with_task
-    from deri.store import Store
 
     if model.startswith("random:"):
         raise DeriError(f"--model {model} has random weights and no directory: train a model first")
@@ -42,7 +42,7 @@ def calibrate(
         raise DeriError(f"--model {model} is in no folder of yours: give --out DIR, which gets a calibrated copy")
     if out is not None and out.exists() and any(out.iterdir()):
         raise DeriError(f"--out {out} exists and is not empty; name a new directory")
-    store, loaded = Store.open(data), load_model(model, device=device)
+    store, loaded = open_store(data, skip_damaged), load_model(model, device=device)
     if loaded.head is not None:
         raise DeriError(f"--model {model} has a head, whose outputs are probabilities already: see deri classify")
     with progress("calibrate") as show:

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deri.errors import DeriError
+from deri.errors import DeriError, some
 from deri.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
     from deri.ecg import ECG
+    from deri.store import Store
 
 
 def say(text: str) -> None:
@@ -100,6 +101,26 @@ def progress(label: str, every: float = 10.0) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield _Bar(label, bar)
+
+
+def open_store(path: Path, skip_damaged: bool) -> Store:
+    """The store of a command; with ``skip_damaged`` all of it is read, and what is left out is said."""
+    import numpy as np
+
+    from deri.store import Store
+
+    if not skip_damaged:
+        return Store.open(path)
+    with progress(f"reading {path}") as show:
+        store = Store.open(path, skip_damaged=True, progress=show)
+    if gone := store.provenance.get("left_out"):
+        ids = store.column("record_id")[np.setdiff1d(np.flatnonzero(store.begins), store.rows())]
+        counts = ", ".join(f"{split} {n:,}" for split, n in gone.items() if n)
+        say(
+            f"{path}: {len(ids):,} of {store.recordings:,} recordings are damaged and left out ({counts}): "
+            f"{some(ids.tolist())} (deri info {path} --verify names all)"
+        )
+    return store
 
 
 def task_summary(result: dict[str, Any], out: Path) -> str:

@@ -87,9 +87,11 @@ def prepare(
     windows: Annotated[str, typer.Option(help="N | all: windows of 10 s to store of longer recordings")] = "1",
     duplicates: Annotated[Duplicates, typer.Option(help="recordings stored before")] = Duplicates.keep,
     seed: Annotated[int, typer.Option(min=0, help="of the random split")] = 0,
+    anonymous: options.Anonymous = None,
 ) -> None:
     """Read a data set once into a store that trains at memory speed; continues where a killed run stopped."""
     from deri.datasets import open_dataset
+    from deri.datasets.anonymous import Pseudonyms
     from deri.store import Store
     from deri.store import prepare as run
     from deri.store.overview import content_text
@@ -109,6 +111,8 @@ def prepare(
         report_from=report_from.value,
         reading=reading.options,
     )
+    if anonymous is not None:
+        Pseudonyms(anonymous).anonymise(opened)
     tell_fallback(reading)
     for note in opened.notes:
         say(note)

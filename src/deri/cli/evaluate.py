@@ -9,16 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from deri.cli import options as opt
-from deri.cli.console import progress, task_summary
+from deri.cli.console import open_store, progress, task_summary
 from deri.errors import DeriError
 
 
-def _opened(model: str, data: Path, device: str | None) -> tuple[Any, Any]:
+def _opened(model: str, data: Path, skip_damaged: bool, device: str | None) -> tuple[Any, Any]:
     """The store and the model of a command."""
     from deri.models import load_model
-    from deri.store import Store
 
-    store = Store.open(data)
+    store = open_store(data, skip_damaged)
     return store, load_model(model, device=device)
 
 
@@ -31,6 +30,7 @@ def zeroshot(
     split: opt.Split = opt.SplitName.test,
     protocol: opt.Protocol = opt.ProtocolName.corrected,
     seed: opt.BootstrapSeed = 0,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Classify without training: the cosine between a recording and each class's text."""
@@ -39,7 +39,7 @@ def zeroshot(
     from deri.evaluation.zero_shot import zero_shot_task
     from deri.files import write_json
 
-    store, loaded = _opened(model, data, device)
+    store, loaded = _opened(model, data, skip_damaged, device)
     options = EvalOptions(protocol=protocol.value, split=split.value, seed=seed)
     with progress("zeroshot") as shown:
         features = Features(loaded, store, progress=shown)
@@ -53,13 +53,14 @@ def retrieval(
     data: opt.DataWithReports,
     out: opt.ResultFile,
     split: opt.Split = opt.SplitName.test,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Find the report of a recording and the recording of a report: recall at 1, 5, 10 and the median rank."""
     from deri.evaluation.retrieval import retrieval_on_store
     from deri.files import write_json
 
-    store, loaded = _opened(model, data, device)
+    store, loaded = _opened(model, data, skip_damaged, device)
     with progress("retrieval") as shown:
         result = retrieval_on_store(loaded, store, model_name=model, split=split.value, progress=shown)
     write_json(out, result)
@@ -84,6 +85,7 @@ def probe(
     seeds: opt.Seeds = None,
     folds: Annotated[int | None, typer.Option(min=3, help="cross-validate by patient over all records instead")] = None,
     save: Annotated[Path | None, typer.Option(help="new directory: the model with the probe as its head")] = None,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Linear probe: train a linear layer on the embeddings of a frozen encoder.
@@ -112,7 +114,7 @@ def probe(
         seeds=seeds,
         folds=folds or 0,
     )
-    store, loaded = _opened(model, data, device)
+    store, loaded = _opened(model, data, skip_damaged, device)
     with progress("probe: embedding") as shown:
         read = (FeaturesAndMeasurements if both else Features)(loaded, store, progress=shown)
         result = probe_task(read, task, options, model_name=model)
@@ -141,6 +143,7 @@ def finetune(
     layer_decay: Annotated[float, typer.Option(help="learning rate of a layer relative to the one above")] = 0.75,
     patience: Annotated[int, typer.Option(min=1, help="epochs without a better validation AUROC before stopping")] = 5,
     seed: Annotated[int, typer.Option(min=0)] = 42,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Train the encoder, or its last blocks, further on the labels of a task."""
@@ -161,7 +164,7 @@ def finetune(
         patience=patience,
         seed=seed,
     )
-    store, loaded = _opened(model, data, device)
+    store, loaded = _opened(model, data, skip_damaged, device)
     with progress("finetune") as show:
         result = run(loaded, store, task, out, model_name=model, config=config, progress=show)
     print(task_summary(result, out))

@@ -44,6 +44,7 @@ def index(
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="drop recordings whose files are gone")] = False,
     strict: options.Strict = False,
+    skip_damaged: options.SkipDamaged = False,
     fs: options.SamplingRate = None,
     units: options.Units = None,
     gain: options.Gain = None,
@@ -59,7 +60,7 @@ def index(
     from deri.models import load_model
     from deri.models.builtin import DEFAULT_MODEL
 
-    reading = Reading.of(fs, units, gain, leads, strict)
+    reading = Reading.of(fs, units, gain, leads, strict=strict, skip_damaged=skip_damaged)
     before = read_manifest(out) if (out / MANIFEST).exists() else None
     wanted = before["windows"] if before and windows is None else window_option(windows or "all")
     name = model or (before["model"]["name"] if before else DEFAULT_MODEL)

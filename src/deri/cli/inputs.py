@@ -12,13 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deri.cli.console import say, say_doubts
+from deri.cli.console import open_store, say, say_doubts
 from deri.errors import DeriError, ReadError, install
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from deri.datasets.anonymous import Pseudonyms
     from deri.ecg import ECG
     from deri.models import EcgTextModel
     from deri.models.base import WindowEmbeddings
@@ -31,19 +32,32 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read: what they do not say themselves, and what follows a bad one."""
+    """How files are read: what they do not say themselves, and what follows a bad one; ``skip_damaged`` of stores."""
 
     options: dict[str, Any]
     strict: bool = False
+    skip_damaged: bool = False
+    hidden: Pseudonyms | None = None
 
     @classmethod
     def of(
-        cls, fs: float | None, units: str | None, gain: float | None, leads: str | None, strict: bool = False
+        cls,
+        fs: float | None,
+        units: str | None,
+        gain: float | None,
+        leads: str | None,
+        anonymous: Path | None = None,
+        **follows: bool,
     ) -> Reading:
-        """From the options ``--fs --units --gain --leads --strict``."""
+        """From the options ``--fs --units --gain --leads --anonymous``, and ``--strict --skip-damaged``."""
+        from deri.datasets.anonymous import Pseudonyms
         from deri.ecg.read import given_options
 
-        return cls(given_options(fs, units, gain, leads), strict)
+        return cls(given_options(fs, units, gain, leads), hidden=anonymous and Pseudonyms(anonymous), **follows)
+
+    def told(self, file: str) -> str:
+        """A file as messages name it."""
+        return file if self.hidden is None else str(self.hidden(file))
 
 
 def tell_fallback(reading: Reading) -> None:
@@ -81,11 +95,12 @@ class Embedded:
 
         return pool_windows(self.parts) if self.parts else np.empty((0, 0), np.float32)
 
-    def table(self) -> pd.DataFrame:
+    def table(self, hidden: Pseudonyms | None) -> pd.DataFrame:
         """A row per recording; only the columns of which something is known, without :func:`untold`."""
         import pandas as pd
 
-        return pd.DataFrame(self.about).drop(columns=untold(), errors="ignore").dropna(axis="columns", how="all")
+        table = pd.DataFrame(self.about).drop(columns=untold(), errors="ignore").dropna(axis="columns", how="all")
+        return table if hidden is None else hidden.hide(table)
 
 
 def untold() -> list[str]:
@@ -104,7 +119,6 @@ def open_inputs(
     not say it themselves. With ``together`` files and folders that follow one another are one source.
     """
     from deri.ecg import recordings_in
-    from deri.store import Store
 
     if len(inputs) == 1 and not Path(inputs[0]).is_dir() and len(recordings_in(inputs[0])) == 1:
         reading = replace(reading, strict=True)
@@ -115,10 +129,10 @@ def open_inputs(
     for name in inputs:
         path = Path(name)
         if (path / "store.json").is_file():
-            sources.append(Store.open(path))
+            sources.append(open_store(path, reading.skip_damaged))
             continue
         if path.is_dir():
-            files = _folder(path)
+            files = _folder(path, reading)
         else:
             files = [{"file": file, "record_id": path.stem + file[len(name) :]} for file in recordings_in(name)]
         last = sources[-1] if sources and together else None
@@ -129,15 +143,16 @@ def open_inputs(
     return sources, reading
 
 
-def _folder(path: Path) -> list[dict[str, Any]]:
+def _folder(path: Path, reading: Reading) -> list[dict[str, Any]]:
     """The recordings of a folder, with what its CSV says of them."""
     from deri.datasets import open_dataset
 
     dataset = open_dataset("folder", path)
-    for note in dataset.notes:
-        say(note)
-    for _, row in dataset.rejects.iterrows():
-        say(f"{path}: {row['detail']}")
+    remarks = [*dataset.notes, *(f"{path}: {row['detail']}" for _, row in dataset.rejects.iterrows())]
+    if reading.hidden is not None and remarks:
+        remarks = [f"{path}: {len(remarks)} remarks on its table are not shown, they may name people"]
+    for remark in remarks:
+        say(remark)
     known = [name for name in untold() if name in dataset.examples]
     names = {"subject_id": "subject", **{name: name for name in (*known, "split", *dataset.tasks)}}
     table = dataset.examples.rename(columns=names)
@@ -181,7 +196,7 @@ class Recordings:
             except ReadError as error:
                 self._pass_over(row["file"], error)
                 continue
-            say_doubts(row["file"], ecg, self.warned)
+            say_doubts(self.reading.told(row["file"]), ecg, self.warned)
             leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
             said = {name: ecg.metadata[name] for name in ABOUT if row.get(name) is None and ecg.metadata.get(name)}
             self.read.append({**row, **said, "leads": leads, **(intervals(ecg) if self.measure else {})})
@@ -199,6 +214,9 @@ class Recordings:
         self.unusable.add(record)
 
     def _pass_over(self, file: str, error: ReadError) -> None:
+        if self.reading.hidden is not None:
+            file = self.reading.told(file)
+            error = ReadError(f"{file}: {error.reason}", error.reason)
         if self.reading.strict:
             raise error
         say(f"passed over: {error}" if str(error).startswith(file) else f"passed over: {file}: {error}")

@@ -108,10 +108,9 @@ def _verify(path: Path, as_json: bool) -> None:
     from deri.store import Store
     from deri.store.reader import CURE
 
-    store = Store.open(path)
     with progress("reading recordings") as show:
-        rows = store.damaged(show)
-    damaged = store.table.take(rows).select(["record_id", "file", "shard", "row"]).to_pylist()
+        store = Store.open(path, skip_damaged=True, progress=show)
+    damaged = store.table.take(store.left_out).select(["record_id", "file", "shard", "row"]).to_pylist()
     if as_json:
         print(json.dumps({"rows": len(store), "damaged": damaged}, indent=2, ensure_ascii=False))
     elif not damaged:

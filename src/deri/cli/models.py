@@ -29,6 +29,8 @@ def classify(
     windows: options.Windows = "all",
     per_window: Annotated[bool, typer.Option("--per-window", help="a row per window, with its start in s")] = False,
     strict: options.Strict = False,
+    skip_damaged: options.SkipDamaged = False,
+    anonymous: options.Anonymous = None,
     fs: options.SamplingRate = None,
     units: options.Units = None,
     gain: options.Gain = None,
@@ -49,7 +51,8 @@ def classify(
     from deri.models import load_model
     from deri.models.builtin import DEFAULT_MODEL
 
-    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    wanted = window_option(windows)
+    reading = Reading.of(fs, units, gain, leads, anonymous, strict=strict, skip_damaged=skip_damaged)
     texts, priors = _texts(labels), read_priors(prevalence or [], "--prevalence")
     if out is not None:
         check_table_name(out)
@@ -62,7 +65,7 @@ def classify(
         say(note)
     with progress("classify") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show, measure=texts is None)
-    scores, table = question.of_windows(found.parts, per_window=per_window), found.table()
+    scores, table = question.of_windows(found.parts, per_window=per_window), found.table(reading.hidden)
     record, start, _ = map(np.concatenate, zip(*found.parts, strict=True))
     if per_window:
         table = table.iloc[record].reset_index(drop=True)
@@ -102,6 +105,8 @@ def embed(
     out: Annotated[Path, typer.Option(help=".parquet, .csv or .xlsx")],
     windows: options.Windows = "all",
     strict: options.Strict = False,
+    skip_damaged: options.SkipDamaged = False,
+    anonymous: options.Anonymous = None,
     fs: options.SamplingRate = None,
     units: options.Units = None,
     gain: options.Gain = None,
@@ -116,12 +121,13 @@ def embed(
 
     from deri.models import load_model
 
-    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    wanted = window_option(windows)
+    reading = Reading.of(fs, units, gain, leads, anonymous, strict=strict, skip_damaged=skip_damaged)
     check_table_name(out)
     loaded = load_model(model, device=device)
     with progress("embed") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
-    vectors, table = found.pooled(), found.table()
+    vectors, table = found.pooled(), found.table(reading.hidden)
     if out.suffix == ".parquet":
         table["embedding"] = list(vectors)
     else:

@@ -51,6 +51,9 @@ DataWithReports = Annotated[Path, typer.Option(help="store made by deri prepare,
 Task = Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")]
 Prompts = Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")]
 ResultFile = Annotated[Path, typer.Option(help="result file, JSON")]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="of stores: read all first, leave damaged recordings out, count them")
+]
 Split = Annotated[SplitName, typer.Option(help="which records")]
 Protocol = Annotated[ProtocolName, typer.Option(help="as the papers did, or without their flaws")]
 Sampling = Annotated[SamplingName, typer.Option(help="of a fraction: records, or whole patients")]
@@ -85,6 +88,9 @@ LeadNames = Annotated[
     str | None, typer.Option("--leads", help='names in the file of leads: "MLII=II", several with commas')
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="stop at the first file that cannot be used")]
+Anonymous = Annotated[
+    Path | None, typer.Option(metavar="KEY", help="hash file names and ids with the key in this file; made if missing")
+]
 Windows = Annotated[
     str, typer.Option(help="N | all: windows of a long recording to take, spread evenly; their mean counts")
 ]

@@ -11,7 +11,7 @@ import typer
 
 from deri.cli import options as opt
 from deri.cli import report_evaluate
-from deri.cli.console import progress, say, window_option
+from deri.cli.console import open_store, progress, say, window_option
 from deri.cli.inputs import REPORT, Reading, Recordings, open_inputs, tell_failed, untold
 from deri.errors import DeriError
 
@@ -45,6 +45,7 @@ def train(
     lora: Annotated[int | None, typer.Option(min=1, help="prefix:MODEL: train adapters of this rank instead")] = None,
     tune_encoder: Annotated[bool, typer.Option("--tune-encoder", help="train the ECG encoder too")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
@@ -52,7 +53,6 @@ def train(
     from deri.generation.train import stored_config, train_writer
     from deri.generation.writer import calibrate_directory
     from deri.models import load_model
-    from deri.store import Store
 
     options: dict[str, Any] = {
         "writer": writer,
@@ -63,7 +63,7 @@ def train(
     }
     given = {name: value for name, value in options.items() if value}
     config = load_config(overrides or [], **((stored_config(out) if resume else {}) | given))
-    store = Store.open(data)
+    store = open_store(data, skip_damaged)
     loaded = load_model(model)
     with progress("report train") as shown:
         train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=shown)
@@ -109,6 +109,7 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="of --sample: draw among this share of the probability")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of --sample")] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Write reports of ECG files, folders and stores: drafts for research, not a diagnosis.
@@ -120,7 +121,6 @@ def generate(
 
     from deri.generation.tables import check_name, split_rows, store_columns, write_table
     from deri.generation.writer import ReportWriter
-    from deri.store import Store
 
     if bool(inputs) == (data is not None):
         raise DeriError("report generate takes either INPUT (ECG files, folders, stores) or --data STORE --split test")
@@ -137,11 +137,12 @@ def generate(
         "temperature": temperature, "top_p": top_p, "batch_size": batch_size, "seed": seed,
         "language": language,
     }  # fmt: skip
-    wanted, reading = window_option(windows), Reading.of(fs, units, gain, leads, strict)
+    wanted = window_option(windows)
+    reading = Reading.of(fs, units, gain, leads, strict=strict, skip_damaged=skip_damaged)
     if data is None:
         sources, reading = open_inputs(inputs or [], reading, together=True)
     else:
-        sources = [Store.open(data)]
+        sources = [open_store(data, skip_damaged)]
     split = split or ("all" if data is None else "test")
     loaded = ReportWriter.from_pretrained(writer, device=device)
     options["embeddings"] = loaded.calibrated

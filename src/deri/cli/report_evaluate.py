@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deri.cli import options as opt
-from deri.cli.console import progress, say, task_summary
+from deri.cli.console import open_store, progress, say, task_summary
 from deri.errors import DeriError
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def baselines(
     language: Annotated[
         str | None, typer.Option(help="en | de | sv | reference: that of each own report [default: whichever comes]")
     ] = None,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Write the reports of baselines: what a writer has to beat."""
@@ -123,10 +124,9 @@ def baselines(
     from deri.generation.baselines import KINDS, baseline_reports
     from deri.generation.tables import check_name, generated_table, split_rows, store_columns, write_table
     from deri.models import load_model
-    from deri.store import Store
 
     check_name(out)
-    store = Store.open(data)
+    store = open_store(data, skip_damaged)
     rows = split_rows(store, split)
     kinds = KINDS if kind is Kind.all else (kind.value,)
     with progress("report baselines") as shown:
@@ -182,13 +182,13 @@ def calibrate(
     writer: Annotated[str, typer.Option(help="writer directory, or run of deri report train")],
     data: opt.DataWithReports,
     split: Annotated[str, typer.Option(help="whose reports are held against the scores")] = "val",
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Let the writer say which of its findings the ECG model doubts: confidence.json beside its weights."""
     from deri.generation.writer import calibrate_directory
-    from deri.store import Store
 
-    store = Store.open(data)
+    store = open_store(data, skip_damaged)
     with progress("report calibrate") as shown:
         confidence = calibrate_directory(writer, store, split=split, device=device, progress=shown)
     known = [entry for entry in confidence.findings.values() if entry.threshold is not None]

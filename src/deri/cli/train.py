@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deri.cli import options as opt
-from deri.cli.console import progress
+from deri.cli.console import open_store, progress
 
 
 def pretrain(
@@ -23,6 +23,7 @@ def pretrain(
         str | None, typer.Option(help="start from the weights of a model: directory, run or built-in name")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out, or start it")] = False,
+    skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
     """Pre-train on the ECG–report pairs of a store; several processes: torchrun -m deri pretrain …"""
@@ -33,7 +34,8 @@ def pretrain(
     if recipe is None and resume and stored.is_file():
         recipe = str(stored)
     content = load_recipe(recipe or "deri", overrides or [])
+    stores = [open_store(path, skip_damaged) for path in data]
     with progress("pretrain") as bar:
-        run(data, out, content, init=init, resume=resume, device=device, progress=bar)
+        run(stores, out, content, init=init, resume=resume, device=device, progress=bar)
     if os.environ.get("RANK", "0") == "0":
         print(out)

@@ -33,7 +33,8 @@ class Dataset:
     shares held out among the recordings whose ``split`` is None. ``notes``: sentences that a user should read; the
     store keeps them. ``report_from``: ``"table"``, or ``"file"`` where the interpretation in the files is the report.
     ``reading``: what the files may not say, as options of :func:`deri.read_ecg` (``fs``, ``units``, ``gain``,
-    ``leads``); what a file states itself holds.
+    ``leads``); what a file states itself holds. ``paths``: the files themselves, where ``file`` is a pseudonym of each
+    (:mod:`deri.datasets.anonymous`); the store then says nothing that could name people.
 
     Examples may have columns of ``deri.ecg.recording.ABOUT`` (``age``, ``sex``, ``date``, ``device``), None where
     nothing is known: they come before what the file says.
@@ -49,6 +50,7 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     report_from: str = "table"
     reading: dict[str, Any] = field(default_factory=dict)
+    paths: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ PIECE = 8192
 PIECE_BYTES = 1 << 20
 """Bytes of a large table that are parsed at a time."""
 _HEAD_BYTES = 1 << 16
+_TEXT = "str" if pd.Series([None]).astype("str").isna().all() else object  # before pandas 3 None became the word "None"
 
 
 def read_header(path: Path, what: str, encoding: str | None = None) -> list[str]:
@@ -44,7 +45,7 @@ def read_table(path: Path, what: str, columns: Sequence[str], encoding: str | No
     table = read_text_table(path, encoding)
     at = _positions(table, columns)
     cells = [[row[i] or None for i in at] for row in table.rows()]
-    return pd.DataFrame(cells, columns=list(columns), dtype=object).astype("str")
+    return pd.DataFrame(cells, columns=list(columns), dtype=object).astype(_TEXT)
 
 
 def read_pieces(

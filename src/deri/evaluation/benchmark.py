@@ -78,7 +78,7 @@ class Scope:
 
 def run_benchmark(
     models: Sequence[str],
-    stores: Sequence[str | Path],
+    stores: Sequence[str | Path | Store],
     out: str | Path,
     options: EvalOptions | None = None,
     scope: Scope | None = None,
@@ -107,7 +107,9 @@ def run_benchmark(
     opened = [Store.open(store) for store in stores]
     chosen = choose_tasks(opened, scope.tasks)
     if not chosen:
-        raise DeriError(f"--data: none of the stores has a task; prepare one with labels, see deri info {stores[0]}")
+        raise DeriError(
+            f"--data: none of the stores has a task; prepare one with labels, see deri info {opened[0].path}"
+        )
     benchmark = _Benchmark(out, options, chosen, choose_transfers(scope.transfers, opened, scope.mapping), progress)
     for candidate in candidates(models, device):
         benchmark.score(candidate)

@@ -94,8 +94,9 @@ class Features:
                 self._keep(missing, self._compute(missing, progress))
             return self._values[rows]
         parts = np.unique(missing // _PART)
+        every = self.store.rows(windows=True)
         for done, part in enumerate(parts):
-            whole = np.arange(part * _PART, min((part + 1) * _PART, len(self.store)), dtype=np.int64)
+            whole = every[every // _PART == part]
             file = self._folder / f"part-{part:05d}.npy"
             if file.is_file():
                 self._keep(whole, np.load(file))

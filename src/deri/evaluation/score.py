@@ -74,5 +74,4 @@ def _features(
 ) -> tuple[Features, str | None]:
     """The embeddings of a store by a model, and the model's name where it has one."""
     loaded = model if isinstance(model, EcgTextModel) else load_model(str(model))
-    opened = store if isinstance(store, Store) else Store.open(store)
-    return kind(loaded, opened, progress=progress), None if loaded is model else str(model)
+    return kind(loaded, Store.open(store), progress=progress), None if loaded is model else str(model)

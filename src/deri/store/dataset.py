@@ -58,7 +58,7 @@ class StoreDataset(Dataset[dict[str, Any]]):
         Raises:
             DeriError: no such store, split or task, or a rate that is none.
         """
-        self.store = store if isinstance(store, Store) else Store.open(store)
+        self.store = Store.open(store)
         if fs is not None and not 0 < fs < float("inf"):
             raise DeriError(f"fs={fs} is no sampling rate: give Hz")
         self.task = task

@@ -19,7 +19,7 @@ _PART = 512  # recordings that a process measures at a time
 
 
 def measure_store(store: Store, *, progress: Progress = SILENT) -> np.ndarray:
-    """Features (n, len(FEATURE_NAMES)) float32 of all rows, NaN where something cannot be measured.
+    """Features (n, len(FEATURE_NAMES)) float32 of all rows, NaN where something cannot be measured or is left out.
 
     Measured once, by all processors, and kept beside the store, see :func:`deri.store.beside.keep_beside`.
     """
@@ -40,14 +40,17 @@ def measure_store(store: Store, *, progress: Progress = SILENT) -> np.ndarray:
 def _in_parallel(store: Store, progress: Progress) -> np.ndarray:
     from joblib import Parallel, cpu_count, delayed
 
-    parts = np.split(np.arange(len(store)), range(_PART, len(store), _PART))
+    rows = store.rows(windows=True)
+    parts = np.split(rows, range(_PART, len(rows), _PART))
     workers = min(cpu_count(), len(parts))
     measured = Parallel(n_jobs=workers, return_as="generator")(delayed(extract_features)(store, rows) for rows in parts)
-    out: list[np.ndarray] = []
-    for values in measured:
-        out.append(values)
-        progress.update(min(len(out) * _PART, len(store)), len(store))
-    return np.concatenate(out)
+    out = np.full((len(store), len(FEATURE_NAMES)), np.nan, np.float32)
+    done = 0
+    for part, values in zip(parts, measured, strict=True):
+        out[part] = values
+        done += len(part)
+        progress.update(done, len(rows))
+    return out
 
 
 def extract_features(store: Store, rows: np.ndarray) -> np.ndarray:

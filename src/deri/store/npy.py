@@ -100,7 +100,7 @@ class NpyAppender:
             self.abandon()
 
 
-def map_npy(path: Path, cure: str) -> np.ndarray:
+def map_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:
     """The array of a ``.npy`` file by memory map; DeriError that ends with ``cure`` where its header is damaged."""
     try:
         mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
@@ -108,4 +108,6 @@ def map_npy(path: Path, cure: str) -> np.ndarray:
         raise
     except Exception as error:  # damaged bytes raise anything
         raise DeriError(f"{path} is damaged ({str(error)[:80]}): {cure}") from None
+    if mapped.shape != shape or mapped.dtype != dtype:
+        raise DeriError(f"{path} is damaged (its header says {mapped.dtype} {mapped.shape}): {cure}")
     return mapped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,25 +49,36 @@ class Store:
     Attributes:
         path: the folder.
         meta: the content of ``store.json``.
+        left_out: rows (int64, ascending) that are damaged and whose recordings :meth:`rows` passes over; none unless
+            :meth:`open` was asked to.
     """
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, meta: dict[str, Any], left_out: Sequence[int] | np.ndarray = ()) -> None:
         self.path = path
         self.meta = meta
+        self.left_out = np.array(left_out, np.int64)
         self._scale = np.float32(meta["uv_per_unit"] / 1000.0)
         self._maps: dict[int, np.ndarray] = {}
-        self._files = {int(shard["shard"]): shard["file"] for shard in meta["shards"]}
+        self._shards = {int(shard["shard"]): shard for shard in meta["shards"]}
         self._labels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._verified = np.zeros(meta["n"], bool)  # rows whose samples were compared with their digest
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
+    def open(cls, path: str | Path | Store, *, skip_damaged: bool = False, progress: Progress = SILENT) -> Store:
         """Open the store in the folder ``path`` and check that it is whole.
+
+        Args:
+            path: the folder; a store that is open already is returned as it is.
+            skip_damaged: read all samples now, and leave out the recordings that are damaged. The fingerprint is that
+                of the rest, and :attr:`provenance` counts what is left out.
+            progress: is told of the samples that are read, and of what is left out.
 
         Raises:
             DeriError: there is no store, it is unfinished or of another version, or a file of it is missing,
-                cut short or altered.
+                cut short or altered; with ``skip_damaged`` a file of samples may be.
         """
+        if isinstance(path, Store):
+            return path
         path = Path(path)
         if not (path / META_FILE).is_file():
             if (path / WORK_DIR / PLAN_FILE).is_file():
@@ -86,18 +97,25 @@ class Store:
                 f"{meta.get('deri_version', '?')}), this deri reads version {VERSION}: prepare the data again"
             )
         store = cls(path, meta)
-        store._check_files()
+        store._check_tables()
+        if skip_damaged:
+            store.left_out = store.damaged(progress)
+        else:
+            for shard in meta["shards"]:
+                store._check_shard(shard)
         return store
 
-    def _check_files(self) -> None:
-        for shard in self.meta["shards"]:
-            file = self.path / shard["file"]
-            expected = npy_bytes((shard["rows"], LEAD_COUNT, self.samples), _UNITS)
-            found = file.stat().st_size if file.is_file() else None
-            if found is None:
-                raise DeriError(f"the store {self.path} lacks {shard['file']}: {CURE}")
-            if found != expected:
-                raise DeriError(f"{file} has {found:,} bytes instead of {expected:,}: {CURE}")
+    def _check_shard(self, shard: dict[str, Any]) -> None:
+        """Compare the size of a file of samples with what it should be."""
+        file = self.path / shard["file"]
+        expected = npy_bytes((shard["rows"], LEAD_COUNT, self.samples), _UNITS)
+        found = file.stat().st_size if file.is_file() else None
+        if found is None:
+            raise DeriError(f"the store {self.path} lacks {shard['file']}: {CURE}")
+        if found != expected:
+            raise DeriError(f"{file} has {found:,} bytes instead of {expected:,}: {CURE}")
+
+    def _check_tables(self) -> None:
         for name in (INDEX_FILE, REJECTS_FILE, REPORTS_FILE):
             file = self.path / name
             if not file.is_file():
@@ -107,12 +125,19 @@ class Store:
 
     def damaged(self, progress: Progress = SILENT) -> np.ndarray:
         """Rows whose samples are not those that were written, int64, ascending; reads the whole store."""
-        found = []
-        for done, (row, source) in enumerate(self._in_disk_order(np.arange(len(self))), 1):
-            if not self._is_whole(row, source):
-                found.append(row)
+        found, done = [], 0
+        for shard in self.meta["shards"]:
+            rows = np.flatnonzero(self._places[0] == int(shard["shard"]))
+            try:
+                self._check_shard(shard)
+                for position, source in self._in_disk_order(rows):
+                    self._verified[rows[position]] = self._is_whole(int(rows[position]), source)
+            except DeriError as error:
+                progress.message(str(error))
+            found.append(rows[~self._verified[rows]])
+            done += len(rows)
             progress.update(done, len(self))
-        return np.sort(np.array(found, np.int64))
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
 
     def _is_whole(self, row: int, source: np.ndarray) -> bool:
         return waveform_digest(source) == self._digests[row]
@@ -122,8 +147,9 @@ class Store:
         if not self._is_whole(row, source):
             shard, names = int(self._places[0][row]), self.table.slice(row, 1).to_pylist()[0]
             raise DeriError(
-                f"{self.path / self._files[shard]} is damaged: row {row} of the store ({names['record_id']}, "
-                f"{names['file']}) is not what was written;\n{CURE} (deri info {self.path} --verify names all such)"
+                f"{self.path / self._shards[shard]['file']} is damaged: row {row} of the store ({names['record_id']}, "
+                f"{names['file']}) is not what was written;\n{CURE}; deri info {self.path} --verify names all such, "
+                "--skip-damaged goes on without them"
             )
         self._verified[row] = True
 
@@ -133,10 +159,10 @@ class Store:
         return digests
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "meta": self.meta}
+        return {"path": self.path, "meta": self.meta, "left_out": self.left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], state["meta"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, dataset={self.meta['dataset']!r}, n={len(self)})"
@@ -165,14 +191,19 @@ class Store:
     def fingerprint(self) -> str:
         """SHA-256 of the content, as hex: ``store.json`` holds the checksums of the tables and of the signals.
 
-        The same data, options and deri version give the same fingerprint, wherever the store lies.
+        The same data, options and deri version give the same fingerprint, wherever the store lies. Damaged rows that
+        are left out give another one.
         """
-        return json_digest(self.meta)
+        return json_digest([self.meta, self.left_out.tolist()] if len(self.left_out) else self.meta)
 
     @property
-    def provenance(self) -> dict[str, str]:
-        """Which store a result is of: path, data set and fingerprint."""
-        return {"path": str(self.path), "dataset": self.meta["dataset"], "fingerprint": self.fingerprint}
+    def provenance(self) -> dict[str, Any]:
+        """Which store a result is of: path, data set, fingerprint, and by split the damaged recordings left out."""
+        found = {"path": str(self.path), "dataset": self.meta["dataset"], "fingerprint": self.fingerprint}
+        if not len(self.left_out):
+            return found
+        without = self._splits[self.begins & ~self._usable]
+        return found | {"left_out": {split: int((without == i).sum()) for i, split in enumerate(SPLITS)}}
 
     @cached_property
     def table(self) -> pa.Table:
@@ -237,18 +268,25 @@ class Store:
         return self.column("shard"), self.column("row")
 
     def rows(self, split: str = "all", *, windows: bool = False) -> np.ndarray:
-        """Return the rows of a split (train, val, test, or all of them), int64, ascending.
+        """Return the rows of a split (train, val, test, or all of them), int64, ascending, without :attr:`left_out`.
 
-        One row per recording, the first of its windows; with ``windows`` every row, which is what training takes.
+        One row per recording, the first of its windows; with ``windows`` every row, which is what training takes. A
+        recording with a damaged window is left out whole.
 
         Raises:
             DeriError: there is no such split.
         """
         if split not in (*SPLITS, "all"):
             raise DeriError(f"--split {split}: choose one of {', '.join(SPLITS)}, all")
-        chosen = self._splits == SPLITS.index(split) if split != "all" else np.ones(len(self), bool)
+        chosen = self._usable if split == "all" else self._usable & (self._splits == SPLITS.index(split))
         rows: np.ndarray = np.flatnonzero(chosen if windows else chosen & self.begins)
         return rows
+
+    @property
+    def _usable(self) -> np.ndarray:
+        """Which rows belong to no recording with a damaged row, bool (n,)."""
+        recording = np.cumsum(self.begins)
+        return ~np.isin(recording, recording[self.left_out])
 
     @property
     def recordings(self) -> int:
@@ -372,7 +410,9 @@ class Store:
     def _map(self, shard: int) -> np.ndarray:
         found = self._maps.get(shard)
         if found is None:  # two threads may both open it; one map is dropped
-            found = map_npy(self.path / self._files[shard], CURE)
+            about = self._shards[shard]
+            shape = (about["rows"], LEAD_COUNT, self.samples)
+            found = map_npy(self.path / about["file"], shape, _UNITS, CURE)
             self._maps[shard] = found
         return found
 

@@ -150,11 +150,12 @@ class TextFeatures:
 
     @cached_property
     def _tokens(self) -> np.ndarray:
-        return map_npy(self.path / "tokens.npy", _CURE)
+        shape = (self.meta["tokens"], self.width)
+        return map_npy(self.path / "tokens.npy", shape, np.dtype(self.meta["dtype"]), _CURE)
 
     @cached_property
     def _pooled(self) -> np.ndarray:
-        return map_npy(self.path / "pooled.npy", _CURE)
+        return map_npy(self.path / "pooled.npy", (len(self), self.width), np.dtype(np.float32), _CURE)
 
     def lengths(self, report_ids: Any) -> np.ndarray:
         """Return the number of tokens of each report, int64 (b,)."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deri.datasets.anonymous import capped, year
 from deri.errors import DeriError
 from deri.files import AGAIN, WriteError, writing
 from deri.progress import SILENT, Progress
@@ -201,10 +202,12 @@ class _Preparation:
 
     def _jobs(self, chunks: Sequence[int], options: dict[str, Any]) -> Iterator[ChunkJob]:
         """Each job is made when its turn comes: the names of all files are many."""
-        files, root = self.dataset.examples["file"], Path(self.dataset.root)
+        root, paths = Path(self.dataset.root), self.dataset.paths
+        files = self.dataset.examples["file"]
         size = chunk_size(len(files))
         for k in chunks:
-            names = tuple(files.iloc[k * size : (k + 1) * size].tolist())
+            part = slice(k * size, (k + 1) * size)
+            names = tuple(files.iloc[part].tolist() if paths is None else paths[part])
             yield ChunkJob(self.out, k, k * size, root, names, **options)
 
     def _duplicates(self, chunks: Sequence[int]) -> Duplicates:
@@ -271,6 +274,10 @@ class _Preparation:
             if field.name in here:  # what the tables of the data set say comes before what the file does
                 said = pa.array(plain_values(here[field.name]), field.type)
                 columns[field.name] = pc.coalesce(said, good[field.name].combine_chunks())
+        if self.dataset.paths is not None:
+            for name, coarse in (("date", year), ("age", capped)):
+                known = columns[name]
+                columns[name] = pa.array(list(map(coarse, known.to_pylist())), known.type)
         texts = text_values(here["report"])
         if self.dataset.report_from == "file":
             texts = [join_report(lines or ()) or None for lines in good["interpretation"].to_pylist()]
@@ -280,6 +287,8 @@ class _Preparation:
         bad = table.filter(pc.is_valid(table["reason"]))
         there = self.dataset.examples.iloc[bad["example"].to_numpy()]
         values = {name: there[name].tolist() if name in TEXT_COLUMNS else bad[name] for name in REJECT_COLUMNS}
+        if self.dataset.paths is not None:
+            values["detail"] = [""] * bad.num_rows
         rejects = pa.table({name: pa.array(values[name], pa.string()) for name in REJECT_COLUMNS})
         if len(numbers):
             order = np.argsort(np.concatenate([bad["example"].to_numpy(), numbers]))

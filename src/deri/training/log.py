@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deri.errors import DeriError
 from deri.files import write_text
 from deri.progress import SILENT, Progress
+
+_SUM = "crc32"  # first key of a line: the checksum of the line without it
 
 
 class RunLog:
@@ -42,7 +46,8 @@ class RunLog:
         """Log ``values`` of ``split`` (train or val) at ``step``. A number that is not finite is written as null."""
         epoch += self._first_epoch
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"split": split, "step": step, "epoch": epoch, **clean}) + "\n")
+        text = json.dumps({"split": split, "step": step, "epoch": epoch, **clean})
+        self._file.write(f'{{"{_SUM}": {zlib.crc32(text.encode())}, {text[1:]}\n')
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{split}/{name}", value, step)
@@ -57,11 +62,32 @@ class RunLog:
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """All lines of a run's ``metrics.jsonl``."""
+    """All lines of a run's ``metrics.jsonl``, without one that a kill cut short at the end.
+
+    Raises:
+        DeriError: a line is not what was written.
+    """
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if "}" in rest:  # a line that is whole ends with a line break
+        lines.append(rest)
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(_parsed(line))
+        except ValueError:
+            raise DeriError(f"{path} is damaged (line {number}): copy the run again, or train it again") from None
+    return found
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """The values of a line; ValueError where it is not what was written. Earlier lines begin without a checksum."""
+    values: dict[str, Any] = json.loads(line)
+    if not line.startswith('{"split"') and values.pop(_SUM, None) != zlib.crc32(json.dumps(values).encode()):
+        raise ValueError
+    return values
 
 
 def drop_lines(path: Path, step: int) -> None:

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
 from deri._version import __version__
 from deri.evaluation.retrieval import recall_at_k
-from deri.files import read_sealed, write_sealed, write_text, writing
+from deri.files import read_sealed, write_sealed, write_yaml, writing
 from deri.models import EcgTextModel, build_model, build_text_encoder
 from deri.models.build import check_names, model_card
 from deri.models.device import to_device
@@ -45,7 +44,7 @@ _VALIDATION_SEED, _VALIDATION_BATCH = 20250101, 64
 
 
 def pretrain(
-    data: str | Path | Sequence[str | Path],
+    data: str | Path | Store | Sequence[str | Path | Store],
     out: str | Path,
     recipe: Recipe,
     *,
@@ -72,8 +71,8 @@ def pretrain(
         progress: receives messages, and (steps done, steps in all).
     """
     out = Path(out)
-    stores = [data] if isinstance(data, str | Path) else list(data)
-    setup = _Setup([Path(store) for store in stores], out, recipe, None if init is None else str(init), resume)
+    stores = [data] if isinstance(data, str | Path | Store) else list(data)
+    setup = _Setup(stores, out, recipe, None if init is None else str(init), resume)
     with (
         writing(out, "go on with --resume"),
         join_replicas(device) as replica,
@@ -256,7 +255,7 @@ def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
 class _Setup:
     """What a run is told."""
 
-    stores: list[Path]
+    stores: list[str | Path | Store]
     out: Path
     recipe: Recipe
     init: str | None
@@ -269,7 +268,7 @@ def _engine(setup: _Setup, replica: Replica, progress: Progress) -> Iterator[Eng
     out, recipe, train = setup.out, setup.recipe, setup.recipe.train
     check_names(recipe.model)
     claim_directory(out, resume=setup.resume)
-    stores = [Store.open(path) for path in setup.stores]
+    stores = [Store.open(store) for store in setup.stores]
     text_encoder = build_text_encoder(recipe.model.text).to(replica.device)
     model = build_model(recipe.model, seed=train.seed, text_encoder=text_encoder)
     model.recipe_name = recipe.name
@@ -294,12 +293,14 @@ def _engine(setup: _Setup, replica: Replica, progress: Progress) -> Iterator[Eng
     if setup.resume and engine.resume():
         progress.message(f"resuming {out} at step {engine.state.step}")
     if replica.main:
-        write_text(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
-        data = [str(path) for path in setup.stores]
+        write_yaml(out / "recipe.yaml", recipe.model_dump(mode="json"))
+        data = [str(store.path) for store in stores]
+        left_out = {str(store.path): store.provenance["left_out"] for store in stores if len(store.left_out)}
         prints = [store.fingerprint for store in stores]
         one = len(stores) == 1
         about: dict[str, Any] = {"data": data[0] if one else data, "store": prints[0] if one else prints}
         about |= {"processes": replica.world, "run_id": kept.run_id} | ({"init": asdict(start)} if start else {})
+        about |= {"left_out": left_out} if left_out else {}
         write_sealed(out / "run.json", {"format": "deri-run", "version": 1, "deri_version": __version__, **about})
     broadcast_weights(model, replica.world)
     replica.barrier()
