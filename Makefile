@@ -78,8 +78,9 @@ test-lowest: $(TOOLS)/.installed
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/$(PIP) -c constraints.txt torch
 	$(TOOLS)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e ".[all]"
-	$(TOOLS)/bin/uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-timeout pytest-xdist hypothesis wfdb \
-	  pyedflib sierraecg httpx schemathesis nltk pycocoevalcap import-linter pyyaml
+	$(TOOLS)/bin/uv pip freeze --python $(LOWEST)/bin/python | grep == > $(LOWEST)/kept.txt
+	$(TOOLS)/bin/uv pip install --quiet --python $(LOWEST)/bin/python -c $(LOWEST)/kept.txt pytest pytest-timeout \
+	  pytest-xdist hypothesis wfdb pyedflib sierraecg httpx schemathesis nltk pycocoevalcap import-linter
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 clean:

@@ -73,13 +73,19 @@ def test_flipped_bits(kind: str, n: int, least: int, tmp_path: Path, request: py
 
 def test_a_flipped_bit_of_a_checkpoint_ends_the_resume(store: Path, text_dir: Path, tmp_path: Path) -> None:
     content = small_run.recipe(text_dir, "train.epochs=1", "train.batch_size=4")
-    out = small_run.run(store, tmp_path / "run", content)
+    copy = shutil.copytree(store, tmp_path / "store")
+    damage(copy, int(Store.open(copy).rows("train")[0]))
+    rest = Store.open(copy, skip_damaged=True)
+    out = small_run.run([rest], tmp_path / "run", content)
+    told = json.loads((out / "run.json").read_text())
+    assert told["left_out"] == {str(copy): {"train": 1, "val": 0, "test": 0}}
+    assert told["store"] == rest.fingerprint
     last = out / "checkpoints" / "last.safetensors"
     whole = last.read_bytes()
     for place in (9, len(whole) // 2, len(whole) - 1):
         last.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(DeriError, match=r"last\.safetensors (is damaged|cannot be read|was written)"):
-            small_run.run(store, out, content, resume=True)
+            small_run.run([rest], out, content, resume=True)
 
 
 def damage(store: Path, row: int) -> Path:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from deri.progress import Progress
 from deri.recipes import Recipe, load_recipe
+from deri.store import Store
 from deri.training import pretrain
 
 SMALL = [
@@ -22,7 +23,7 @@ def recipe(text_dir: Path, *overrides: str, name: str = "deri") -> Recipe:
     return load_recipe(name, [*SMALL, f"model.text.encoder={text_dir}", *overrides])
 
 
-def run(store: Path | Sequence[Path], out: Path, content: Recipe, **options: object) -> Path:
+def run(store: Path | Sequence[Path | Store], out: Path, content: Recipe, **options: object) -> Path:
     return pretrain(store, out, content, device="cpu", **options)  # type: ignore[arg-type]
 
 

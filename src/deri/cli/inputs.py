@@ -53,7 +53,8 @@ class Reading:
         from deri.datasets.anonymous import Pseudonyms
         from deri.ecg.read import given_options
 
-        return cls(given_options(fs, units, gain, leads), hidden=anonymous and Pseudonyms(anonymous), **follows)
+        hidden = None if anonymous is None else Pseudonyms(anonymous)
+        return cls(given_options(fs, units, gain, leads), hidden=hidden, **follows)
 
     def told(self, file: str) -> str:
         """A file as messages name it."""

@@ -175,6 +175,7 @@ def _store(path: Path, html: Path | None, root: Path | None, examples: int) -> d
         "duplicates": _duplicates(store),
         "version": store.meta["version"],
         "fingerprint": store.fingerprint,
+        "verified": "tables; samples when they are read, all of them with --verify",
         **({"page": str(html)} if html is not None else {}),
     }
 
