@@ -169,6 +169,8 @@ class Engine(Generic[B]):
         self.task, self.config, self.optimizer, self.replica = task, config, optimizer, replica
         self.checkpoint, self.patience, self.progress = checkpoint, patience, progress
         self.precision = choose_precision(config.precision, replica.device)
+        if config.precision == "auto" and replica.world > 1 and replica.most(int(self.precision == "fp32")):
+            self.precision = "fp32"  # for all, where one has no fast bf16
         self.scaler = torch.amp.GradScaler(replica.device.type, enabled=self.precision == "fp16")
         self.state = State()
         self.log: RunLog | None = None
@@ -188,15 +190,13 @@ class Engine(Generic[B]):
         if here != bool(self.replica.most(int(here))):
             raise DeriError(f"process {self.replica.rank} finds no checkpoint: --out must be one folder for all nodes")
         if here and kept is not None:
-            self.state = self.replica.first(
-                lambda: kept.load(self.task.weights(), self.task.trained, self.optimizer, self.progress)
-            )
-        step = self.state.step
-        if step != self.replica.most(step):
+            where = self.task.weights(), self.task.trained, self.optimizer, self.progress
+            self.state = self.replica.first(lambda: kept.load(*where))
+        if self.state.step != self.replica.most(self.state.step):
             raise DeriError(f"process {self.replica.rank} has an older checkpoint: --out must be one folder for all")
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
-        return step > 0
+        return here
 
     def fit(self) -> None:
         """Train from where the state stands to the last step, or until validation has not improved for long.
@@ -230,6 +230,8 @@ class Engine(Generic[B]):
             epoch, end = step // self.task.steps_per_epoch, state.step % self.task.steps_per_epoch == 0
             if state.step % config.log_steps == 0 or state.step == self.total or (end and self.task.logs_epochs):
                 self._log_steps(epoch, lr)
+            if end:
+                self._require_finite()  # by all processes: they name its records together
             if end and self.replica.main:
                 self.end_epoch(epoch)
             # All processes stop at the same step, whichever received the signal.
@@ -292,8 +294,8 @@ class Engine(Generic[B]):
             part = self.task.prepare(part, step)
             loss, terms, output = self._backward(part, seed)
             value = value + loss.double()
-            doubts = self.task.suspects(part, output)
-            suspects += [] if doubts is None else [doubts]
+            if (doubts := self.task.suspects(part, output)) is not None:
+                suspects.append(doubts)
         parameters = [parameter for _, parameter in self.task.trained]
         average_gradients(parameters, self.replica.world)
         if self.config.clip_grad is not None:
@@ -362,8 +364,8 @@ class Engine(Generic[B]):
             doubts = gather(torch.cat(suspects), self.replica.sizes(len(rows))).cpu().numpy()
             most = doubts.max()
             rows = rows[doubts == most]
-        table = self.task.records(rows)
-        names = [f"{subject}/{study} ({file})" for subject, study, file in table.itertuples(index=False)]
+        table = self.task.records(rows).itertuples(index=False)
+        names = [f"{subject}/{study} ({file})" for subject, study, file in table]
         return some(names, 16) + (" (read as values that are not finite)" if most & 2 else "")
 
     def _way_on(self) -> str:
