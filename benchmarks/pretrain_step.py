@@ -1,4 +1,4 @@
-"""Samples per second and memory of pre-training: the corrected recipe beside the released one. Prints one JSON object.
+"""Samples per second and memory of pre-training: a recipe beside the released one. Prints one JSON object.
 
 Both train the same ResNet-18 at 500 Hz on the same simulated pairs, beside a text encoder of MedCPT's size with random
 weights (its values do not matter for speed). The corrected recipe computes a report's features once; the released one
@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--recipe", default="deri")
+    parser.add_argument("--precision", default="auto", help="of the recipe; the released one is in fp32")
+    parser.add_argument("overrides", nargs="*", help="of the recipe; train.accumulate=4 …")
     parser.add_argument("--worker", nargs=3, metavar=("RECIPE", "STORE", "TEXT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -31,12 +34,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store, text = make_inputs(Path(folder), options.batch_size * options.steps)
         results = {}
-        for recipe in ("deri", "deri-reference"):
+        for recipe in (options.recipe, "deri-reference"):
             size = ["--batch-size", str(options.batch_size), "--steps", str(options.steps), "--device", options.device]
-            command = [sys.executable, __file__, *size, "--worker", recipe, str(store), str(text)]
+            ours = [*options.overrides, f"train.precision={options.precision}"]
+            switches = ours if recipe == options.recipe else ["train.precision=fp32"]
+            command = [sys.executable, __file__, *switches, *size, "--worker", recipe, str(store), str(text)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             results[recipe] = json.loads(done.stdout.splitlines()[-1])
-    ours, released = results["deri"], results["deri-reference"]
+    ours, released = results[options.recipe], results["deri-reference"]
     print(
         json.dumps(
             {
@@ -76,7 +81,8 @@ def measure(recipe: str, store: str, text: str, options: argparse.Namespace) -> 
     from deri.training.log import read_metrics
 
     switches = [f"model.text.encoder={text}", f"train.batch_size={options.batch_size}", "train.epochs=1"]
-    content = load_recipe(recipe, [*switches, "train.log_steps=1", "train.checkpoint_steps=100000"])
+    switches += ["train.log_steps=1", "train.checkpoint_steps=100000", *options.overrides]
+    content = load_recipe(recipe, switches)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run = pretrain(store, Path(folder) / "run", content, device=options.device)

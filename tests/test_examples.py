@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import yaml
+from typer.main import get_command
 
+from deri.cli.main import app
 from support.stores import simulated_store
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -49,3 +54,16 @@ def test_notebooks_run(notebook: Path, tmp_path: Path) -> None:
     content = nbformat.read(notebook, as_version=4)
     assert not any(cell.get("outputs") for cell in content.cells)  # kept without outputs
     nbclient.NotebookClient(content, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+
+def test_examples_for_clusters_give_options_that_there_are() -> None:
+    slurm, kubernetes = EXAMPLES / "slurm_pretrain.sh", EXAMPLES / "kubernetes_pretrain.yaml"
+    subprocess.run(["bash", "-n", slurm], check=True)
+    job = next(part for part in yaml.safe_load_all(kubernetes.read_text()) if part["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert f"--nnodes={job['spec']['completions']}" in container["args"]
+    known = {option for parameter in get_command(app).commands["pretrain"].params for option in parameter.opts}  # type: ignore[attr-defined]
+    for text in (slurm.read_text(), " ".join(container["args"])):
+        given = re.findall(r"--[a-z-]+", text[text.rindex("deri pretrain --") :])
+        assert "--resume" in given
+        assert set(given) <= known

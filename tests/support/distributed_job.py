@@ -1,54 +1,91 @@
-"""Run by two gloo processes (or one) of a test: gradients of one step on a fixed batch, saved to a file."""
+"""Pre-trainings that several processes share: forks of the one that tests, so that nothing is imported again."""
 
 from __future__ import annotations
 
-import sys
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
-from safetensors.torch import save_file
 
-from deri.models import DERI
-from deri.objectives import PairBatch, PairObjective
-from deri.recipes import Objective
-from deri.training.batches import Batch
-from deri.training.distributed import average_gradients, broadcast_weights, join_replicas, synchronise_batchnorm
-from deri.training.pretrain import with_view_noise
-from support import tiny
+from deri.training.distributed import join_replicas
+from deri.training.pretrain import PairTask
+from support import small_run
 
 
-def main(out: str, family: str) -> None:
+@dataclass
+class Run:
+    """A pre-training that goes on in ``out``.
+
+    What each process reads is written beside ``out``, by the sums of the ECGs. ``stop``: the step in which all are
+    interrupted.
+    """
+
+    store: Path
+    text: Path
+    out: Path
+    overrides: Sequence[str] = ()
+    recipe: str = "deri"
+    stop: int | None = None
+
+    def __call__(self, rank: int = 0, world: int = 1) -> None:
+        original = PairTask.read
+
+        def read(task: PairTask, step: int) -> Any:
+            batches = original(task, step)
+            with open(f"{self.out}-seen-{world}-{rank}.jsonl", "a") as seen:
+                seen.write(json.dumps([step, [float(ecg.double().sum()) for ecg in batches[0].ecg]]) + "\n")
+            if step == self.stop:
+                os.kill(os.getpid(), signal.SIGINT)
+            return batches
+
+        content = small_run.recipe(self.text, "train.prefetch=0", *self.overrides, name=self.recipe)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+        try:
+            with patch.object(PairTask, "read", read), suppress(KeyboardInterrupt):
+                small_run.run(self.store, self.out, content, resume=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def perform(runs: Sequence[Run], world: int) -> None:
+    """Perform ``runs`` one after the other in ``world`` processes; in this one where it is one."""
+    if world == 1:
+        for run in runs:
+            run()
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_perform, args=(runs, rank, world, port)) for rank in range(world)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of forks of a process with threads
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join()
+    assert not any(process.exitcode for process in processes)
+
+
+def _perform(runs: Sequence[Run], rank: int, world: int, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    # Dropout is the one draw that depends on the process; without it two processes must equal one.
-    model = tiny.model(
-        f"model.family={family}", "model.signal.samples=1000", "model.decoder.dropout=0", "model.decoder.drop_path=0",
-        "model.view_dropout=0",
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-    ecg = torch.randn(8, 12, 1000, generator=generator)
-    ids = torch.randint(4, 20, (8, 6), generator=generator)
-    report_ids = torch.tensor([0, 1, 2, 0, 3, 1, 4, 5])
-    with join_replicas("cpu") as replica:
-        if replica.world > 1:
-            synchronise_batchnorm(model)
-            if replica.rank:  # broadcasting must undo this
-                torch.nn.init.zeros_(model.text_projection[0].weight)
-        broadcast_weights(model, replica.world)
-        model.train()
-        part = slice(replica.rank * (8 // replica.world), (replica.rank + 1) * (8 // replica.world))
-        batch = Batch(ecg[part], report_ids[part], None, None, ids[part], torch.ones_like(ids[part]))
-        batch = with_view_noise(batch, model, torch.Generator().manual_seed(1), replica)
-        output = model(batch.ecg, batch.input_ids, batch.attention_mask, view_noise=batch.view_noise)
-        losses, _ = PairObjective(Objective())(output, PairBatch(report_ids=batch.report_ids))
-        torch.stack(list(losses.values())).sum().backward()
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        average_gradients(parameters, replica.world)
-        if replica.main:
-            result = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-            result |= {f"loss/{name}": value.detach() for name, value in losses.items()}
-            result |= {f"buffer/{n}": b for n, b in model.named_buffers() if n.startswith("backbone.") and b.dim()}
-            assert isinstance(model, DERI) == (family == "deri")
-            save_file({name: value.contiguous() for name, value in result.items()}, out)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    try:
+        with join_replicas("cpu"):
+            for run in runs:
+                run(rank, world)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)

@@ -10,7 +10,7 @@ from deri.recipes import load_recipe
 from deri.recipes.schema import Augment
 from deri.training.augment import augment
 from deri.training.batches import Batch
-from deri.training.distributed import Replica
+from deri.training.distributed import Draws, Replica
 
 FS = 250.0
 N = 1000
@@ -30,8 +30,8 @@ def batch(b: int = 8, *, missing: int | None = None, valid: int | None = None) -
 
 
 def run(what: Batch, config: Augment, *, seed: int = 0, rank: int = 0, world: int = 1) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return augment(what, config, FS, generator, Replica(rank, world, torch.device("cpu"))).ecg
+    generator, device, total = torch.Generator().manual_seed(seed), torch.device("cpu"), len(what.ecg) * world
+    return augment(what, config, FS, Draws(Replica(rank, world, device).part(total), total, generator, device)).ecg
 
 
 def test_two_processes_change_what_one_with_both_batches_changes() -> None:

@@ -14,34 +14,46 @@ from deri.recipes import Train, load_recipe
 from deri.reports.statements import split_statements
 from deri.store import Store, TextFeatures
 from deri.training.batches import BatchPlan, PairReader, SingleStatements, prefetch
+from deri.training.distributed import Replica
 from support import tiny
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(8, 200), batch=st.integers(2, 16), world=st.integers(1, 3), seed=st.integers(0, 99))
-def test_an_epoch_visits_every_row_at_most_once_over_all_processes(n: int, batch: int, world: int, seed: int) -> None:
+@given(n=st.integers(12, 200), batch=st.integers(6, 16), world=st.integers(1, 3), seed=st.integers(0, 99))
+def test_an_epoch_visits_every_row_at_most_once_whatever_the_number_of_processes(
+    n: int, batch: int, world: int, seed: int
+) -> None:
     rows = np.arange(n) * 10
     config = Train(batch_size=batch, seed=seed)
-    orders = [BatchPlan.make([rows], config, rank, world) for rank in range(world)]
-    steps = orders[0].steps_per_epoch
-    assert steps >= 1
-    seen = np.concatenate([order.step_rows(step) for step in range(steps) for order in orders])
-    assert len(seen) == len(set(seen.tolist())) == steps * orders[0].batch_size * world
-    assert set(seen.tolist()) <= set(rows.tolist())
-    assert n - len(seen) < orders[0].batch_size * world
+    plan, alone = BatchPlan.make([rows], config, world), BatchPlan.make([rows], config)
+    seen = [plan.step_rows(step) for step in range(plan.steps_per_epoch)]
+    np.testing.assert_array_equal(seen, [alone.step_rows(step) for step in range(alone.steps_per_epoch)])
+    every = np.concatenate(seen)
+    assert len(every) == len(set(every.tolist())) == len(seen) * plan.batch_size
+    assert set(every.tolist()) <= set(rows.tolist())
+    assert n - len(every) < plan.batch_size
+
+
+@given(n=st.integers(0, 70), world=st.integers(1, 9))
+def test_processes_share_a_batch_without_overlap_or_gap(n: int, world: int) -> None:
+    replicas = [Replica(rank, world, torch.device("cpu")) for rank in range(world)]
+    parts = [np.arange(n)[replica.part(n)] for replica in replicas]
+    assert np.concatenate(parts).tolist() == list(range(n))
+    assert replicas[0].sizes(n) == [len(part) for part in parts]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_epochs_differ_unless_the_released_flaw_is_asked_for() -> None:
     rows = np.arange(64)
-    epochs = BatchPlan.make([rows], Train(batch_size=64), 0, 1)
+    epochs = BatchPlan.make([rows], Train(batch_size=64))
     assert epochs.step_rows(0).tolist() != epochs.step_rows(1).tolist()
-    once = BatchPlan.make([rows], Train(batch_size=64, shuffle="once"), 0, 1)
+    once = BatchPlan.make([rows], Train(batch_size=64, shuffle="once"))
     assert once.step_rows(0).tolist() == once.step_rows(1).tolist()
 
 
 def test_order_does_not_depend_on_what_was_asked_before() -> None:
     rows = np.arange(40)
-    make = lambda: BatchPlan.make([rows], Train(batch_size=8), 0, 1)  # noqa: E731
+    make = lambda: BatchPlan.make([rows], Train(batch_size=8))  # noqa: E731
     straight, jump = make(), make()
     for step in range(12):
         straight.step_rows(step)
@@ -52,21 +64,20 @@ def test_order_does_not_depend_on_what_was_asked_before() -> None:
 @given(
     sizes=st.tuples(st.integers(4, 90), st.integers(4, 90)),
     share=st.floats(0.05, 0.95),
-    world=st.integers(1, 2),
     seed=st.integers(0, 9),
 )
 def test_a_mixture_takes_its_share_of_each_store_in_every_batch_and_all_rows_equally_often(
-    sizes: tuple[int, int], share: float, world: int, seed: int
+    sizes: tuple[int, int], share: float, seed: int
 ) -> None:
     rows = [np.arange(sizes[0]), 1000 + np.arange(sizes[1])]
     config = Train(batch_size=8, seed=seed, mix=(share, 1 - share))
-    plans = [BatchPlan.make(rows, config, rank, world) for rank in range(world)]
-    size = min(8, sum(sizes) // world)
-    counts = plans[0].counts
+    plan = BatchPlan.make(rows, config)
+    size = min(8, sum(sizes))
+    counts = plan.counts
     assert sum(counts) == size
     assert min(counts) >= 1
     assert abs(counts[0] - share * size) <= 1
-    drawn = [plan.step_rows(step) for step in range(60) for plan in plans]
+    drawn = [plan.step_rows(step) for step in range(60)]
     assert all((part < 1000).sum() == counts[0] for part in drawn)
     every = np.concatenate(drawn)
     for own in rows:
@@ -75,18 +86,20 @@ def test_a_mixture_takes_its_share_of_each_store_in_every_batch_and_all_rows_equ
 
 
 def test_an_epoch_of_a_mixture_is_a_pass_through_the_first_store() -> None:
-    plan = BatchPlan.make([np.arange(20), np.arange(100)], Train(batch_size=8, mix=(1, 1)), 0, 1)
+    plan = BatchPlan.make([np.arange(20), np.arange(100)], Train(batch_size=8, mix=(1, 1)))
     assert plan.steps_per_epoch == 5
 
 
 def test_shares_for_other_stores_than_there_are() -> None:
     with pytest.raises(DeriError, match="2 shares for 1 stores"):
-        BatchPlan.make([np.arange(8)], Train(mix=(0.5, 0.5)), 0, 1)
+        BatchPlan.make([np.arange(8)], Train(mix=(0.5, 0.5)))
 
 
 def test_too_few_rows() -> None:
     with pytest.raises(DeriError, match="at least 4"):
-        BatchPlan.make([np.arange(3)], Train(), 0, 2)
+        BatchPlan.make([np.arange(3)], Train(), 2)
+    with pytest.raises(DeriError, match=r"train.batch_size=8 is of all processes.*2 of them.*accumulate=3 need 12"):
+        BatchPlan.make([np.arange(30)], Train(batch_size=8, accumulate=3), 2)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 100])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,6 +206,30 @@ def test_a_signal_that_another_process_received_stops_after_the_step(
     before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
         engine(Contrast(), tmp_path, checkpoint_steps=100).fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
+    _, about = load_tensors(tmp_path / "last.safetensors", "")
+    assert json.loads(about["progress"])["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGUSR1], [signal.SIGTERM, signal.SIGTERM], [signal.SIGUSR1, signal.SIGTERM]]
+)
+def test_what_schedulers_send_keeps_a_checkpoint_and_ends_as_sigterm(numbers: list[int], tmp_path: Path) -> None:
+    """Also where SIGTERM comes twice: to the whole job, and from the launcher of the process."""
+    task = Contrast()
+
+    def seed(step: int) -> int:
+        for number in numbers if step == 1 else []:
+            os.kill(os.getpid(), number)
+        return step
+
+    task.seed = seed  # type: ignore[method-assign]
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        engine(task, tmp_path, checkpoint_steps=100).fit()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert received == [signal.SIGTERM]

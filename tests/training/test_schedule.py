@@ -8,8 +8,7 @@ import pytest
 
 from deri.progress import Progress
 from deri.recipes import Train
-from deri.training.pretrain import _with_warmup
-from deri.training.schedule import learning_rate
+from deri.training.schedule import learning_rate, with_warmup
 
 
 def test_warmup_then_cosine_to_the_minimum() -> None:
@@ -35,10 +34,10 @@ def test_pretraining_warms_up_over_at_most_a_tenth_of_a_short_run_and_says_so() 
             self.lines.append(text)
 
     said = Said()
-    assert _with_warmup(Train(warmup_steps=500), 20, said).warmup_steps == 2
+    assert with_warmup(Train(warmup_steps=500), 20, said).warmup_steps == 2
     assert said.lines == ["warm-up over 2 of 20 steps, a tenth, instead of 500"]
     for config in (Train(warmup_steps=2), Train(warmup_steps=500, schedule="restarts")):
-        assert _with_warmup(config, 20, said) == config
+        assert with_warmup(config, 20, said) == config
     assert len(said.lines) == 1
 
 

@@ -66,8 +66,11 @@ class DropPath(nn.Module):
         """x: (B, …) → same shape."""
         if not self.training or self.p == 0:
             return x
-        keep = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), device=x.device) >= self.p
+        keep = self._draw(len(x), x).view(-1, *[1] * (x.dim() - 1)) >= self.p
         return x * keep.to(x.dtype) / (1 - self.p)
+
+    def _draw(self, rows: int, x: Tensor) -> Tensor:
+        return torch.rand(rows, device=x.device)
 
 
 class GatedMLP(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,14 +18,24 @@ from deri.files import SEAL, atomic_path
 _ABOUT = "deri"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors (of any device) and metadata, atomically, with the checksum of both."""
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    written: Callable[[], None] = lambda: None,
+) -> None:
+    """Write tensors (of any device) and metadata, atomically, with the checksum of both.
+
+    ``written`` is called when the new file is whole, and the old one still there.
+    """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = dict(metadata or {})
     # One entry: the order of several is another each time, and equal tensors would not give equal files.
     told = json.dumps({**about, SEAL: _digest(plain, about)}, sort_keys=True)
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata={_ABOUT: told})
+        written()
 
 
 def load_tensors(path: Path, cure: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,29 +10,31 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def gather(x: Tensor) -> Tensor:
-    """Concatenate ``x`` (B, …) of all processes in rank order: (world·B, …); ``x`` itself in a single process.
+def gather(x: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
+    """Concatenate ``x`` (B, …) of all processes in rank order: (ΣB, …); ``x`` itself in a single process.
 
     Every process must compute the *same* function of the gathered batch, as a global contrastive loss is. Each then
     holds the full derivative for its own rows; that is scaled by the number of processes, because gradients of the
     weights are averaged over processes afterwards. Together they equal those of one process with the whole batch.
-    All processes need equal B.
+    ``sizes`` are the rows of each process; None: all have as many.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    gathered: Tensor = _Gather.apply(x)
+    gathered: Tensor = _Gather.apply(x, list(sizes or [len(x)] * dist.get_world_size()))
     return gathered
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = len(x)
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+        start = sum(sizes[: dist.get_rank()])
+        ctx.rows = slice(start, start + len(x))
+        missing = max(sizes) - len(x)  # messages of one size
+        padded = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x.contiguous()
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        start = dist.get_rank() * ctx.rows
-        return grads[0][start : start + ctx.rows] * dist.get_world_size()
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0][ctx.rows] * dist.get_world_size(), None

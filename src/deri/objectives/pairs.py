@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
 
 from deri.errors import DeriError
 from deri.models.output import Output
-from deri.objectives.gather import gather
-from deri.objectives.terms import SHIPPED, TERMS, PairBatch, itself
+from deri.objectives.terms import SHIPPED, TERMS, PairBatch
 from deri.recipes import schema
 
 Terms = dict[str, Tensor]
@@ -30,26 +28,25 @@ class PairObjective:
         self.weights = {name: float(getattr(config, name)) for name in SHIPPED} | config.terms
         self._terms = {name: TERMS[name] for name in self.weights}
 
-    def __call__(self, output: Output, about: PairBatch, *, local: bool = False) -> tuple[Terms, Terms]:
+    def __call__(self, output: Output, about: PairBatch) -> tuple[Terms, Terms]:
         """``(losses, logged)``: weighted terms to be summed, and all terms unweighted and detached.
 
         Arguments as for :meth:`terms`.
         """
-        terms = self.terms(output, about, local=local)
+        terms = self.terms(output, about)
         losses = {name: self.weights[name] * term for name, term in terms.items() if self.weights[name] > 0}
         return losses, {name: term.detach() for name, term in terms.items()}
 
-    def terms(self, output: Output, about: PairBatch, *, local: bool = False) -> Terms:
+    def terms(self, output: Output, about: PairBatch) -> Terms:
         """The unweighted terms that this model's output allows, by name; scalars over the batch of all processes.
 
         Args:
             output: of a forward pass over the local batch.
-            about: what else is known of it; ``gather`` and ``same`` are made here. Report ids are needed to leave
-                duplicates out. With findings, a text that names nothing beyond another pair's report or classes counts
-                as shared by both, see :func:`entailed`.
-            local: this process computes alone; else the batches of all processes are gathered.
+            about: what else is known of it; ``same`` is made here. Report ids are needed to leave duplicates out. With
+                findings, a text that names nothing beyond another pair's report or classes counts as shared by both,
+                see :func:`entailed`.
         """
-        collect: Callable[[Tensor], Tensor] = itself if local else gather
+        collect = about.gather
         same = None
         if self.config.duplicates != "negative":
             same = None if about.report_ids is None else collect(about.report_ids)
@@ -57,7 +54,7 @@ class PairObjective:
                 # Equal reports that name no known finding entail nothing, and still are equal.
                 known = entailed(collect(about.findings))
                 same = known if same is None else known | (same[:, None] == same[None, :])
-        batch = replace(about, gather=collect, same=same)
+        batch = replace(about, same=same)
         values = {name: term(output, batch, self.config) for name, term in self._terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 

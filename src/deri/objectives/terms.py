@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deri.models.output import Output
+from deri.objectives.gather import gather
 from deri.objectives.info_nce import info_nce
 from deri.recipes import schema
 from deri.registry import Registry
@@ -28,8 +29,8 @@ class PairBatch:
     """What a term may use besides the output of the local batch of B pairs.
 
     Attributes:
-        gather: makes (world·B, …) of a (B, …) tensor with exact gradients; every process must compute the same
-            function of the result.
+        gather: makes the global batch of a (B, …) tensor with exact gradients; every process must compute the same
+            function of the result. By default all have equal B; :func:`itself` is for a process that computes alone.
         same: which pairs of the global batch share a text, for :func:`deri.objectives.info_nce`: one number per pair,
             or a matrix that says whether ECG i goes with text j; None where that plays no part.
         report_ids: (B,) integers, equal for equal reports.
@@ -37,7 +38,7 @@ class PairBatch:
         measurements: (B, m) what is measured in the ECGs, standardised; NaN where it cannot be.
     """
 
-    gather: Callable[[Tensor], Tensor] = itself
+    gather: Callable[[Tensor], Tensor] = gather
     same: Tensor | None = None
     report_ids: Tensor | None = None
     findings: Tensor | None = None

@@ -183,7 +183,13 @@ class Train(Section):
     """The optimisation."""
 
     epochs: int = Field(50, ge=1)
-    batch_size: int = Field(512, ge=2, description="per process")
+    batch_size: int = Field(512, ge=2, description="of all processes together")
+    accumulate: int = Field(
+        1, ge=1, description="parts of a batch that are computed one after the other, with the gradients of the whole"
+    )
+    checkpointing: bool = Field(
+        False, description="compute the backbone's activations again in the backward pass instead of keeping them"
+    )
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     schedule: Literal["cosine", "restarts", "constant"] = Field(
@@ -195,7 +201,7 @@ class Train(Section):
     min_lr: float = Field(1e-6, ge=0)
     clip_grad: float | None = Field(1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU that has it, else fp16 there, fp32 on a CPU"
+        "auto", description="auto: bf16 where the processor or GPU computes it fast, else fp16 on a GPU, fp32 on a CPU"
     )
     shuffle: Literal["epoch", "once"] = Field("epoch", description="once: the same batches every epoch (released)")
     sync_batchnorm: bool = Field(True, description="batch statistics over all processes")
@@ -203,6 +209,7 @@ class Train(Section):
     checkpoint_steps: int = Field(500, ge=1)
     log_steps: int = Field(20, ge=1)
     prefetch: int = Field(2, ge=0, description="batches read ahead in a thread")
+    timeout: float = Field(600.0, gt=0, description="seconds that processes wait for one that hangs")
     augment: Augment = Augment()
     statements: float = Field(
         0.0, ge=0, le=1, description="share of pairs whose text is one statement of the report, drawn anew each step"

@@ -15,12 +15,12 @@ from torch import Tensor
 from deri.ecg.normalise import MILLIVOLT_LIMIT
 from deri.recipes import schema
 from deri.training.batches import Batch
-from deri.training.distributed import Draws, Replica
+from deri.training.distributed import Draws
 
 _WAVES = 3  # sines that make up a baseline wander
 
 
-def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Generator, replica: Replica) -> Batch:
+def augment(batch: Batch, config: schema.Augment, fs: float, draws: Draws) -> Batch:
     """Return the batch with changed ECGs; texts and masks are the same objects.
 
     Leads that were missing (all zero) stay so, and padding keeps its value. Every lead is centred over its samples and
@@ -30,12 +30,10 @@ def augment(batch: Batch, config: schema.Augment, fs: float, generator: torch.Ge
         batch: ``ecg`` (B, leads, n) in mV, each lead with mean zero.
         config: what is changed, and how much.
         fs: sampling rate of ``ecg``, Hz.
-        generator: of all draws; in the same state on every process.
-        replica: for its rows of the global draws.
+        draws: of its rows; the generator is in the same state on every process.
     """
     ecg = batch.ecg
     b, leads, n = ecg.shape
-    draws = Draws(b, generator, replica)
     present = (ecg != 0).any(dim=2, keepdim=True)
     real = torch.ones(b, 1, n, dtype=torch.bool, device=ecg.device)
     if batch.valid_samples is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ class Batch:
     ``findings`` (B, 2, words): bits of what the text shown and the whole pair name, where the objective asks.
     ``measurements`` (B, m): of the ECGs, standardised, NaN where there is none.
     ``view_noise``: two (B, tokens) of uniform draws for the masked views, on the device.
+    ``first``: number of the first pair in the batch of all processes.
     """
 
     ecg: Tensor
@@ -39,6 +40,18 @@ class Batch:
     findings: Tensor | None = None
     measurements: Tensor | None = None
     view_noise: tuple[Tensor, Tensor] | None = None
+    first: int | None = None
+
+
+def rows_of(value: Any, rows: slice) -> Any:
+    """``rows`` of a batch: of all tensors in a dataclass or tuple; other values stay."""
+    if isinstance(value, Tensor):
+        return value[rows]
+    if isinstance(value, tuple):
+        return tuple(rows_of(part, rows) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: rows_of(getattr(value, f.name), rows) for f in fields(value)})
+    return value
 
 
 @dataclass(frozen=True)
@@ -162,60 +175,62 @@ class PairReader:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which rows form which batch, for every process.
+    """Which rows form which batch: of all processes together, however many there are.
 
     Attributes:
         rows: of each stream. One stream is gone through once an epoch, but for an incomplete last batch; of several,
             each gives ``counts`` rows to every batch and begins anew by itself, and an epoch ends with the first.
-        counts: rows of each stream in a batch of one process.
+        counts: rows of each stream in a batch.
     """
 
     rows: tuple[np.ndarray, ...]
     counts: tuple[int, ...]
-    rank: int
-    world: int
     seed: int
     shuffle: str
 
     @classmethod
-    def make(cls, rows: Sequence[np.ndarray], config: schema.Train, rank: int, world: int) -> BatchPlan:
+    def make(cls, rows: Sequence[np.ndarray], config: schema.Train, world: int = 1) -> BatchPlan:
         """A plan for the rows of stores, mixed by ``config.mix``; fewer than one batch are one batch."""
         if config.mix and len(config.mix) != len(rows):
             raise DeriError(f"train.mix names {len(config.mix)} shares for {len(rows)} stores: one for each --data")
         if not config.mix:
             rows = [np.concatenate(rows)]
-        fewest = min(map(len, rows))
-        if fewest < 2 * world:
+        fewest, least = min(map(len, rows)), 2 * world * config.accumulate
+        if fewest < least:
             raise DeriError(
-                f"the training split has {fewest} records with a report; at least {2 * world} are needed "
+                f"the training split has {fewest} records with a report; at least {least} are needed "
                 "(contrastive batches): check the splits with deri info STORE"
             )
-        size = min(config.batch_size, sum(map(len, rows)) // world)
-        return cls(tuple(rows), _apportion(config.mix or (1.0,), size), rank, world, config.seed, config.shuffle)
+        if config.batch_size < least:
+            raise DeriError(
+                f"train.batch_size={config.batch_size} is of all processes together: {world} of them with "
+                f"train.accumulate={config.accumulate} need {least} at least"
+            )
+        size = min(config.batch_size, sum(map(len, rows)))
+        return cls(tuple(rows), _apportion(config.mix or (1.0,), size), config.seed, config.shuffle)
 
     @property
     def batch_size(self) -> int:
-        """Rows in a batch of one process."""
+        """Rows in a batch."""
         return sum(self.counts)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
-        return max(1, len(self.rows[0]) // (self.counts[0] * self.world))
+        return max(1, len(self.rows[0]) // self.counts[0])
 
     def step_rows(self, step: int) -> np.ndarray:
-        """Rows of this process in 0-based ``step``, (batch_size,), stream by stream."""
+        """Rows of 0-based ``step``, (batch_size,), stream by stream."""
         if len(self.rows) > 1:
             return np.concatenate([self._continued(k, step) for k in range(len(self.rows))])
         rows, size = self.rows[0], self.counts[0]
         epoch, i = divmod(step, self.steps_per_epoch)
-        start = (i * self.world + self.rank) * size
-        return rows[self._order(len(rows), epoch)[start : start + size]]
+        return rows[self._order(len(rows), epoch)[i * size : (i + 1) * size]]
 
     def _continued(self, stream: int, step: int) -> np.ndarray:
         """The rows of a stream that goes on from epoch to epoch of its own."""
         rows, count = self.rows[stream], self.counts[stream]
-        first = (step * self.world + self.rank) * count
+        first = step * count
         epochs, places = np.divmod(np.arange(first, first + count), len(rows))
         return rows[[self._order(len(rows), epoch)[place] for epoch, place in zip(epochs, places, strict=True)]]
 

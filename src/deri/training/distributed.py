@@ -1,20 +1,22 @@
-"""One process or many: started by ``torchrun``, over NCCL on GPUs and gloo on CPUs."""
+"""One process or many, on one node or several: started by ``torchrun``, over NCCL on GPUs and gloo on CPUs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from deri.errors import DeriError
 from deri.models.device import choose_device
+from deri.training.heartbeat import Heartbeat
 
 T = TypeVar("T")
 
@@ -26,11 +28,32 @@ class Replica:
     rank: int
     world: int
     device: torch.device
+    heartbeat: Heartbeat | None = None
 
     @property
     def main(self) -> bool:
         """Whether this process writes files."""
         return self.rank == 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """In the block a process that hangs ends all, unless it gives a :meth:`beat` from time to time."""
+        with self.heartbeat or nullcontext():
+            yield
+
+    def beat(self) -> None:
+        """Say that this process goes on."""
+        if self.heartbeat is not None:
+            self.heartbeat.beat()
+
+    def part(self, n: int) -> slice:
+        """The rows of this process among the ``n`` of a batch; no process has two more than another."""
+        return slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
+
+    def sizes(self, n: int) -> list[int]:
+        """How many rows of a batch of ``n`` each process has."""
+        parts = (replace(self, rank=rank).part(n) for rank in range(self.world))
+        return [part.stop - part.start for part in parts]
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -46,28 +69,22 @@ class Replica:
         return value
 
     def most(self, value: int) -> int:
-        """The largest ``value`` of all processes, known to each.
-
-        Raises:
-            DeriError: another process ended.
-        """
+        """The largest ``value`` of all processes, known to each."""
         if self.world == 1:
             return value
         shared = torch.tensor(value)
-        try:
-            dist.all_reduce(shared, dist.ReduceOp.MAX)
-        except RuntimeError as error:
-            raise DeriError(f"process {self.rank} ends, because another one did: its message says why") from error
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
         return int(shared)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers for the B rows of this process, drawn for the global batch: two processes equal one."""
+    """Random numbers for the B rows of this process, drawn for all ``total`` of the batch: two processes equal one."""
 
-    rows: int
+    rows: slice
+    total: int
     generator: torch.Generator
-    replica: Replica
+    device: torch.device
 
     def uniform(self, *shape: int) -> Tensor:
         """(B, *shape) in [0, 1)."""
@@ -78,14 +95,20 @@ class Draws:
         return self._mine(torch.randn, shape)
 
     def _mine(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        start = self.replica.rank * self.rows
-        values = draw(self.replica.world * self.rows, *shape, generator=self.generator)
-        return values[start : start + self.rows].to(self.replica.device)
+        return draw(self.total, *shape, generator=self.generator)[self.rows].to(self.device)
 
 
 @contextmanager
-def join_replicas(device: str | None = None) -> Iterator[Replica]:
-    """Join the group that ``torchrun`` started, or be the only process; leave it in the end."""
+def join_replicas(device: str | None = None, timeout: float = 600.0) -> Iterator[Replica]:
+    """Join the group that ``torchrun`` started, or be the only process; leave it in the end.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``; the GPU where there is one when not given.
+        timeout: seconds without a sign after which a process hangs, see :meth:`Replica.watched`.
+
+    Raises:
+        DeriError: another process ended, so that this one cannot go on.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -94,16 +117,30 @@ def join_replicas(device: str | None = None) -> Iterator[Replica]:
         where = torch.device("cuda", local)
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    joined = world > 1 and not dist.is_initialized()
+    joined, heartbeat = world > 1 and not dist.is_initialized(), None
     if joined:
         # The text features of a large store are computed by rank 0 while the others wait.
+        patience = timedelta(hours=4)
+        store, _, _ = next(rendezvous("env://", timeout=patience))
         backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(hours=4))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+        heartbeat = Heartbeat(store, rank, world, timeout)
     try:
-        yield Replica(rank, world, where)
+        yield Replica(rank, world, where, heartbeat)
+    except RuntimeError as error:
+        if world > 1 and _lost(error):
+            raise DeriError(f"process {rank} ends, because another one did: its message says why") from error
+        raise
     finally:
         if joined:
             dist.destroy_process_group()
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Whether the error is of a message to a process that is not there any more."""
+    return isinstance(error, dist.DistError) or any(
+        word in str(error) for word in ("gloo", "Connection closed", "Connection reset", "NCCL")
+    )
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
@@ -125,52 +162,3 @@ def broadcast_weights(model: nn.Module, world: int) -> None:
     if world > 1:
         for tensor in [*model.parameters(), *model.buffers()]:
             dist.broadcast(tensor.detach(), 0)
-
-
-class SyncBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm whose training statistics span all processes; also on CPUs, where torch's own does not run."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """input: (B, C) or (B, C, n) → same shape; every process holds as many values."""
-        if not self.training or not dist.is_initialized():
-            return super().forward(input)
-        x = input.float()
-        dims = [d for d in range(x.dim()) if d != 1]
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        count = x.numel() / x.shape[1] * dist.get_world_size()
-        mean: Tensor = _AllReduce.apply(x.sum(dims)) / count
-        centred = x - mean.view(shape)
-        variance: Tensor = _AllReduce.apply(centred.square().sum(dims)) / count
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        with torch.no_grad():
-            momentum = self.momentum if self.momentum is not None else 0.1
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
-
-
-def synchronise_batchnorm(model: nn.Module) -> None:
-    """Turn the model's batch norms into :class:`SyncBatchNorm1d`; parameters, buffers and names stay."""
-    for module in model.modules():
-        if type(module) is nn.BatchNorm1d:
-            module.__class__ = SyncBatchNorm1d
-
-
-class _AllReduce(torch.autograd.Function):
-    """Sum over processes; the derivative of a sum that all receive is the sum of what all send back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].clone()
-        dist.all_reduce(grad)
-        return grad

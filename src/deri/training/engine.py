@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,14 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError, out_of_memory, some
+from deri.models import EcgTextModel
+from deri.objectives.gather import gather
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
 from deri.training.batches import prefetch
 from deri.training.distributed import Replica, average_gradients
 from deri.training.interrupt import DeferredSignals
-from deri.training.log import RunLog
+from deri.training.log import RunLog, Tally
 from deri.training.precision import autocast, choose_precision
+from deri.training.recompute import cached_backward
 from deri.training.schedule import learning_rate
 from deri.training.state import Checkpoint, Named, State
 
@@ -58,40 +60,12 @@ class EpochResult:
     best: bool
 
 
-@dataclass
-class Tally:
-    """Losses and amounts of steps: since the last line of the log, or of an epoch. The first amount weighs a mean."""
-
-    last: Tensor | float = float("nan")
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
-    weighted: Tensor | float = 0.0
-    weight: int = 0
-    amounts: Counter[str] = field(default_factory=Counter)
-    began: float = field(default_factory=time.perf_counter)
-
-    def add(self, loss: Tensor, terms: Mapping[str, Tensor], amounts: Counter[str]) -> None:
-        """Count a step. Losses stay on their device, which need not be waited for."""
-        self.last, self.terms = loss, terms
-        weight = next(iter(amounts.values()))
-        self.weighted, self.weight = self.weighted + loss * weight, self.weight + weight
-        self.amounts.update(amounts)
-
-    @property
-    def mean(self) -> float:
-        """Mean loss of the steps."""
-        return float(self.weighted) / self.weight
-
-    def rates(self) -> dict[str, float]:
-        """Amounts per second."""
-        seconds = time.perf_counter() - self.began
-        return {f"{unit}_per_s": amount / seconds for unit, amount in self.amounts.items()}
-
-
 class Task(ABC, Generic[B]):
     """What is trained. A step reads one or several parts of type ``B``, whose gradients add up.
 
     Attributes:
         store: of the records that it is trained on.
+        model: the modules that :meth:`forward` calls.
         trained: parameters that the optimiser changes, by name.
         steps_per_epoch: steps in an epoch.
         logs_epochs: whether the last step of an epoch is logged, besides every ``log_steps``-th and the last one.
@@ -100,6 +74,7 @@ class Task(ABC, Generic[B]):
     """
 
     store: Store
+    model: EcgTextModel
     trained: Named
     steps_per_epoch: int
     logs_epochs: bool = False
@@ -112,7 +87,7 @@ class Task(ABC, Generic[B]):
 
     @abstractmethod
     def step_rows(self, step: int) -> list[np.ndarray]:
-        """Rows that a step trains on, by part."""
+        """Rows that a step trains on, by part; of all processes."""
 
     def records(self, rows: np.ndarray) -> pd.DataFrame:
         """Subject, study and file of ``rows``."""
@@ -126,9 +101,17 @@ class Task(ABC, Generic[B]):
     def prepare(self, part: B, step: int) -> B:
         """``part`` on the device, with what is drawn for the step."""
 
+    def pieces(self, part: B) -> Sequence[B]:
+        """What is embedded at a time, see :func:`deri.training.recompute.cached_backward`; ``part`` at once."""
+        return [part]
+
     @abstractmethod
     def forward(self, part: B) -> Any:
         """The model's output, computed in the engine's precision."""
+
+    def suspects(self, part: B, output: Any) -> Tensor | None:
+        """Rows of a part that may be why a loss is not finite, int8: 2 if read so, plus 1 if embedded so."""
+        return None
 
     @abstractmethod
     def losses(self, output: Any, part: B) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -186,12 +169,14 @@ class Engine(Generic[B]):
         self.task, self.config, self.optimizer, self.replica = task, config, optimizer, replica
         self.checkpoint, self.patience, self.progress = checkpoint, patience, progress
         self.precision = choose_precision(config.precision, replica.device)
+        if config.precision == "auto" and replica.world > 1 and replica.most(int(self.precision == "fp32")):
+            self.precision = "fp32"  # for all, where one has no fast bf16
         self.scaler = torch.amp.GradScaler(replica.device.type, enabled=self.precision == "fp16")
         self.state = State()
         self.log: RunLog | None = None
         self.tally, self.epoch = Tally(), Tally()
         self.line: dict[str, float] = {}
-        self._unchecked: list[tuple[int, Tensor]] = []
+        self._unchecked: list[tuple[int, Tensor, list[Tensor]]] = []
 
     @property
     def total(self) -> int:
@@ -200,15 +185,27 @@ class Engine(Generic[B]):
 
     def resume(self) -> bool:
         """Restore the state from the checkpoint, if there is one."""
-        if self.checkpoint is None or not self.checkpoint.path.is_file():
-            return False
-        self.state = self.checkpoint.load(self.task.weights(), self.task.trained, self.optimizer)
+        kept = self.checkpoint
+        here = kept is not None and kept.found is not None
+        if here != bool(self.replica.most(int(here))):
+            raise DeriError(f"process {self.replica.rank} finds no checkpoint: --out must be one folder for all nodes")
+        if here and kept is not None:
+            where = self.task.weights(), self.task.trained, self.optimizer, self.progress
+            self.state = self.replica.first(lambda: kept.load(*where))
+        if self.state.step != self.replica.most(self.state.step):
+            raise DeriError(f"process {self.replica.rank} has an older checkpoint: --out must be one folder for all")
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
-        return True
+        return here
 
     def fit(self) -> None:
-        """Train from where the state stands to the last step, or until validation has not improved for long."""
+        """Train from where the state stands to the last step, or until validation has not improved for long.
+
+        Raises:
+            DeriError: the disk has no room for checkpoints, memory does not suffice, or a loss is not finite.
+        """
+        if self.checkpoint is not None and self.replica.main:
+            self.checkpoint.require_room(self.task.weights(), self.task.trained)
         # Callers find torch's generators as they left them.
         with torch.random.fork_rng(devices=[self.replica.device] if self.replica.device.type == "cuda" else []):
             self._fit()
@@ -227,11 +224,14 @@ class Engine(Generic[B]):
     def _steps(self, steps: range, batches: Iterator[Sequence[B]], signals: DeferredSignals) -> None:
         state, config = self.state, self.config
         for step, parts in zip(steps, batches, strict=True):
+            self.replica.beat()
             lr = self._step_in_memory(step, parts)
             state.step = step + 1
             epoch, end = step // self.task.steps_per_epoch, state.step % self.task.steps_per_epoch == 0
             if state.step % config.log_steps == 0 or state.step == self.total or (end and self.task.logs_epochs):
                 self._log_steps(epoch, lr)
+            if end:
+                self._require_finite()  # by all processes: they name its records together
             if end and self.replica.main:
                 self.end_epoch(epoch)
             # All processes stop at the same step, whichever received the signal.
@@ -288,29 +288,55 @@ class Engine(Generic[B]):
             torch.manual_seed(seed)
         amounts: Counter[str] = Counter()
         value = torch.zeros((), dtype=torch.float64, device=self.replica.device)
+        suspects: list[Tensor] = []
         for part in parts:
             amounts.update(self.task.amounts(part))
             part = self.task.prepare(part, step)
-            with autocast(self.precision, self.replica.device):
-                output = self.task.forward(part)
-            losses, terms = self.task.losses(output, part)  # in fp32: similarities in bf16 spoil a sharp softmax
-            loss = torch.stack(list(losses.values())).sum()
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            value = value + loss.detach().double()
+            loss, terms, output = self._backward(part, seed)
+            value = value + loss.double()
+            if (doubts := self.task.suspects(part, output)) is not None:
+                suspects.append(doubts)
         parameters = [parameter for _, parameter in self.task.trained]
         average_gradients(parameters, self.replica.world)
         if self.config.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
             if not self.scaler.is_enabled():  # which takes no step where a gradient overflows
-                self._unchecked.append((step, norm))
+                self._unchecked.append((step, norm, suspects))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self._unchecked.append((step, value))
+        self._unchecked.append((step, value, suspects))
         self.tally.add(value, terms, amounts)
         self.epoch.add(value, terms, amounts)
         return lr
+
+    def _backward(self, part: B, seed: int | None) -> tuple[Tensor, Mapping[str, Tensor], Any]:
+        """Add the gradients of a part; returns its loss, terms for the log, and the output."""
+        told: list[tuple[Tensor, Mapping[str, Tensor]]] = []
+
+        def embed(piece: B) -> Any:
+            with autocast(self.precision, self.replica.device):
+                return self.task.forward(piece)
+
+        def embed_again(piece: B) -> Any:
+            if seed is not None:
+                torch.manual_seed(seed)
+            return embed(piece)
+
+        def scaled(output: Any) -> Tensor:
+            losses, terms = self.task.losses(output, part)  # in fp32: similarities in bf16 spoil a sharp softmax
+            loss = torch.stack(list(losses.values())).sum()
+            told.append((loss.detach(), terms))
+            return self.scaler.scale(loss)
+
+        pieces = self.task.pieces(part)
+        if len(pieces) > 1:
+            output = cached_backward(pieces, embed_again, scaled, self.task.model)
+        else:
+            output = embed(part)
+            scaled(output).backward()  # type: ignore[no-untyped-call]
+        return *told[0], output
 
     def _require_finite(self, *, keeps: bool = False) -> None:
         """Stop where the loss or the gradient of a step was not finite or, before they are kept, the weights are not.
@@ -318,24 +344,36 @@ class Engine(Generic[B]):
         Steps are checked together, so that a GPU is not waited for in each.
         """
         unchecked, self._unchecked = self._unchecked, []
-        for step, value in unchecked:
+        for step, value, suspects in unchecked:
             if not math.isfinite(value):
                 raise DeriError(
                     f"the loss or its gradient is {float(value)} at step {step + 1}: {self.task.advice}, or look at "
-                    f"its records: {_names(self.task, step)}; {self._way_on()}"
+                    f"its records: {self._names(step, suspects)}; {self._way_on()}"
                 )
         if keeps and not all(bool(value.isfinite().all()) for value in self.task.weights().values()):
             raise DeriError(
                 f"weights are not finite after step {self.state.step}: {self.task.advice}, or look at the step's "
-                f"records: {_names(self.task, max(0, self.state.step - 1))}; {self._way_on()}"
+                f"records: {self._names(max(0, self.state.step - 1), [])}; {self._way_on()}"
             )
+
+    def _names(self, step: int, suspects: list[Tensor]) -> str:
+        """The records of a step as ``subject/study (file)``; those alone that began it, where that is known."""
+        rows = np.concatenate(self.task.step_rows(step))
+        most = 0
+        if suspects:
+            doubts = gather(torch.cat(suspects), self.replica.sizes(len(rows))).cpu().numpy()
+            most = doubts.max()
+            rows = rows[doubts == most]
+        table = self.task.records(rows).itertuples(index=False)
+        names = [f"{subject}/{study} ({file})" for subject, study, file in table]
+        return some(names, 16) + (" (read as values that are not finite)" if most & 2 else "")
 
     def _way_on(self) -> str:
         if self.checkpoint is None:
             return "nothing was kept"
-        if not self.checkpoint.path.is_file():
+        if self.checkpoint.found is None:
             return "there is no checkpoint yet"
-        return f"--resume continues from the last good checkpoint, {self.checkpoint.path}"
+        return f"--resume continues from the last good checkpoint, {self.checkpoint.found}"
 
     def _log_steps(self, epoch: int, lr: float) -> None:
         self._require_finite()
@@ -355,13 +393,6 @@ class Engine(Generic[B]):
     def _stops(self, epoch: int) -> bool:
         best = self.state.best_epoch
         return self.patience is not None and best is not None and epoch - best >= self.patience
-
-
-def _names(task: Task[B], step: int) -> str:
-    """The records of a step as ``subject/study (file)``."""
-    table = task.records(np.concatenate(task.step_rows(step)))
-    names = [f"{subject}/{study} ({file})" for subject, study, file in table.itertuples(index=False)]
-    return some(names, 16)
 
 
 def derived_seed(*numbers: int) -> int:

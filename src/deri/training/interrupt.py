@@ -8,11 +8,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+_EARLY = getattr(signal, "SIGUSR1", None)  # schedulers send it some time before the end; Windows has none
+
 
 class DeferredSignals:
-    """Ctrl-C and SIGTERM in the block set ``pending``, and act after it; a second one acts at once.
+    """Ctrl-C, SIGTERM and SIGUSR1 in the block set ``pending``, and act after it; SIGUSR1 then acts as SIGTERM.
 
-    Outside the main thread signals do what they did before.
+    A second Ctrl-C acts at once. A second SIGTERM does not: some schedulers send it to every process of a job, and the
+    launcher of a process sends it once more. Outside the main thread signals do what they did before.
     """
 
     def __init__(self) -> None:
@@ -22,17 +25,16 @@ class DeferredSignals:
 
     def __enter__(self) -> DeferredSignals:
         if self._active:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, *([_EARLY] if _EARLY else [])):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.pending is None:
-            self.pending = number
-        else:
+        if self.pending == number == signal.SIGINT:
             self._restore()
             os.kill(os.getpid(), number)
+        self.pending = signal.SIGTERM if number == _EARLY else number
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

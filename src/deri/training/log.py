@@ -4,16 +4,50 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import zlib
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from deri.errors import DeriError
 from deri.files import write_text
 from deri.progress import SILENT, Progress
 
 _SUM = "crc32"  # first key of a line: the checksum of the line without it
+
+
+@dataclass
+class Tally:
+    """Losses and amounts of steps: since the last line of the log, or of an epoch. The first amount weighs a mean."""
+
+    last: Tensor | float = float("nan")
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    weighted: Tensor | float = 0.0
+    weight: int = 0
+    amounts: Counter[str] = field(default_factory=Counter)
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, loss: Tensor, terms: Mapping[str, Tensor], amounts: Counter[str]) -> None:
+        """Count a step. Losses stay on their device, which need not be waited for."""
+        self.last, self.terms = loss, terms
+        weight = next(iter(amounts.values()))
+        self.weighted, self.weight = self.weighted + loss * weight, self.weight + weight
+        self.amounts.update(amounts)
+
+    @property
+    def mean(self) -> float:
+        """Mean loss of the steps."""
+        return float(self.weighted) / self.weight
+
+    def rates(self) -> dict[str, float]:
+        """Amounts per second."""
+        seconds = time.perf_counter() - self.began
+        return {f"{unit}_per_s": amount / seconds for unit, amount in self.amounts.items()}
 
 
 class RunLog:

@@ -27,6 +27,10 @@ class Mixture:
         """Rows of ``split`` that have a report, of each store."""
         return [start + reader.rows(split) for start, reader in zip(self.starts, self.readers, strict=False)]
 
+    def order(self, rows: np.ndarray) -> np.ndarray:
+        """Positions that sort ``rows`` store by store, as :meth:`batch` gives them."""
+        return np.argsort(self._owner(rows), kind="stable")
+
     def batch(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Batch:
         """See :meth:`PairReader.batch`; pairs come store by store."""
         parts = [
@@ -42,9 +46,18 @@ class Mixture:
 
     def _by_store(self, rows: np.ndarray) -> Iterator[tuple[PairReader, np.ndarray, np.ndarray]]:
         """The stores of ``rows`` (B,): their reader, which of the rows are theirs (bool), and these in its numbers."""
-        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        owner = self._owner(rows)
         for k in np.unique(owner):
             yield self.readers[k], owner == k, rows[owner == k] - self.starts[k]
+
+    def _owner(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
+
+def padded(text: TextFeatures, longest: int) -> TextFeatures:
+    """The features with tokens padded to ``longest``."""
+    missing = longest - text.tokens.shape[1]
+    return TextFeatures(text.pooled, F.pad(text.tokens, (0, 0, 0, missing)), F.pad(text.mask, (0, missing)))
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:
@@ -58,11 +71,9 @@ def _joined(parts: Sequence[Batch]) -> Batch:
             continue
         if name == "text":
             longest = max(value.tokens.shape[1] for value in values)
-            content[name] = TextFeatures(
-                torch.cat([value.pooled for value in values]),
-                torch.cat([F.pad(value.tokens, (0, 0, 0, longest - value.tokens.shape[1])) for value in values]),
-                torch.cat([F.pad(value.mask, (0, longest - value.mask.shape[1])) for value in values]),
-            )
+            values = [padded(value, longest) for value in values]
+            names = ("pooled", "tokens", "mask")
+            content[name] = TextFeatures(*(torch.cat([getattr(value, part) for value in values]) for part in names))
         elif name in ("input_ids", "attention_mask"):
             longest = max(value.shape[1] for value in values)
             content[name] = torch.cat([F.pad(value, (0, longest - value.shape[1])) for value in values])

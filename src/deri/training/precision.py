@@ -26,10 +26,18 @@ def choose_precision(wanted: Precision | Literal["auto"], device: torch.device, 
     if wanted != "auto":
         return wanted
     if device.type != "cuda":
-        return "fp32"
+        return "bf16" if device.type == "cpu" and _fast_bf16() else "fp32"
     if torch.cuda.is_bf16_supported():
         return "bf16"
     return "fp16" if fp16 else "fp32"
+
+
+def _fast_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices, by AVX512-BF16 or AMX; others convert them, and are slower."""
+    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    has = any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
+    # oneDNN may be held to an older instruction set (ONEDNN_MAX_CPU_ISA).
+    return has and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

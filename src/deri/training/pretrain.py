@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,29 +19,36 @@ from torch.nn import functional as F
 
 from deri._version import __version__
 from deri.evaluation.retrieval import recall_at_k
-from deri.files import read_sealed, write_sealed, write_yaml, writing
+from deri.files import write_sealed, write_yaml, writing
 from deri.models import EcgTextModel, build_model, build_text_encoder
 from deri.models.build import check_names, model_card
 from deri.models.device import to_device
 from deri.models.output import Output
 from deri.objectives import PairBatch, PairObjective
+from deri.objectives.gather import gather
+from deri.objectives.terms import itself
 from deri.progress import SILENT, Progress
-from deri.recipes import Recipe, schema
+from deri.recipes import Recipe
 from deri.store import Store
 from deri.training.augment import augment
-from deri.training.batches import Batch, BatchPlan
-from deri.training.distributed import Draws, Replica, broadcast_weights, join_replicas, synchronise_batchnorm
-from deri.training.engine import Engine, EpochResult, Tally, Task, Validation, derived_seed
-from deri.training.log import RunLog
-from deri.training.mixture import Mixture
+from deri.training.batches import Batch, BatchPlan, rows_of
+from deri.training.distributed import Draws, Replica, broadcast_weights, join_replicas
+from deri.training.engine import Engine, EpochResult, Task, Validation, derived_seed
+from deri.training.log import RunLog, Tally
+from deri.training.mixture import Mixture, padded
 from deri.training.optimiser import adamw
+from deri.training.recompute import checkpoint_blocks
+from deri.training.schedule import with_warmup
 from deri.training.sources import open_sources
+from deri.training.spread import Rows, spread
 from deri.training.state import Checkpoint, claim_directory
-from deri.training.warm_start import Start, take_weights
+from deri.training.warm_start import Start, start_of
 
 CANDIDATES = 256
 """Pairs that the validation loss contrasts with one another."""
 _VALIDATION_SEED, _VALIDATION_BATCH = 20250101, 64
+_KNOWN = ("report_ids", "findings", "measurements")
+"""What the objective uses of a batch besides the model's output."""
 
 
 def pretrain(
@@ -57,9 +65,9 @@ def pretrain(
 
     The run holds ``recipe.yaml``, ``run.json``, ``metrics.jsonl``, ``checkpoints/last.safetensors`` (to resume) and
     ``model/`` (the weights with the lowest held-out loss, ready for use). Started by ``torchrun`` it uses all
-    processes. With ``resume`` it continues from the last checkpoint, on a CPU with the same bits as an undisturbed run;
-    with another ``train.epochs`` the steps to come follow the schedule of that length. Ctrl-C and SIGTERM keep a
-    checkpoint after the step.
+    processes, with the batches of one. With ``resume`` it continues from the last checkpoint, on any number of
+    processes; on a CPU, on one, with the same bits as an undisturbed run. With another ``train.epochs`` the steps to
+    come follow the schedule of that length. Ctrl-C, SIGTERM and SIGUSR1 keep a checkpoint after the step.
 
     Args:
         data: a store made by ``deri prepare``, or several, mixed as ``train.mix`` says.
@@ -75,8 +83,9 @@ def pretrain(
     setup = _Setup(stores, out, recipe, None if init is None else str(init), resume)
     with (
         writing(out, "go on with --resume"),
-        join_replicas(device) as replica,
+        join_replicas(device, recipe.train.timeout) as replica,
         _engine(setup, replica, progress if replica.main else SILENT) as engine,
+        replica.watched(),
     ):
         engine.fit()
         replica.barrier()
@@ -87,7 +96,7 @@ class PairTask(Task[Batch]):
     """Contrastive pre-training on ECG–report pairs."""
 
     advice = "lower train.lr or use train.precision=fp32"
-    batch_option = "train.batch_size"
+    batch_option = "train.batch_size or raise train.accumulate"
 
     def __init__(
         self, model: EcgTextModel, pairs: Mixture, plan: BatchPlan, recipe: Recipe, replica: Replica, out: Path
@@ -98,14 +107,28 @@ class PairTask(Task[Batch]):
         self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.val_rows = pairs.rows("val")
         self._kept = out / "model"
+        self._mine = replica.part(plan.batch_size)
+        self._rows = Rows(self._mine, plan.batch_size)
+        if replica.world > 1 or recipe.train.accumulate > 1:
+            batchnorm = recipe.train.sync_batchnorm and replica.world > 1
+            spread(model, self._rows, batchnorm=batchnorm)
+        if recipe.train.checkpointing:
+            checkpoint_blocks(model.backbone.blocks)
 
     def seed(self, step: int) -> int:
-        """Of dropout, which differs between processes."""
-        return derived_seed(self.recipe.train.seed, step, self.replica.rank)
+        """Of dropout: drawn for the whole batch, but for that of a text encoder, which differs between processes."""
+        own = 0 if self.recipe.model.text.cacheable else self.replica.rank
+        return derived_seed(self.recipe.train.seed, step, own)
 
     def step_rows(self, step: int) -> list[np.ndarray]:
-        """Of this process."""
-        return [self.plan.step_rows(step)]
+        """Of all processes."""
+        return [self._ordered(step)[0]]
+
+    def _ordered(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a step, and their places in the plan."""
+        rows = self.plan.step_rows(step)
+        order = self.pairs.order(rows)
+        return rows[order], order
 
     def records(self, rows: np.ndarray) -> pd.DataFrame:
         """Of their stores."""
@@ -113,26 +136,39 @@ class PairTask(Task[Batch]):
 
     def read(self, step: int) -> list[Batch]:
         """The pairs of a step; which show one statement is drawn for the global batch: two processes equal one."""
-        rows = self.plan.step_rows(step)
+        rows, order = self._ordered(step)
         draws = None
         if self.recipe.train.statements or self.recipe.train.class_texts:
-            b, rank = len(rows), self.replica.rank
             generator = np.random.default_rng([self.recipe.train.seed, step])
-            draws = generator.random((self.replica.world * b, 2))[rank * b : (rank + 1) * b]
-        return [self.pairs.batch(rows, draws)]
+            draws = generator.random((len(rows), 2))[order][self._mine]
+        return [self.pairs.batch(rows[self._mine], draws)]
 
     def prepare(self, part: Batch, step: int) -> Batch:
         """Augmented, with the draws of the masked views."""
         train = self.recipe.train
-        batch = to_device(part, self.replica.device)
+        batch = replace(to_device(part, self.replica.device), first=self._mine.start)
+        if batch.text is not None and self.replica.world > 1:
+            # What dropout draws for a text depends on the longest one of all processes.
+            batch.text = padded(batch.text, self.replica.most(batch.text.tokens.shape[1]))
+        draws = Draws(self._mine, self.plan.batch_size, torch.Generator(), self.replica.device)
         if train.augment.active:
-            generator = torch.Generator().manual_seed(derived_seed(train.seed, step, -2))
-            batch = augment(batch, train.augment, self.recipe.model.signal.fs, generator, self.replica)
-        generator = torch.Generator().manual_seed(derived_seed(train.seed, step, -1))
-        return with_view_noise(batch, self.model, generator, self.replica)
+            draws.generator.manual_seed(derived_seed(train.seed, step, -2))
+            batch = augment(batch, train.augment, self.recipe.model.signal.fs, draws)
+        draws.generator.manual_seed(derived_seed(train.seed, step, -1))
+        return with_view_noise(batch, self.model, draws)
+
+    def pieces(self, part: Batch) -> list[Batch]:
+        """``train.accumulate`` of them."""
+        k, first = self.recipe.train.accumulate, part.first or 0
+        if k == 1:
+            return [part]
+        places = [replace(self.replica, rank=i, world=k).part(len(part.ecg)) for i in range(k)]
+        return [replace(rows_of(part, place), first=first + place.start) for place in places]
 
     def forward(self, part: Batch) -> Output:
         """All embeddings of the objective."""
+        first = part.first or 0
+        self._rows.part = slice(first, first + len(part.ecg))
         output: Output = self.model(
             part.ecg,
             part.input_ids,
@@ -141,17 +177,24 @@ class PairTask(Task[Batch]):
             valid_samples=part.valid_samples,
             view_noise=part.view_noise,
         )
-        return output
+        return replace(output, ecg_tokens=None, ecg_mask=None)
 
     def losses(self, output: Output, part: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The objective over the batches of all processes."""
-        return self.objective(
-            output, PairBatch(report_ids=part.report_ids, findings=part.findings, measurements=part.measurements)
-        )
+        known = {name: getattr(part, name) for name in _KNOWN}
+        collect = partial(gather, sizes=self.replica.sizes(self.plan.batch_size))
+        return self.objective(output, PairBatch(gather=collect, **known))
+
+    def suspects(self, part: Batch, output: Output) -> Tensor:
+        """By ECG and text as they were read, and by all embeddings."""
+        read = [part.ecg] + ([] if part.text is None else [part.text.pooled, part.text.tokens])
+        embedded: list[Tensor] = []
+        output.map(lambda value: embedded.append(value) or value)  # type: ignore[func-returns-value]
+        return 2 * _not_finite(read) | _not_finite(embedded)
 
     def amounts(self, part: Batch) -> dict[str, int]:
         """Pairs of all processes."""
-        return {"samples": len(part.ecg) * self.replica.world}
+        return {"samples": self.plan.batch_size}
 
     def logged(self, tally: Tally) -> dict[str, float]:
         """Loss and terms of the last step."""
@@ -196,20 +239,21 @@ class PairTask(Task[Batch]):
         time, so that numbers of different steps and runs compare.
         """
         device = self.replica.device
-        generator, alone = torch.Generator().manual_seed(_VALIDATION_SEED), Replica(0, 1, device)
+        generator = torch.Generator().manual_seed(_VALIDATION_SEED)
         outputs: list[Output] = []
         embedded: list[tuple[np.ndarray, np.ndarray]] = []
         kept: list[Batch] = []
         for start in range(0, len(rows), _VALIDATION_BATCH):
+            self.replica.beat()
             batch = to_device(self.pairs.batch(rows[start : start + _VALIDATION_BATCH]), device)
             embedded.append(_embed(self.model, batch))
-            batch = with_view_noise(batch, self.model, generator, alone)
-            outputs.append(replace(self.forward(batch), ecg_tokens=None, ecg_mask=None))
+            batch = with_view_noise(batch, self.model, Draws(slice(None), len(batch.ecg), generator, device))
+            outputs.append(self.forward(batch))
             kept.append(batch)
         output = outputs[0].map(lambda *parts: torch.cat(parts), *outputs[1:])
         known = {
             name: torch.cat([getattr(batch, name) for batch in kept])
-            for name in ("report_ids", "findings", "measurements")
+            for name in _KNOWN
             if getattr(kept[0], name) is not None
         }
         size = min(len(rows), CANDIDATES)
@@ -218,8 +262,8 @@ class PairTask(Task[Batch]):
         sums: Counter[str] = Counter()
         for start in starts:
             group = itemgetter(slice(start, start + size))
-            part = PairBatch(**{name: group(value) for name, value in known.items()})
-            losses, terms = self.objective(output.map(group), part, local=True)
+            part = PairBatch(gather=itself, **{name: group(value) for name, value in known.items()})
+            losses, terms = self.objective(output.map(group), part)
             sums.update({"loss": float(sum(losses.values()))} | {name: float(value) for name, value in terms.items()})
         values = {name: value / len(starts) for name, value in sums.items()}
         ecg, text = (np.concatenate(part) for part in zip(*embedded, strict=True))
@@ -235,12 +279,17 @@ class PairTask(Task[Batch]):
             self.model.save_pretrained(self._kept, card=model_card(self.model) + text)
 
 
-def with_view_noise(batch: Batch, model: EcgTextModel, generator: torch.Generator, replica: Replica) -> Batch:
+def with_view_noise(batch: Batch, model: EcgTextModel, draws: Draws) -> Batch:
     """The batch with the draws of the model's two views, where it takes them."""
     if not model.random_views:
         return batch
-    draws, n = Draws(len(batch.ecg), generator, replica), model.n_tokens(batch.ecg.shape[-1])
+    n = model.n_tokens(batch.ecg.shape[-1])
     return replace(batch, view_noise=(draws.uniform(n), draws.uniform(n)))
+
+
+def _not_finite(values: Sequence[Tensor]) -> Tensor:
+    """(B,) int8: 1 for the rows of ``values``, (B, …) each, that hold a number that is not finite."""
+    return torch.stack([~value.detach().isfinite().flatten(1).all(dim=1) for value in values]).any(dim=0).to(torch.int8)
 
 
 def _embed(model: EcgTextModel, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -267,24 +316,23 @@ def _engine(setup: _Setup, replica: Replica, progress: Progress) -> Iterator[Eng
     """Everything ready to fit; the log is closed in the end."""
     out, recipe, train = setup.out, setup.recipe, setup.recipe.train
     check_names(recipe.model)
-    claim_directory(out, resume=setup.resume)
+    if replica.main:
+        claim_directory(out, resume=setup.resume)
     stores = [Store.open(store) for store in setup.stores]
     text_encoder = build_text_encoder(recipe.model.text).to(replica.device)
     model = build_model(recipe.model, seed=train.seed, text_encoder=text_encoder)
     model.recipe_name = recipe.name
-    start = _start(setup, model, progress)
+    start = start_of(out, model, setup.init, resume=setup.resume, progress=progress)
     model = model.to(replica.device)
-    if train.sync_batchnorm and replica.world > 1:
-        synchronise_batchnorm(model)
     pairs = open_sources(stores, model, recipe, replica, fit=start is None, progress=progress)
-    plan = BatchPlan.make(pairs.rows("train"), train, replica.rank, replica.world)
+    plan = BatchPlan.make(pairs.rows("train"), train, replica.world)
     task = PairTask(model, pairs, plan, recipe, replica, out)
     kept = Checkpoint(
-        out / "checkpoints" / "last.safetensors", _identity(recipe, stores, start, replica), frozenset({"train.epochs"})
+        out / "checkpoints" / "last.safetensors", _identity(recipe, stores, start), frozenset({"train.epochs"})
     )
     engine = Engine(
         task,
-        _with_warmup(train, plan.steps_per_epoch * train.epochs, progress),
+        with_warmup(train, plan.steps_per_epoch * train.epochs, progress),
         adamw(task.trained, train.lr, train.weight_decay),
         replica,
         checkpoint=kept,
@@ -315,26 +363,13 @@ def _engine(setup: _Setup, replica: Replica, progress: Progress) -> Iterator[Eng
         engine.log.close()
 
 
-def _start(setup: _Setup, model: EcgTextModel, progress: Progress) -> Start | None:
-    """Take the weights of ``--init``; a resumed run has its own, and need not be told again where it began."""
-    told = setup.out / "run.json"
-    if setup.init is None and setup.resume and told.is_file():
-        known = read_sealed(told, "start the run again").get("init")
-        return None if known is None else Start(**known)
-    if setup.init is None:
-        return None
-    start, notes = take_weights(model, setup.init)
-    for note in notes:
-        progress.message(note)
-    return start
-
-
 def _announce(task: PairTask, precision: str, progress: Progress) -> None:
     plan, recipe, replica = task.plan, task.recipe, task.replica
     counts = " + ".join(str(len(rows)) for rows in task.pairs.rows("train"))
     mixed = f" ({' + '.join(map(str, plan.counts))})" if len(plan.counts) > 1 else ""
     progress.message(
-        f"{recipe.name}: {counts} training pairs, batches of {plan.batch_size}{mixed} × {replica.world}, "
+        f"{recipe.name}: {counts} training pairs, batches of {plan.batch_size}{mixed}"
+        f"{f' over {replica.world} processes' if replica.world > 1 else ''}, "
         f"{plan.steps_per_epoch} steps an epoch, {precision} on {replica.device}"
     )
     if recipe.train.batch_size > plan.batch_size:
@@ -345,19 +380,14 @@ def _announce(task: PairTask, precision: str, progress: Progress) -> None:
         progress.message("warning: no held-out pairs (split val): the last weights are kept, not the best")
 
 
-def _with_warmup(train: schema.Train, total: int, progress: Progress) -> schema.Train:
-    """The recipe's warm-up, or a tenth of a short run of ``total`` steps."""
-    if train.schedule == "restarts" or train.warmup_steps <= total // 10:
-        return train
-    progress.message(f"warm-up over {total // 10} of {total} steps, a tenth, instead of {train.warmup_steps}")
-    return train.model_copy(update={"warmup_steps": total // 10})
-
-
-def _identity(recipe: Recipe, stores: list[Store], start: Start | None, replica: Replica) -> dict[str, Any]:
-    """What decides what is computed; how often it is logged or saved does not belong to it."""
+def _identity(recipe: Recipe, stores: list[Store], start: Start | None) -> dict[str, Any]:
+    """What decides what is computed; how often it is logged or saved, and by how many processes, does not."""
     content = recipe.model_dump(mode="json")
-    for key in ("log_steps", "checkpoint_steps", "prefetch"):
+    for key in ("log_steps", "checkpoint_steps", "prefetch", "timeout", "checkpointing"):
         del content["train"][key]
+    if recipe.train.accumulate == 1:  # runs of before have no such key
+        del content["train"]["accumulate"]
     prints = [store.fingerprint for store in stores]
-    content |= {"store": prints[0] if len(prints) == 1 else prints, "processes": replica.world}
+    # Runs of before with several processes had batches of as many times the size: they do not fit.
+    content |= {"store": prints[0] if len(prints) == 1 else prints, "processes": 1}
     return content | ({"init": start.digest} if start else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from deri.progress import Progress
 from deri.recipes import schema
 
 
@@ -26,3 +27,11 @@ def learning_rate(step: int, total: int, config: schema.Train) -> float:
 
 def _cosine(done: float, config: schema.Train) -> float:
     return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+def with_warmup(config: schema.Train, total: int, progress: Progress) -> schema.Train:
+    """``config`` with its warm-up, or with a tenth of a short run of ``total`` steps."""
+    if config.schedule == "restarts" or config.warmup_steps <= total // 10:
+        return config
+    progress.message(f"warm-up over {total // 10} of {total} steps, a tenth, instead of {config.warmup_steps}")
+    return config.model_copy(update={"warmup_steps": total // 10})

@@ -1,4 +1,4 @@
-"""Where a training stands, and its checkpoint: weights, optimiser moments and position in one safetensors file.
+"""Where a training stands, and its checkpoints: weights, optimiser moments and position in one safetensors file each.
 
 Nothing is pickled. Random numbers need no state: every step derives its own from the seed and its number.
 """
@@ -6,6 +6,8 @@ Nothing is pickled. Random numbers need no state: every step derives its own fro
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
-from deri.files import json_digest, remove_leftovers
+from deri.files import atomic_path, json_digest, remove_leftovers
 from deri.models.tensors import load_tensors, save_tensors
+from deri.progress import SILENT, Progress
 
 Named = list[tuple[str, nn.Parameter]]
 """Trained parameters by name."""
@@ -39,10 +42,10 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of a training's state.
+    """The files of a training's state: the last one, and the one before, in case the last is damaged.
 
     Args:
-        path: of the file.
+        path: of the last one.
         identity: what decides what is computed, as JSON values; another one is refused by the names of its keys.
         free: keys of the identity that may change, with dots between levels.
         version: of the meaning of the weights.
@@ -58,8 +61,34 @@ class Checkpoint:
         """The identity in 16 hex digits."""
         return run_identity(self.identity)
 
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last one."""
+        return self.path.with_name("previous.safetensors")
+
+    @property
+    def found(self) -> Path | None:
+        """The newest one there is."""
+        return next((path for path in (self.path, self.previous) if path.is_file()), None)
+
+    def require_room(self, weights: Mapping[str, Tensor], trained: Named) -> None:
+        """DeriError where the disk has no room for two checkpoints, the next one, and the weights that a run keeps."""
+        model = sum(value.nbytes for value in weights.values())
+        need = 3 * (model + 2 * sum(parameter.nbytes for _, parameter in trained)) + 2 * model
+        have = sum(path.stat().st_size for path in (self.path, self.previous) if path.is_file())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.path.parent).free
+        if free + have < need:
+            raise DeriError(
+                f"{self.path.parent}: checkpoints and model take {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are "
+                "free on the disk; make room, or name another --out"
+            )
+
     def save(self, weights: Mapping[str, Tensor], trained: Named, optimizer: torch.optim.AdamW, state: State) -> None:
-        """Write ``weights`` as ``model/NAME`` and moments as ``optimizer/NAME/KEY``, atomically."""
+        """Write ``weights`` as ``model/NAME`` and moments as ``optimizer/NAME/KEY``, atomically.
+
+        The checkpoint of before stays as :attr:`previous`; nothing is replaced before the new one is whole.
+        """
         tensors = {f"model/{name}": value for name, value in weights.items()}
         for name, parameter in trained:
             for key, value in optimizer.state.get(parameter, {}).items():
@@ -69,15 +98,45 @@ class Checkpoint:
             "run": json.dumps(self.identity),
             "progress": json.dumps(asdict(state)),
         }
-        save_tensors(self.path, tensors, metadata)
+        save_tensors(self.path, tensors, metadata, written=self._keep_previous)
 
-    def load(self, weights: Mapping[str, Tensor], trained: Named, optimizer: torch.optim.AdamW) -> State:
-        """Restore in place what :meth:`save` wrote, exactly.
+    def _keep_previous(self) -> None:
+        if not self.path.is_file():
+            return
+        with atomic_path(self.previous) as temporary:
+            try:
+                os.link(self.path, temporary)
+            except OSError:  # the file system has no links
+                shutil.copyfile(self.path, temporary)
+
+    def _read(self, progress: Progress) -> tuple[dict[str, Tensor], dict[str, str]]:
+        cure = "delete it to start the run again"
+        if not self.previous.is_file():
+            return load_tensors(self.path, cure)
+        if self.path.is_file():
+            try:
+                return load_tensors(self.path, f"going on from the checkpoint before, {self.previous.name}")
+            except DeriError as error:
+                damaged = str(error)
+            tensors = load_tensors(self.previous, cure)
+            progress.message(f"warning: {damaged}")
+            self.path.unlink(missing_ok=True)  # else the next one would take the good one's place with it
+            return tensors
+        return load_tensors(self.previous, cure)
+
+    def load(
+        self,
+        weights: Mapping[str, Tensor],
+        trained: Named,
+        optimizer: torch.optim.AdamW,
+        progress: Progress = SILENT,
+    ) -> State:
+        """Restore in place what :meth:`save` wrote, exactly; from :attr:`previous` where the last one is damaged.
 
         Raises:
-            DeriError: the file is broken, of another version or run, or does not fit the weights.
+            DeriError: the files are broken, of another version or run, or do not fit the weights.
         """
-        tensors, metadata = load_tensors(self.path, "delete it to start the run again")
+        tensors, metadata = self._read(progress)
         if metadata.get("version") != str(self.version):
             raise DeriError(f"{self.path} was written by another version of deri; start a new run")
         self._check_identity(metadata.get("run", "{}"))

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from deri.errors import DeriError, some
+from deri.files import read_sealed
 from deri.models import EcgTextModel, load_model
 from deri.models.calibration import encoder_digest
+from deri.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,19 @@ def _differences(source: dict[str, Any], own: dict[str, Any], what: str) -> list
         for key in own
         if source[key] != own[key]
     ]
+
+
+def start_of(
+    out: Path, model: EcgTextModel, init: str | None, *, resume: bool, progress: Progress = SILENT
+) -> Start | None:
+    """Take the weights of ``init``; a resumed run in ``out`` has its own, and need not be told again where it began."""
+    told = out / "run.json"
+    if init is None and resume and told.is_file():
+        known = read_sealed(told, "start the run again").get("init")
+        return None if known is None else Start(**known)
+    if init is None:
+        return None
+    start, notes = take_weights(model, init)
+    for note in notes:
+        progress.message(note)
+    return start

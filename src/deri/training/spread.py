@@ -1,0 +1,115 @@
+"""Modules of a model whose batch is spread over processes, or over parts that are computed one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deri.models.layers import DropPath
+
+
+@dataclass
+class Rows:
+    """Which rows of the whole batch are being computed."""
+
+    part: slice
+    total: int
+
+    def are(self, n: int) -> bool:
+        """Whether they are ``n``."""
+        return self.part.stop - self.part.start == n
+
+
+def spread(model: nn.Module, rows: Rows, *, batchnorm: bool) -> None:
+    """Let dropout draw for the whole batch, of which ``rows`` says what is computed, so that two parts equal one.
+
+    Parameters, buffers and names stay. The text encoder keeps its own dropout: its rows are windows of texts.
+
+    Args:
+        model: changed in place.
+        rows: changed by whoever calls the model.
+        batchnorm: batch norms become :class:`SyncBatchNorm1d`.
+    """
+    for name, module in model.named_modules():
+        if batchnorm and type(module) is nn.BatchNorm1d:
+            module.__class__ = SyncBatchNorm1d
+        own = {nn.Dropout: RowDropout, DropPath: RowDropPath}.get(type(module))
+        if own is not None and not name.startswith("text_encoder."):
+            module.__class__ = own
+            module.rows = rows  # type: ignore[assignment]
+
+
+class RowDropout(nn.Dropout):
+    """Dropout that draws for the whole batch; where the first axis is not of its rows, torch's own."""
+
+    rows: Rows
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, …) → same shape."""
+        if not self.training or not self.p or not self.rows.are(len(input)):
+            return super().forward(input)
+        whole = F.dropout(input.new_ones(self.rows.total, *input.shape[1:]), self.p)
+        return input * whole[self.rows.part]
+
+
+class RowDropPath(DropPath):
+    """Stochastic depth that draws for the whole batch."""
+
+    rows: Rows
+
+    def _draw(self, rows: int, x: Tensor) -> Tensor:
+        if not self.rows.are(rows):
+            return super()._draw(rows, x)
+        return super()._draw(self.rows.total, x)[self.rows.part]
+
+
+class SyncBatchNorm1d(nn.BatchNorm1d):
+    """Batch norm whose training statistics span all processes; also on CPUs, where torch's own does not run."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: (B, C) or (B, C, n) → same shape; processes may hold different numbers of values."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        x = input.float()
+        dims = [d for d in range(x.dim()) if d != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        own = x.new_full((1,), x.numel() // x.shape[1])
+        total: Tensor = _AllReduce.apply(torch.cat([x.sum(dims), own]))
+        count = total[-1].detach()
+        mean = total[:-1] / count
+        centred = x - mean.view(shape)
+        variance: Tensor = _AllReduce.apply(centred.square().sum(dims)) / count
+        self._track(mean, variance, count)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        momentum = self.momentum if self.momentum is not None else 0.1
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        self.num_batches_tracked += 1
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes; the derivative of a sum that all receive is the sum of what all send back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import time
+import warnings
+
+import pytest
+from torch.distributed import HashStore
+
+from deri.training.distributed import join_replicas
+from deri.training.heartbeat import Heartbeat, Sign
+
+
+def watcher(signs: list[Sign]) -> Heartbeat:
+    heartbeat = Heartbeat(HashStore(), 0, len(signs), 60.0)
+    heartbeat.signs = dict(enumerate(signs))
+    return heartbeat
+
+
+def sign(rank: int, where: str, ticked: float, beaten: float) -> Sign:
+    return Sign(f"process {rank}", where, 1, 1, ticked, beaten)
+
+
+@pytest.mark.parametrize(
+    ("signs", "hung", "text"),
+    [
+        ([("", 95, 90), ("", 95, 90)], [], ""),
+        ([("", 95, 10), ("in read", 95, 90)], [], ""),  # the second is slow, and gets on
+        ([("", 95, 10), ("in read", 95, 10)], [1], "process 1 in read does not get on"),
+        ([("", 95, 10), ("", 20, 20)], [1], "process 1 has given no sign for 60 s"),
+        ([("", 95, 10), ("", 95, 10)], [0, 1], "all processes wait for each other"),
+    ],
+)
+def test_who_hangs(signs: list[tuple[str, float, float]], hung: list[int], text: str) -> None:
+    found, said = watcher([sign(rank, *values) for rank, values in enumerate(signs)]).hung(100.0)
+    assert found == hung
+    assert text in said
+    assert bool(said) == bool(hung)
+
+
+def hang(rank: int, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with join_replicas("cpu", 2.0) as replica, replica.watched():
+        if rank == 1:
+            time.sleep(100)
+        replica.barrier()
+
+
+def test_a_process_that_hangs_ends_all_with_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=hang, args=(rank, port)) for rank in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of forks of a process with threads
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [2, 2]
+    assert "deri: process 1 (pid" in (told := capfd.readouterr().err)
+    assert "does not get on, and the others wait for it since 2 s (train.timeout); go on with --resume" in told
