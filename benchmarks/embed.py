@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,11 @@ def encoders(model: EcgTextModel, batch: WindowBatch, folder: Path, rounds: int)
     torch.set_num_threads(1)
     ecg, valid = model.prepare(*batch.content)
 
+    unfolded = deepcopy(model)
+
     def plain() -> np.ndarray:  # outside inference mode, where convolutions are not folded
         with torch.no_grad():
-            return model.ecg_embedding(ecg, valid).numpy()
+            return unfolded.ecg_embedding(ecg, valid).numpy()
 
     found: dict[str, Callable[[], np.ndarray]] = {
         "plain": plain,
