@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from deri.ecg import ECG, Standardised
+
+
+T = TypeVar("T")
 
 
 class WindowEmbeddings(NamedTuple):
@@ -119,6 +123,15 @@ def _windows(
         del ecg  # before the next one is read
 
 
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items in their order; a thread makes the next one while one is used."""
+    with ThreadPoolExecutor(1, "deri-read") as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
 class EcgEncoder(nn.Module):
     """What embeds recordings: a model of this package, or one that was exported.
 
@@ -168,10 +181,11 @@ class EcgEncoder(nn.Module):
     ) -> Iterator[WindowEmbeddings]:
         """Yield the embeddings of the windows of recordings, up to ``batch_size`` at a time, in their order.
 
-        Memory does not grow with the length of a recording, beyond the recording itself. ``windows`` and errors are
-        those of :meth:`encode_ecg`, unless ``unusable`` takes the errors.
+        The next batch is read and standardised in a thread meanwhile. Memory does not grow with the number of
+        recordings nor with the length of one, beyond the recording itself. ``windows`` and errors are those of
+        :meth:`encode_ecg`, unless ``unusable`` takes the errors.
         """
-        for batch in window_batches(ecgs, self.config.signal, windows, batch_size, unusable):
+        for batch in _ahead(window_batches(ecgs, self.config.signal, windows, batch_size, unusable)):
             yield WindowEmbeddings(batch.record, batch.start, self.embed_signals(*batch.content, normalise=False))
 
     @torch.inference_mode()
