@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deri.models import DERI as DERI
     from deri.models import MERL as MERL
     from deri.models import import_checkpoint as import_checkpoint
+    from deri.models.export import load_encoder as load_encoder
     from deri.store import Store as Store
     from deri.store import StoreDataset as StoreDataset
 
@@ -33,6 +34,7 @@ _LAZY = {
     "DERI": "deri.models",
     "MERL": "deri.models",
     "import_checkpoint": "deri.models",
+    "load_encoder": "deri.models.export",
     "ReportWriter": "deri.generation.writer",
     "Store": "deri.store",
     "Index": "deri.evaluation.search",
@@ -52,6 +54,7 @@ __all__ = [
     "StoreDataset",
     "__version__",
     "import_checkpoint",
+    "load_encoder",
     "losses",
     "probe",
     "read_ecg",

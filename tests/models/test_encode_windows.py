@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +130,33 @@ def test_arrays_and_paths_are_recordings_with_their_rate(model: EcgTextModel, tm
         model.encode_ecg(batch[0].T, fs=200)
     expected = model.encode_ecg([ECG(signal, 100) for signal in batch[:, :, :1000]])
     np.testing.assert_allclose(model.embed_signals(batch[:, :, :1000], 100), expected, atol=1e-5)
+
+
+def test_the_next_batch_is_read_while_one_is_encoded_and_no_more(model: EcgTextModel) -> None:
+    read: list[int] = []
+    second, fourth = threading.Event(), threading.Event()
+
+    def recordings() -> Iterator[ECG]:
+        for i in range(8):
+            read.append(i)
+            if i in (3, 7):
+                (second if i == 3 else fourth).set()
+            yield ecg(10, i)
+
+    parts = model.window_embeddings(recordings(), 2)
+    next(parts)
+    assert second.wait(20)  # the second batch, without being asked for
+    assert not fourth.is_set()
+    assert sum(len(part.record) for part in parts) == 6
+    assert read == list(range(8))
+
+
+def test_an_error_of_reading_comes_in_its_place(model: EcgTextModel) -> None:
+    def recordings() -> Iterator[ECG]:
+        yield from (ecg(10, i) for i in range(2))
+        raise ReadError("the third is gone", "missing_file")
+
+    parts = model.window_embeddings(recordings(), 2)
+    assert len(next(parts).record) == 2
+    with pytest.raises(ReadError, match="the third is gone"):
+        next(parts)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from deri.datasets.anonymous import Pseudonyms
     from deri.ecg import ECG
-    from deri.models import EcgTextModel
-    from deri.models.base import WindowEmbeddings
+    from deri.models.base import EcgEncoder, WindowEmbeddings
     from deri.progress import Progress
     from deri.store import Store
 
@@ -233,7 +232,7 @@ def tell_failed(failed: int, used: int) -> None:
 
 
 def embed_inputs(
-    model: EcgTextModel,
+    model: EcgEncoder,
     inputs: list[str],
     reading: Reading,
     windows: int | None,
@@ -258,7 +257,7 @@ def embed_inputs(
     return out
 
 
-def embed_files(model: EcgTextModel, recordings: Recordings, windows: int | None) -> Embedded:
+def embed_files(model: EcgEncoder, recordings: Recordings, windows: int | None) -> Embedded:
     """Embed the recordings of files that can be used."""
     import numpy as np
 
@@ -272,7 +271,7 @@ def embed_files(model: EcgTextModel, recordings: Recordings, windows: int | None
 
 
 def embed_store(
-    model: EcgTextModel, store: Store, rows: np.ndarray, progress: Progress, *, measure: bool = False
+    model: EcgEncoder, store: Store, rows: np.ndarray, progress: Progress, *, measure: bool = False
 ) -> Embedded:
     """Embed the recordings of ``rows`` of a store."""
     import numpy as np

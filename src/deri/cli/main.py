@@ -18,6 +18,7 @@ from deri.cli import (
     data,
     demo,
     evaluate,
+    export,
     index,
     inspect,
     models,
@@ -59,7 +60,7 @@ def options(
 for _command in (
     *(data.simulate, data.download, data.prepare, data.merge, train.pretrain),
     *(evaluate.zeroshot, evaluate.probe, evaluate.retrieval, evaluate.finetune, benchmark.benchmark),
-    *(calibrate.calibrate, models.embed, models.classify, models.convert),
+    *(calibrate.calibrate, models.embed, models.classify, models.convert, export.export),
     *(index.index, search.search, serve.serve, inspect.info, demo.demo),
 ):
     app.command()(_command)

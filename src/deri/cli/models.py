@@ -101,7 +101,7 @@ def _texts(labels: list[str] | None) -> list[str] | None:
 
 def embed(
     inputs: options.Inputs,
-    model: options.Model,
+    model: Annotated[str, typer.Option(help=f"{options.MODEL}; or FILE.onnx of deri export")],
     out: Annotated[Path, typer.Option(help=".parquet, .csv or .xlsx")],
     windows: options.Windows = "all",
     strict: options.Strict = False,
@@ -119,12 +119,12 @@ def embed(
     """
     import pandas as pd
 
-    from deri.models import load_model
+    from deri.models.export import load_encoder
 
     wanted = window_option(windows)
     reading = Reading.of(fs, units, gain, leads, anonymous, strict=strict, skip_damaged=skip_damaged)
     check_table_name(out)
-    loaded = load_model(model, device=device)
+    loaded = load_encoder(model, device=device)
     with progress("embed") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
     vectors, table = found.pooled(), found.table(reading.hidden)

@@ -16,6 +16,7 @@ from deri.ecg import measure
 from deri.errors import DeriError
 from deri.files import atomic_path, json_digest
 from deri.models import EcgTextModel
+from deri.models.base import EcgEncoder
 from deri.models.calibration import encoder_digest
 from deri.models.device import to_device
 from deri.progress import SILENT, Progress, Shifted
@@ -144,7 +145,7 @@ class FeaturesAndMeasurements(Features):
 
 
 def embed_store(
-    model: EcgTextModel,
+    model: EcgEncoder,
     store: Store,
     rows: np.ndarray,
     *,
@@ -184,7 +185,7 @@ def embed_store(
 
 @torch.inference_mode()
 def embed_windows(
-    model: EcgTextModel, store: Store, rows: np.ndarray, *, batch_size: int = 128, progress: Progress = SILENT
+    model: EcgEncoder, store: Store, rows: np.ndarray, *, batch_size: int = 128, progress: Progress = SILENT
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield, for windows of the recordings of ``rows``, the position of each recording there, and embeddings (b, d)."""
     every, owners = store.windows_of(rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from deri.ecg import ECG, Standardised
+
+
+T = TypeVar("T")
 
 
 class WindowEmbeddings(NamedTuple):
@@ -61,7 +65,7 @@ class WindowBatch(NamedTuple):
     Attributes:
         record: (w,) int64, position of each window's recording.
         start: (w,) float64, where the window begins in it, in s.
-        content: signals, rate, valid samples and lead mask: the arguments of :meth:`EcgTextModel.embed_signals`.
+        content: signals, rate, valid samples and lead mask: the arguments of :meth:`EcgEncoder.embed_signals`.
     """
 
     record: np.ndarray
@@ -82,7 +86,7 @@ def window_batches(
 ) -> Iterator[WindowBatch]:
     """Yield the windows of recordings in their order, up to ``batch_size`` at a time.
 
-    One recording is in memory at a time. ``windows`` and errors are those of :meth:`EcgTextModel.encode_ecg`, unless
+    One recording is in memory at a time. ``windows`` and errors are those of :meth:`EcgEncoder.encode_ecg`, unless
     ``unusable`` takes the errors.
     """
     found = _windows(ecgs, signal, windows, unusable)
@@ -119,7 +123,102 @@ def _windows(
         del ecg  # before the next one is read
 
 
-class EcgTextModel(nn.Module, PyTorchModelHubMixin):
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items in their order; a thread makes the next one while one is used."""
+    with ThreadPoolExecutor(1, "deri-read") as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
+class EcgEncoder(nn.Module):
+    """What embeds recordings: a model of this package, or one that was exported.
+
+    Attributes:
+        config: the section ``model`` of its recipe.
+        preprocess: from signals in mV to its input.
+    """
+
+    config: schema.Model
+    preprocess: Preprocess
+
+    def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
+        """Inference embedding of recordings, not normalised: (B, 12, n) → (B, d)."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        raise NotImplementedError
+
+    def encode_ecg(
+        self, ecgs: Any, batch_size: int = 64, *, windows: int | None = None, fs: float | None = None
+    ) -> np.ndarray:
+        """Embed recordings of any rate and length: (n, d) float32, L2-normalised.
+
+        ``ecgs``: one or many of ECGs, paths, and arrays (12, n) in mV of ``fs`` Hz, see
+        :func:`deri.ecg.recordings`; an array without ``fs`` is refused. Each recording is standardised to the model's
+        rate and cut into windows of the model's length (see ``deri.ecg.standardise_windows``); its embedding is the
+        mean of its windows'. ``windows``: how many of them at most, spread evenly; 1 is the beginning alone, None all.
+        From an iterator, one recording after the other is in memory. Raises :class:`deri.errors.ReadError` for one
+        that cannot be used.
+        """
+        from deri.ecg import recordings
+
+        parts = list(self.window_embeddings(recordings(ecgs, fs), batch_size, windows=windows))
+        if not parts:
+            return np.zeros((0, self.config.dim), np.float32)
+        return pool_windows(parts)
+
+    def window_embeddings(
+        self,
+        ecgs: ECG | Iterable[ECG],
+        batch_size: int = 64,
+        *,
+        windows: int | None = None,
+        unusable: Unusable | None = None,
+    ) -> Iterator[WindowEmbeddings]:
+        """Yield the embeddings of the windows of recordings, up to ``batch_size`` at a time, in their order.
+
+        The next batch is read and standardised in a thread meanwhile. Memory does not grow with the number of
+        recordings nor with the length of one, beyond the recording itself. ``windows`` and errors are those of
+        :meth:`encode_ecg`, unless ``unusable`` takes the errors.
+        """
+        for batch in _ahead(window_batches(ecgs, self.config.signal, windows, batch_size, unusable)):
+            yield WindowEmbeddings(batch.record, batch.start, self.embed_signals(*batch.content, normalise=False))
+
+    @torch.inference_mode()
+    def embed_signals(
+        self,
+        signals: np.ndarray,
+        fs: float,
+        valid_samples: np.ndarray | None = None,
+        lead_mask: np.ndarray | None = None,
+        *,
+        normalise: bool = True,
+    ) -> np.ndarray:
+        """Inference embeddings of standardised signals: (B, d) float32; sets eval mode.
+
+        Args:
+            signals: (B, 12, n) in mV, canonical leads.
+            fs: their sampling rate, Hz.
+            valid_samples: (B,) samples before padding; None: all.
+            lead_mask: (B, 12) bool, leads that are there; None: all.
+            normalise: to unit length.
+        """
+        self.eval()
+        embedding = self.ecg_embedding(*self.prepare(signals, fs, valid_samples, lead_mask)).float()
+        return _finite((F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy(), "recordings")
+
+    def prepare(
+        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Model input and its valid samples on the model's device; see :class:`Preprocess`."""
+        return to_device(self.preprocess(signals, fs, valid_samples, lead_mask), self.device)
+
+
+class EcgTextModel(EcgEncoder, PyTorchModelHubMixin):
     """An ECG encoder and a text encoder with a common embedding space of width ``config.dim``.
 
     A family gives :meth:`ecg_tokens`, :meth:`embed_tokens` and :meth:`outputs`.
@@ -219,13 +318,17 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
         return -(-self.backbone.n_tokens(samples) // self.token_stride)
 
     def token_mask(self, valid_samples: Tensor | None, samples: int) -> Tensor | None:
-        """(B, n_tokens) bool of the tokens whose samples hold signal; None where all do or padding is not masked."""
+        """:meth:`signal_tokens`; None where all are, or padding is not masked."""
         if valid_samples is None or not self.config.mask_padding:
             return None
+        mask = self.signal_tokens(valid_samples, samples)
+        return None if bool(mask.all()) else mask
+
+    def signal_tokens(self, valid_samples: Tensor, samples: int) -> Tensor:
+        """(B, n_tokens) bool of the tokens whose samples hold signal."""
         step, leading = self.backbone.stride * self.token_stride, self.backbone.leading
         count = (leading + (valid_samples + step - 1) // step).clamp(leading + 1, self.n_tokens(samples))
-        mask = torch.arange(self.n_tokens(samples), device=count.device) < count[:, None]
-        return None if bool(mask.all()) else mask
+        return torch.arange(self.n_tokens(samples), device=count.device) < count[:, None]
 
     def text_features(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, features: TextFeatures | None
@@ -250,70 +353,6 @@ class EcgTextModel(nn.Module, PyTorchModelHubMixin):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.text_projection.parameters()).device
-
-    def encode_ecg(
-        self, ecgs: Any, batch_size: int = 64, *, windows: int | None = None, fs: float | None = None
-    ) -> np.ndarray:
-        """Embed recordings of any rate and length: (n, d) float32, L2-normalised.
-
-        ``ecgs``: one or many of ECGs, paths, and arrays (12, n) in mV of ``fs`` Hz, see
-        :func:`deri.ecg.recordings`; an array without ``fs`` is refused. Each recording is standardised to the model's
-        rate and cut into windows of the model's length (see ``deri.ecg.standardise_windows``); its embedding is the
-        mean of its windows'. ``windows``: how many of them at most, spread evenly; 1 is the beginning alone, None all.
-        From an iterator, one recording after the other is in memory. Raises :class:`deri.errors.ReadError` for one
-        that cannot be used.
-        """
-        from deri.ecg import recordings
-
-        parts = list(self.window_embeddings(recordings(ecgs, fs), batch_size, windows=windows))
-        if not parts:
-            return np.zeros((0, self.config.dim), np.float32)
-        return pool_windows(parts)
-
-    def window_embeddings(
-        self,
-        ecgs: ECG | Iterable[ECG],
-        batch_size: int = 64,
-        *,
-        windows: int | None = None,
-        unusable: Unusable | None = None,
-    ) -> Iterator[WindowEmbeddings]:
-        """Yield the embeddings of the windows of recordings, up to ``batch_size`` at a time, in their order.
-
-        Memory does not grow with the length of a recording, beyond the recording itself. ``windows`` and errors are
-        those of :meth:`encode_ecg`, unless ``unusable`` takes the errors.
-        """
-        for batch in window_batches(ecgs, self.config.signal, windows, batch_size, unusable):
-            yield WindowEmbeddings(batch.record, batch.start, self.embed_signals(*batch.content, normalise=False))
-
-    @torch.inference_mode()
-    def embed_signals(
-        self,
-        signals: np.ndarray,
-        fs: float,
-        valid_samples: np.ndarray | None = None,
-        lead_mask: np.ndarray | None = None,
-        *,
-        normalise: bool = True,
-    ) -> np.ndarray:
-        """Inference embeddings of standardised signals: (B, d) float32; sets eval mode.
-
-        Args:
-            signals: (B, 12, n) in mV, canonical leads.
-            fs: their sampling rate, Hz.
-            valid_samples: (B,) samples before padding; None: all.
-            lead_mask: (B, 12) bool, leads that are there; None: all.
-            normalise: to unit length.
-        """
-        self.eval()
-        embedding = self.ecg_embedding(*self.prepare(signals, fs, valid_samples, lead_mask)).float()
-        return _finite((F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy(), "recordings")
-
-    def prepare(
-        self, signals: np.ndarray, fs: float, valid_samples: np.ndarray | None, lead_mask: np.ndarray | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Model input and its valid samples on the model's device; see :class:`Preprocess`."""
-        return to_device(self.preprocess(signals, fs, valid_samples, lead_mask), self.device)
 
     @torch.inference_mode()
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 64) -> np.ndarray:

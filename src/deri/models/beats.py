@@ -44,7 +44,9 @@ class MedianBeat(nn.Module):
             energy = F.avg_pool1d(energy, width, 1, width // 2)
         window = min(round(WINDOW * self.fs), n)
         tops = F.max_pool1d(energy, window, window, ceil_mode=True)[:, 0]
-        typical = tops.masked_fill(tops == 0, torch.nan).nanmedian(dim=1, keepdim=True).values
+        # The lower median of those above 0: what is to be exported can sort, and knows no nanmedian.
+        middle = tops.shape[1] - 1 - (tops > 0).sum(dim=1, keepdim=True) // 2
+        typical = tops.sort(dim=1).values.gather(1, middle)
         high = F.max_pool1d(energy, 2 * near + 1, 1, near)[:, 0]
         energy = energy[:, 0]
         at = torch.arange(n, device=ecg.device)

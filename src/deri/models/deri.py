@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from deri.models.base import EcgTextModel
 from deri.models.decoder import CrossModalDecoder
-from deri.models.layers import TokenAttention, extend_mask, masked_mean
+from deri.models.layers import TokenAttention, extend_mask, for_each, masked_mean
 from deri.models.output import Output, TextFeatures
 from deri.models.text import TextEncoder
 from deri.recipes import schema
@@ -109,7 +109,7 @@ class DERI(EcgTextModel):
 
     def _decode_text(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """ECG → text: attended tokens (B, n, d) → (B, w)."""
-        separator = self.text_to_ecg.separator.expand(tokens.shape[0], 1, -1).to(tokens.dtype)
+        separator = for_each(self.text_to_ecg.separator, tokens).to(tokens.dtype)
         tokens, mask = torch.cat([tokens, separator], dim=1), extend_mask(mask, 0, 1)
         return masked_mean(self.ecg_to_text(tokens, mask), mask)
 

@@ -55,6 +55,13 @@ def extend_mask(mask: Tensor | None, before: int, after: int) -> Tensor | None:
     return None if mask is None else F.pad(mask, (before, after), value=True)
 
 
+def for_each(x: Tensor, tokens: Tensor) -> Tensor:
+    """``x`` (…, d) for each sample of tokens (B, n, d): (B, 1, d)."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]  # for ONNX, where the B of a long graph would become that of the example
+        return x + 0 * tokens[:, :1]
+    return x.expand(tokens.shape[0], 1, -1)
+
+
 class DropPath(nn.Module):
     """Stochastic depth: drop a residual branch per sample with probability ``p`` while training (Huang et al. 2016)."""
 
@@ -143,10 +150,9 @@ def add_separators(
     Returns:
         (B, n + 2, d) and the mask (B, n + 2) or None.
     """
-    b = tokens.shape[0]
     inner = fit_positions(positions[:, 1:-1], tokens.shape[1], prefix=prefix, mask=mask)
-    first = (separator + positions[:, 0]).expand(b, 1, -1)
-    last = (separator + positions[:, -1]).expand(b, 1, -1)
+    first = for_each(separator + positions[:, 0], tokens)
+    last = for_each(separator + positions[:, -1], tokens)
     return torch.cat([first, tokens + inner, last], dim=1), extend_mask(mask, 1, 1)
 
 
@@ -191,7 +197,7 @@ class AttentionPool(nn.Module):
         """tokens: (B, n, d); mask: (B, n) bool → (B, d)."""
         first = self.positions[:, :1]
         inner = fit_positions(self.positions[:, 1:], tokens.shape[1])
-        cls = (self.cls_token + first).expand(tokens.shape[0], -1, -1)
+        cls = for_each(self.cls_token + first, tokens)
         x = torch.cat([cls, tokens], dim=1) + torch.cat([first, inner], dim=1)
         pooled: Tensor = self.projection(self.attention(x[:, :1], x, extend_mask(mask, 1, 0))[:, 0])
         return pooled
