@@ -133,3 +133,12 @@ def test_names_that_cannot_be(
 ) -> None:
     assert run("export", "--model", "deri-sim", *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_info_and_other_commands_know_what_it_is(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", file) == 0
+    printed = capsys.readouterr().out
+    assert "ECG encoder of deri export" in printed
+    assert "fs: 100.0, samples: 1000" in printed
+    assert run("classify", file, "--model", file, "--labels", "AFIB") == 2
+    assert "is an exported encoder, which deri embed takes, not a model" in capsys.readouterr().err

@@ -62,6 +62,8 @@ def info(
         about = _store(path, html, root, examples)
     elif path.is_dir():
         about = _directory(path)
+    elif path.suffix == ".onnx":
+        about = _exported(path)
     else:
         about = _ecg(source, plot, Reading.of(fs, units, gain, leads).options)
     if as_json:
@@ -83,6 +85,14 @@ def _directory(path: Path) -> dict[str, Any]:
             return tell(folder)
     known = "not a store, run, model, index or report writer; of a folder of ECG files name one"
     raise DeriError(f"{path} is {describe(path)}: {known}")
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    from deri.models.export import ExportedEncoder
+
+    about = ExportedEncoder(path).about
+    known = {"what": "ECG encoder of deri export", **{name: about[name] for name in ("recipe", "precision", "weights")}}
+    return known | {"preprocessing": about["preprocessing"]}
 
 
 def _index(path: Path) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def format_of(path: Path) -> str | None:
 def describe(path: Path) -> str:
     """What a path is, with its article: "a store", "a file", "a folder without anything of deri"."""
     if path.is_file():
-        return "a file"
+        exported = path.suffix in (".onnx", ".pt2")
+        return "an exported encoder, which deri embed takes" if exported else "a file"
     if not path.is_dir():
         return "not there"
     found = format_of(path)
