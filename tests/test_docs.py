@@ -15,7 +15,7 @@ from deri.models.backbones import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-GENERATED = {"commands/overview", "contributing", "changelog"}  # by tools/docs.py
+GENERATED = {"commands/overview", "contributing", "changelog", "security"}  # by tools/docs.py
 PAGES = sorted(path for path in DOCS.rglob("*.md"))
 
 
