@@ -156,6 +156,7 @@ CASES: dict[str, Case] = {
     "convert": Case(
         lambda g, o: ["convert", g / "merl.pth", "--text-encoder", g / "bert", "--out", o / "converted"]
     ),
+    "export": Case(lambda g, o: ["export", "--model", g / "model", "--out", o / "encoder.onnx"]),
     "info --html": Case(lambda g, o: ["info", g / "store", "--html", o / "page.html", "--examples", 1], slow=True),
     "info --plot": Case(lambda g, o: ["info", next((g / "data").rglob("*.hea")), "--plot", o / "ecg.png"]),
 }  # fmt: skip

@@ -63,3 +63,26 @@ def test_a_process_that_hangs_ends_all_with_a_word(capfd: pytest.CaptureFixture[
     assert [process.exitcode for process in processes] == [2, 2]
     assert "deri: process 1 (pid" in (told := capfd.readouterr().err)
     assert "does not get on, and the others wait for it since 2 s (train.timeout); go on with --resume" in told
+
+
+class Gone:
+    """A store whose process has ended."""
+
+    def set(self, key: str, value: str) -> None:
+        raise RuntimeError("connection reset by peer")
+
+
+def stuck() -> None:
+    with Heartbeat(Gone(), 1, 2, 0.4):  # type: ignore[arg-type]
+        time.sleep(60)
+
+
+def test_a_process_that_is_left_alone_ends_unless_it_is_done() -> None:
+    process = multiprocessing.get_context("fork").Process(target=stuck)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        process.start()
+    process.join(30)
+    assert process.exitcode == 2
+    with Heartbeat(Gone(), 1, 2, 30.0):  # type: ignore[arg-type]
+        time.sleep(0.1)

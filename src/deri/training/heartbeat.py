@@ -77,8 +77,20 @@ class Heartbeat:
                     if self._rank == min(set(self.signs) - set(hung), default=self._rank):
                         print(f"deri: {text}; go on with --resume", file=sys.stderr, flush=True)
                     os._exit(2)
-        except RuntimeError:  # the store is gone, and with it the process that kept it: messages fail, too
-            return
+        except RuntimeError:  # the store is gone, and with it the process that kept it
+            self._alone()
+
+    def _alone(self) -> None:
+        """End this process unless its main thread goes on: it may wait for what nobody will send."""
+        before = -1
+        while self._beats != before:
+            before = self._beats
+            if self._over.wait(self._timeout):
+                return
+        print(
+            f"deri: process {self._rank}: the first process is gone; go on with --resume", file=sys.stderr, flush=True
+        )
+        os._exit(2)
 
     def _tell(self) -> None:
         self._ticks += 1
