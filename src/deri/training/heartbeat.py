@@ -47,6 +47,7 @@ class Heartbeat:
 
     def __init__(self, store: Store, rank: int, world: int, timeout: float) -> None:
         self._store, self._rank, self._world, self._timeout = store, rank, world, timeout
+        self._pause = min(10.0, timeout / 4)
         self._beats = self._ticks = 0
         self._main = threading.get_ident()
         self._over = threading.Event()
@@ -69,13 +70,15 @@ class Heartbeat:
 
     def _run(self) -> None:
         try:
-            while not self._over.wait(min(10.0, self._timeout / 4)):
+            while not self._over.wait(self._pause):
                 self._tell()
                 self._hear(time.monotonic())
                 hung, text = self.hung(time.monotonic())
                 if hung:
                     if self._rank == min(set(self.signs) - set(hung), default=self._rank):
                         print(f"deri: {text}; go on with --resume", file=sys.stderr, flush=True)
+                    elif self._over.wait(3 * self._pause):  # who says it goes first: the end of one fails others
+                        return
                     os._exit(2)
         except RuntimeError:  # the store is gone, and with it the process that kept it
             self._alone()
