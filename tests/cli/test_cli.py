@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -240,6 +241,33 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
     with pytest.raises(DeriError):
         main(["info", str(tmp_path / "gone.hea"), "--debug"])
+
+
+IMPORT = """
+import os, sys, time
+import deri.cli.main as m
+
+def work(**_):
+    import interrupted  # whose body gets the signal
+    time.sleep(20)
+    print("the signal was lost")
+
+m.app = work
+m.main([])
+"""
+
+
+def test_a_signal_during_an_import_waits_for_its_end(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    body = f"import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.2)\nopen({str(done)!r}, 'w')\n"
+    (tmp_path / "interrupted.py").write_text(body)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", IMPORT]
+    status = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert status.returncode == 143
+    assert status.stdout == ""
+    assert done.exists()
+    assert status.stderr.splitlines() == ["deri: interrupted; run the same command again"]
 
 
 DESTRUCTOR = """

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -108,18 +109,28 @@ def _flush() -> None:
         raise
 
 
-def _interrupt(number: int, _: Any) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise in the main thread; once the module is loaded where one is: C++ that loads it would end the process."""
+    while frame is not None and frame.f_code is not main.__code__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _send_later(number)
+            return
+        frame = frame.f_back
     raise Interrupted(number)
 
 
 def _interrupt_again(swallowed: sys.UnraisableHookArgs) -> None:
     """Send the signal once more whose exception came in a destructor, where Python drops exceptions."""
     if isinstance(swallowed.exc_value, Interrupted):
-        again = threading.Timer(0.01, os.kill, [os.getpid(), swallowed.exc_value.signal])
-        again.daemon = True
-        again.start()
+        _send_later(swallowed.exc_value.signal)
     else:
         sys.__unraisablehook__(swallowed)
+
+
+def _send_later(number: int) -> None:
+    again = threading.Timer(0.01, os.kill, [os.getpid(), number])
+    again.daemon = True
+    again.start()
 
 
 def _handle_signals(handler: Any) -> dict[int, Any]:
