@@ -219,6 +219,11 @@ def json_digest(value: Any) -> str:
     return _sha256(json.dumps(value, sort_keys=True))
 
 
+def digest_of(value: Any) -> str:
+    """16 hex digits of :func:`json_digest`, for names and identities."""
+    return json_digest(value)[:16]
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 

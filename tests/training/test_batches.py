@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from deri.errors import DeriError
 from deri.recipes import Train, load_recipe
 from deri.reports.statements import split_statements
 from deri.store import Store, TextFeatures
-from deri.training.batches import BatchPlan, PairReader, SingleStatements, prefetch
+from deri.training.batches import BatchPlan, PairReader, SingleStatements
 from deri.training.distributed import Replica
 from support import tiny
 
@@ -100,28 +99,6 @@ def test_too_few_rows() -> None:
         BatchPlan.make([np.arange(3)], Train(), 2)
     with pytest.raises(DeriError, match=r"train.batch_size=8 is of all processes.*2 of them.*accumulate=3 need 12"):
         BatchPlan.make([np.arange(30)], Train(batch_size=8, accumulate=3), 2)
-
-
-@pytest.mark.parametrize("ahead", [0, 1, 3, 100])
-def test_prefetch_keeps_the_order_and_raises_what_a_batch_raises(ahead: int) -> None:
-    assert list(prefetch(lambda s: s * s, range(5, 12), ahead)) == [s * s for s in range(5, 12)]
-
-    def fail(step: int) -> int:
-        if step == 3:
-            raise ValueError("bad row")
-        return step
-
-    with pytest.raises(ValueError, match="bad row"):
-        list(prefetch(fail, range(6), ahead))
-
-
-def test_prefetch_reads_no_further_than_it_may() -> None:
-    made: list[int] = []
-    iterator = prefetch(lambda s: made.append(s) or s, range(100), 2)
-    next(iterator)
-    time.sleep(0.1)
-    assert max(made) <= 3
-    iterator.close()  # type: ignore[attr-defined]
 
 
 def test_pairs_that_show_one_statement_have_its_features_and_findings(mimic_store: Path) -> None:

@@ -23,7 +23,7 @@ from deri.errors import DeriError
 from deri.evaluation import tables
 from deri.evaluation.candidates import Candidate, candidates
 from deri.evaluation.contributions import auroc_contributions
-from deri.evaluation.features import Features, digest_of
+from deri.evaluation.features import Features
 from deri.evaluation.intervals import METHOD, Difference, paired_differences, paired_macro_difference
 from deri.evaluation.options import EvalOptions, way_name, ways_to_score
 from deri.evaluation.probe import score_probes
@@ -32,7 +32,7 @@ from deri.evaluation.result import provenance, scored_records
 from deri.evaluation.task import Task, choose_tasks, lacking_records, load_task
 from deri.evaluation.transfer import Transfer, choose_transfers, score_transfer
 from deri.evaluation.zero_shot import score_zero_shot
-from deri.files import atomic_path, write_json, write_text
+from deri.files import atomic_path, digest_of, write_json, write_text
 from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
 from deri.store import Store

@@ -14,7 +14,7 @@ from torch import Tensor
 from deri._version import __version__
 from deri.ecg import measure
 from deri.errors import DeriError
-from deri.files import atomic_path, json_digest
+from deri.files import atomic_path, digest_of
 from deri.models import EcgTextModel
 from deri.models.base import EcgEncoder
 from deri.models.calibration import encoder_digest
@@ -97,7 +97,8 @@ class Features:
         parts = np.unique(missing // _PART)
         every = self.store.rows(windows=True)
         for done, part in enumerate(parts):
-            whole = every[every // _PART == part]
+            first, last = np.searchsorted(every, (part * _PART, (part + 1) * _PART))
+            whole = every[first:last]
             file = self._folder / f"part-{part:05d}.npy"
             if file.is_file():
                 self._keep(whole, np.load(file))
@@ -213,8 +214,3 @@ def model_identity(model: EcgTextModel) -> dict[str, Any]:
         "text_encoder": model.text_encoder.fingerprint,
         "recipe": model.recipe_name,
     }
-
-
-def digest_of(value: Any) -> str:
-    """16 hex digits that stand for a JSON value."""
-    return json_digest(value)[:16]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deri.evaluation.features import Features, digest_of, unit
+from deri.evaluation.features import Features, unit
 from deri.evaluation.options import Way, way_name, ways_to_score
 from deri.evaluation.published import TITLES, published_rows
 from deri.evaluation.task import Task
-from deri.files import atomic_path
+from deri.files import atomic_path, digest_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

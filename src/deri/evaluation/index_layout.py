@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from deri.errors import DeriError
-from deri.evaluation.features import digest_of, model_identity
-from deri.files import file_sha256, read_sealed
+from deri.evaluation.features import model_identity
+from deri.files import digest_of, file_sha256, read_sealed
 from deri.models import EcgTextModel
 from deri.store.layout import about_schema
 

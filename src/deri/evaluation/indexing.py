@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.evaluation.features import digest_of, model_identity
+from deri.evaluation.features import model_identity
 from deri.evaluation.index_layout import (
     FORMAT,
     KEY,
@@ -32,7 +32,7 @@ from deri.evaluation.index_layout import (
     part_files,
     read_manifest,
 )
-from deri.files import AGAIN, atomic_path, file_sha256, remove_leftovers, write_sealed, writing
+from deri.files import AGAIN, atomic_path, digest_of, file_sha256, remove_leftovers, write_sealed, writing
 from deri.models import EcgTextModel
 from deri.store.locks import file_lock
 

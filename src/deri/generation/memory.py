@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deri.errors import DeriError
-from deri.files import AGAIN, json_digest, write_json, writing
+from deri.files import AGAIN, digest_of, write_json, writing
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
@@ -105,7 +105,7 @@ class MemoryCache:
             "kind": kind,
             "shape": [len(rows), m, d],
         }
-        key = json_digest(identity)[:16]
+        key = digest_of(identity)
         path = folder / f"{kind}-{key}"
         if (path / "meta.json").is_file():
             return cls(path)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.files import write_json, writing
+from deri.files import digest_of, write_json, writing
 from deri.generation.config import WriterConfig, name_of
 from deri.generation.data import (
     Targets,
@@ -40,7 +40,7 @@ from deri.training.engine import Engine, EpochResult, Task, Validation, derived_
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
 from deri.training.precision import autocast, choose_precision
-from deri.training.state import Checkpoint, Named, claim_directory, run_identity
+from deri.training.state import Checkpoint, Named, claim_directory
 
 _STATE_VERSION = 3
 """3: reports without stamps, behind the tag of their language."""
@@ -202,7 +202,7 @@ class WriterTask(Task[_Batch]):
                 "data": str(self.store.path),
                 "store": self.store.fingerprint,
                 "model": self.model_name,
-                "run_id": run_identity(self.identity),
+                "run_id": digest_of(self.identity),
                 "records": records,
                 "config": config.model_dump(),
             },

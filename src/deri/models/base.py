@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deri.ahead import read_ahead
 from deri.errors import DeriError, ReadError
 from deri.models.backbones import BACKBONES
 from deri.models.calibration import Calibration
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from deri.ecg import ECG, Standardised
-
-
-T = TypeVar("T")
 
 
 class WindowEmbeddings(NamedTuple):
@@ -123,15 +120,6 @@ def _windows(
         del ecg  # before the next one is read
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items in their order; a thread makes the next one while one is used."""
-    with ThreadPoolExecutor(1, "deri-read") as pool:
-        following = pool.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
-            yield item
-
-
 class EcgEncoder(nn.Module):
     """What embeds recordings: a model of this package, or one that was exported.
 
@@ -185,7 +173,7 @@ class EcgEncoder(nn.Module):
         recordings nor with the length of one, beyond the recording itself. ``windows`` and errors are those of
         :meth:`encode_ecg`, unless ``unusable`` takes the errors.
         """
-        for batch in _ahead(window_batches(ecgs, self.config.signal, windows, batch_size, unusable)):
+        for batch in read_ahead(window_batches(ecgs, self.config.signal, windows, batch_size, unusable)):
             yield WindowEmbeddings(batch.record, batch.start, self.embed_signals(*batch.content, normalise=False))
 
     @torch.inference_mode()

@@ -282,7 +282,7 @@ class Store:
         rows: np.ndarray = np.flatnonzero(chosen if windows else chosen & self.begins)
         return rows
 
-    @property
+    @cached_property
     def _usable(self) -> np.ndarray:
         """Which rows belong to no recording with a damaged row, bool (n,)."""
         recording = np.cumsum(self.begins)

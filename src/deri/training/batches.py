@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -253,21 +252,3 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 T = TypeVar("T")
-
-
-def prefetch(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T]:
-    """``make(step)`` for every step, up to ``ahead`` of them computed in a thread before they are asked for."""
-    if ahead < 1:
-        yield from map(make, steps)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="deri-batches") as pool:
-        pending: list[Future[T]] = [pool.submit(make, step) for step in steps[:ahead]]
-        try:
-            for step in steps:
-                result = pending.pop(0).result()
-                if step + ahead < steps.stop:
-                    pending.append(pool.submit(make, step + ahead))
-                yield result
-        finally:
-            for future in pending:
-                future.cancel()

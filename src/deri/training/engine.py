@@ -19,13 +19,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from deri.ahead import read_ahead
 from deri.errors import DeriError, out_of_memory, some
 from deri.models import EcgTextModel
 from deri.objectives.gather import gather
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
-from deri.training.batches import prefetch
 from deri.training.distributed import Replica, average_gradients
 from deri.training.interrupt import DeferredSignals
 from deri.training.log import RunLog, Tally
@@ -213,7 +213,7 @@ class Engine(Generic[B]):
     def _fit(self) -> None:
         state = self.state
         steps = range(state.step, self.total)
-        batches = prefetch(self.task.read, steps, self.config.prefetch)
+        batches = read_ahead(map(self.task.read, steps), self.config.prefetch)
         self.task.train_mode(True)
         self.tally, self.epoch = Tally(), Tally(weighted=state.epoch_loss, weight=state.epoch_weight)
         self._unchecked = []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deri.errors import DeriError
-from deri.files import atomic_path, json_digest, remove_leftovers
+from deri.files import atomic_path, digest_of, remove_leftovers
 from deri.models.tensors import load_tensors, save_tensors
 from deri.progress import SILENT, Progress
 
@@ -59,7 +59,7 @@ class Checkpoint:
     @property
     def run_id(self) -> str:
         """The identity in 16 hex digits."""
-        return run_identity(self.identity)
+        return digest_of(self.identity)
 
     @property
     def previous(self) -> Path:
@@ -176,11 +176,6 @@ def _flat(content: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(content, Mapping):
         return {name: content}
     return {k: v for key, value in content.items() for k, v in _flat(value, f"{name}.{key}".lstrip(".")).items()}
-
-
-def run_identity(content: Any) -> str:
-    """Identity of what a run computes, from JSON values."""
-    return json_digest(content)[:16]
 
 
 def claim_directory(out: Path, *, resume: bool | None = None) -> None:
