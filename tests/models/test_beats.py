@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deri.ecg.measure import find_beats
+from deri.ecg.beats import find_beats
 from deri.errors import DeriError
 from deri.models.backbones import BACKBONES
 from deri.models.beats import MedianBeat, _sorted

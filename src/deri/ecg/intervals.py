@@ -1,7 +1,7 @@
 """Rate, PR, QRS, QT and axis of a recording, as they are written on a printed ECG.
 
-Features for models (:mod:`deri.ecg.measure`) measure a PR interval from the peak of P and a QRS complex between its
-steep parts. Here waves begin and end where they do for a reader on paper, in the median beat over all leads.
+Waves begin and end where they do for a reader on paper, in the median beat over all leads. Features for models
+(:mod:`deri.ecg.measure`) are measured between the same ends.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deri.ecg.beats import AFTER, Beat, at_beat_rate, find_beats, median_beat
 from deri.ecg.gains import with_common_gain
 from deri.ecg.leads import LEADS
-from deri.ecg.measure import AFTER, BEFORE, find_beats
 from deri.ecg.recording import ECG
 
 INTERVALS = ("rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qtc_ms", "axis_deg")
@@ -20,7 +20,7 @@ SECONDS = 10.0
 """What is measured: the beginning of a recording, as much as a sheet shows."""
 
 # Set on 118 recordings in sinus rhythm of nine archives: medians PR 152, QRS 92, QT 372 ms at 65/min.
-_RATE, _RATE_LEAST = 250.0, 45.0  # Hz
+_RATE_LEAST = 45.0  # Hz
 _QRS_EDGE = 0.04  # share of the steepest slope that begins and ends a QRS complex
 _P_EDGE = 0.03  # share of its height at which a P wave begins
 _P_SEEN, _P_SEEN_IRREGULAR = 2.0, 3.0  # height of P over what is around it; irregular beats rarely have one
@@ -32,21 +32,41 @@ _QTC_LEAST = 300.0  # ms; less is a T wave that was not found more often than a 
 _IRREGULAR = 0.1  # standard deviation of the RR intervals over their mean
 
 
-class _Beat(NamedTuple):
-    """The median beat (12, samples) at ``fs`` Hz with its QRS complex at ``centre``; RR intervals in s.
+class Waves(NamedTuple):
+    """Where the waves of a median beat begin and end, in samples of it; None where one is not seen.
 
-    ``halves`` are the medians of every other beat and of the rest, (2, 12, samples).
+    ``qrs``: the first sample of the QRS complex and the first after it, at least one apart.
     """
 
-    signal: np.ndarray
-    halves: np.ndarray
-    centre: int
-    fs: float
-    rr: np.ndarray
+    p_onset: int | None
+    qrs: tuple[int, int]
+    t_end: float | None
 
-    def at(self, seconds: float) -> int:
-        """The sample so long after the QRS complex, within the beat."""
-        return int(np.clip(self.centre + round(seconds * self.fs), 0, self.signal.shape[1] - 1))
+    def base(self, beat: Beat) -> np.ndarray:
+        """The level of each lead just before the QRS complex, (leads, 1)."""
+        on = self.qrs[0]
+        return np.asarray(beat.signal[:, max(0, on - 5) : max(1, on - 1)].mean(axis=1, keepdims=True))
+
+    def lengths(self, beat: Beat) -> dict[str, float | None]:
+        """``pr_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Bazett); None where one cannot be measured.
+
+        Where a QRS complex would be shorter than 60 ms or longer than 240 (a pacemaker's spike; one whose end is not
+        seen), there is none of them. PR needs a P wave that most beats share, and is never below 80 ms.
+        """
+        found: dict[str, float | None] = dict.fromkeys(("pr_ms", "qrs_ms", "qt_ms", "qtc_ms"))
+        on, off = self.qrs
+        qrs = 1000 * (off - on) / beat.fs
+        if not _QRS_LEAST <= qrs <= _QRS_MOST:
+            return found
+        found["qrs_ms"] = qrs
+        if self.t_end is not None:
+            qt = 1000 * (self.t_end - on) / beat.fs
+            qtc = qt / beat.middle_rr**0.5
+            if qtc >= _QTC_LEAST:
+                found |= {"qt_ms": qt, "qtc_ms": qtc}
+        if self.p_onset is not None and (pr := 1000 * (on - self.p_onset) / beat.fs) >= _PR_LEAST:
+            found["pr_ms"] = pr
+        return found
 
 
 def intervals(ecg: ECG) -> dict[str, float | None]:
@@ -63,27 +83,30 @@ def intervals(ecg: ECG) -> dict[str, float | None]:
     found: dict[str, float | None] = dict.fromkeys(INTERVALS)
     ecg = with_common_gain(ecg)
     signal, whole = _filled(ecg)
-    beat = _median_beat(signal, ecg.fs)
-    if beat is None:
+    x, fs = at_beat_rate(signal, ecg.fs)
+    beat = median_beat(x, fs, find_beats(x, fs)) if fs > _RATE_LEAST else None
+    if beat is None or not len(beat.rr):
         return found
-    middle = float(np.median(beat.rr))
-    found["rate_bpm"] = 60 / middle
-    on, off = _qrs(beat)
-    qrs = 1000 * (off - on) / beat.fs
-    if not _QRS_LEAST <= qrs <= _QRS_MOST:
-        return found
-    found["qrs_ms"] = qrs
-    if (end := _t_end(beat, on, off)) is not None:
-        qt = 1000 * (end - on) / beat.fs
-        if qt / middle**0.5 >= _QTC_LEAST:
-            found |= {"qt_ms": qt, "qtc_ms": qt / middle**0.5}
-    if (begin := _p_onset(beat, on)) is not None and (pr := 1000 * (on - begin) / beat.fs) >= _PR_LEAST:
-        found["pr_ms"] = pr
-    if whole[LEADS.index("I")] and whole[LEADS.index("aVF")]:
-        net = (beat.signal[:, on:off] - _before(beat, on)).sum(axis=1)
-        # aVF is 2/√3 of a lead of unit length at 90 degrees.
-        found["axis_deg"] = float(np.degrees(np.arctan2(net[LEADS.index("aVF")] * 2 / 3**0.5, net[LEADS.index("I")])))
+    found["rate_bpm"] = 60 / beat.middle_rr
+    waves = find_waves(beat)
+    found |= waves.lengths(beat)
+    if found["qrs_ms"] is not None and whole[LEADS.index("I")] and whole[LEADS.index("aVF")]:
+        net = (beat.signal[:, slice(*waves.qrs)] - waves.base(beat)).sum(axis=1)
+        found["axis_deg"] = float(np.degrees(frontal_axis(net)))
     return found
+
+
+def find_waves(beat: Beat) -> Waves:
+    """Where P begins, the QRS complex begins and ends, and T ends."""
+    on, off = _qrs(beat)
+    only = Waves(None, (on, off), None)
+    return Waves(_p_onset(beat, on), only.qrs, _t_end(beat, off, only.base(beat)))
+
+
+def frontal_axis(net: np.ndarray) -> float:
+    """Axis in the frontal plane, radians, of the values (12,) of a wave in the canonical leads."""
+    # aVF is 2/√3 of a lead of unit length at 90 degrees.
+    return float(np.arctan2(net[LEADS.index("aVF")] * 2 / np.sqrt(3), net[LEADS.index("I")]))
 
 
 def _filled(ecg: ECG) -> tuple[np.ndarray, np.ndarray]:
@@ -98,24 +121,7 @@ def _filled(ecg: ECG) -> tuple[np.ndarray, np.ndarray]:
     return signal, whole
 
 
-def _median_beat(signal: np.ndarray, fs: float) -> _Beat | None:
-    step = max(1, round(fs / _RATE))
-    n = signal.shape[1] // step
-    x = signal[:, : n * step].reshape(len(signal), n, step).mean(axis=2)
-    rate = fs / step
-    if rate <= _RATE_LEAST:
-        return None
-    beats = find_beats(x, rate)
-    first, last = round(BEFORE * rate), round(AFTER * rate)
-    whole = beats[(beats >= first) & (beats + last <= n)]
-    if len(beats) < 2 or not len(whole):
-        return None
-    all_beats = np.stack([x[:, b - first : b + last] for b in whole])
-    halves = np.stack([np.median(all_beats[i::2] if len(whole) > 1 else all_beats, axis=0) for i in (0, 1)])
-    return _Beat(np.median(all_beats, axis=0), halves, first, rate, np.diff(beats) / rate)
-
-
-def _qrs(beat: _Beat) -> tuple[int, int]:
+def _qrs(beat: Beat) -> tuple[int, int]:
     """First sample of the QRS complex, and the first after it: where all leads have been calm for two samples."""
     speed = np.abs(np.gradient(beat.signal, axis=1)).sum(axis=0)
     low, high = beat.at(-0.16), beat.at(0.2)
@@ -129,19 +135,14 @@ def _qrs(beat: _Beat) -> tuple[int, int]:
     return on, top + 3 + int(after[0]) if len(after) else high
 
 
-def _before(beat: _Beat, on: int) -> np.ndarray:
-    """The level of each lead just before the QRS complex, (12, 1)."""
-    return np.asarray(beat.signal[:, max(0, on - 5) : max(1, on - 1)].mean(axis=1, keepdims=True))
-
-
-def _t_end(beat: _Beat, on: int, off: int) -> float | None:
+def _t_end(beat: Beat, off: int, base: np.ndarray) -> float | None:
     """Where the tangent to the steepest part of the end of T meets zero (Lepeschkin and Surawicz 1952).
 
     None where nothing rises after the QRS complex: without a T wave, or with one lower than the ST segment.
     """
-    last = beat.at(min(AFTER, 0.65 * float(np.median(beat.rr)))) + 1
+    last = beat.at(min(AFTER, 0.65 * beat.middle_rr)) + 1
     first = min(off + round(0.06 * beat.fs), last - 5)
-    size = np.sqrt(((beat.signal[:, first:last] - _before(beat, on)) ** 2).sum(axis=0))
+    size = np.sqrt(((beat.signal[:, first:last] - base) ** 2).sum(axis=0))
     peak = min(int(size.argmax()), len(size) - 2)
     steps = np.diff(size[peak:])
     k = int(steps.argmin())
@@ -151,9 +152,9 @@ def _t_end(beat: _Beat, on: int, off: int) -> float | None:
     return float(min(first + peak + k + 0.5 - middle / steps[k], beat.signal.shape[1]))
 
 
-def _p_onset(beat: _Beat, on: int) -> int | None:
+def _p_onset(beat: Beat, on: int) -> int | None:
     """Where P begins; None where there is none to be seen."""
-    first, last = beat.at(-min(0.32, 0.45 * float(np.median(beat.rr)))), on - round(0.02 * beat.fs)
+    first, last = beat.at(-min(0.32, 0.45 * beat.middle_rr)), on - round(0.02 * beat.fs)
     if last - first < 3:
         return None
     wave = beat.signal[:, first:last]
@@ -167,7 +168,7 @@ def _p_onset(beat: _Beat, on: int) -> int | None:
     return first + int(before[-1]) + 1 if len(before) else first
 
 
-def _alike(beat: _Beat, first: int, last: int) -> float:
+def _alike(beat: Beat, first: int, last: int) -> float:
     """Correlation of both halves of the beats in a part of them, over all leads."""
-    one, other = (half - half.mean(axis=1, keepdims=True) for half in beat.halves[:, :, first:last])
+    one, other = (half - half.mean(axis=1, keepdims=True) for half in (h[:, first:last] for h in beat.halves()))
     return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum() + 1e-12))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from deri.ecg.beats import AFTER, Beat, at_beat_rate, find_beats, median_beat
+from deri.ecg.intervals import Waves, find_waves, frontal_axis
 from deri.ecg.leads import LEADS
 
-VERSION = 1
+VERSION = 2
 """Of the features; part of the identity of results."""
 
 _RHYTHM = (
@@ -45,41 +47,6 @@ NEEDS = {
 }
 """Leads without which a feature cannot be measured; the others come from whatever leads there are."""
 
-_RATE = 250.0  # Hz, at which all but the steepest slope is measured
-BEFORE, AFTER = 0.35, 0.45
-"""s of a beat before and after the middle of its QRS complex."""
-APART, SHARE, WINDOW = 0.24, 0.35, 1.5
-"""A beat: s to a higher one at least, share of the typical peak, and s in which the typical one is looked for."""
-_FLAT = 0.003  # mV per sample at 250 Hz; a lead set without any steeper slope has no beats
-
-
-def find_beats(signal: np.ndarray, fs: float) -> np.ndarray:
-    """Samples at which QRS complexes lie: (beats,) int64, ascending.
-
-    The root of the summed squared slopes of all leads in the band 5–20 Hz, averaged over 80 ms; a beat is a peak of at
-    least 0.35 of the typical one (median over windows of 1.5 s of their maxima), 240 ms or more from a higher one.
-
-    Args:
-        signal: (leads, n) mV.
-        fs: Hz.
-    """
-    from scipy.ndimage import uniform_filter1d
-    from scipy.signal import butter, find_peaks, sosfiltfilt
-
-    n = signal.shape[1]
-    if n < fs:
-        return np.zeros(0, np.int64)
-    band = sosfiltfilt(butter(2, (5, 20), "bandpass", fs=fs, output="sos"), signal, axis=1)
-    slope = np.sqrt((np.diff(band, axis=1, append=band[:, -1:]) ** 2).sum(axis=0))
-    energy = uniform_filter1d(slope, max(1, round(0.08 * fs)), mode="constant")
-    window = round(WINDOW * fs)
-    tops = [energy[i : i + window].max() for i in range(0, max(1, n - window // 2), window)]
-    typical = float(np.median(tops))
-    if typical < _FLAT * _RATE / fs:
-        return np.zeros(0, np.int64)
-    found, _ = find_peaks(energy, height=SHARE * typical, distance=max(1, round(APART * fs)))
-    return found.astype(np.int64)
-
 
 def known_features(values: np.ndarray, lead_mask: np.ndarray, printed: bool) -> np.ndarray:
     """Features with NaN for those that need a lead which is not there (12,), and for all of a printed layout."""
@@ -93,22 +60,14 @@ def ecg_features(signal: np.ndarray, fs: float) -> np.ndarray:
     values: dict[str, float] = {}
     if signal.shape[1] > 1:
         values["steepest"] = float(np.abs(np.diff(signal, axis=1)).max() * fs / 1000)  # mV per ms; pacing spikes
-    step = max(1, round(fs / _RATE))
-    n = signal.shape[1] // step
-    x = signal[:, : n * step].reshape(len(signal), n, step).mean(axis=2, dtype=np.float64)
-    rate = fs / step
+    x, rate = at_beat_rate(signal, fs)
     beats = find_beats(x, rate)
     values |= _rhythm(np.diff(beats) / rate)
-    first, last = round(BEFORE * rate), round(AFTER * rate)
-    whole = beats[(beats >= first) & (beats + last <= n)]
-    residual = x - np.median(x, axis=1, keepdims=True) if n else x
-    if len(whole):
-        cut = np.stack([x[:, b - first : b + last] for b in whole])
-        beat = np.median(cut, axis=0)
-        rr = float(np.median(np.diff(beats))) / rate if len(beats) > 1 else 1.0
-        values |= _beat(beat, first, rate, rr)
-        values |= _alike(cut, beat, first, rate)
-        residual = _without_beats(x, beats, beat, first, last)
+    residual = x - np.median(x, axis=1, keepdims=True) if x.shape[1] else x
+    if beat := median_beat(x, rate, beats):
+        values |= _beat(beat, find_waves(beat))
+        values |= _alike(beat)
+        residual = _without_beats(x, beats, beat)
     values |= _spectra(x, residual, rate)
     return np.array([values.get(name, np.nan) for name in FEATURE_NAMES])
 
@@ -135,24 +94,16 @@ def _rhythm(rr: np.ndarray) -> dict[str, float]:
     return values
 
 
-def _beat(beat: np.ndarray, centre: int, fs: float, rr: float) -> dict[str, float]:
-    """Intervals, axes and amplitudes of the median beat (12, samples) with its QRS complex at ``centre``."""
-    n = beat.shape[1]
-
-    def at(seconds: float) -> int:
-        return int(np.clip(centre + round(seconds * fs), 0, n - 1))
-
-    speed = np.abs(np.gradient(beat, axis=1)).sum(axis=0)
-    near = slice(at(-0.12), at(0.14))
-    steep = np.flatnonzero(speed[near] > 0.15 * speed[near].max()) + near.start
-    on, off = int(steep[0]), int(steep[-1]) + 1
-    base = beat[:, max(0, on - round(0.03 * fs)) : max(1, on - round(0.01 * fs))].mean(axis=1)
-    level = beat - base[:, None]
-    qrs = level[:, on : max(off, on + 1)]
-    t_first, t_last = min(off + round(0.06 * fs), n - 2), max(at(min(AFTER, 0.65 * rr)), off + round(0.06 * fs) + 2)
-    t_wave = level[:, t_first : min(t_last, n)]
-    p_first, p_last = at(-min(0.32, 0.45 * rr)), max(on - round(0.02 * fs), at(-0.3) + 2)
-    p_wave = level[:, min(p_first, p_last - 2) : p_last]
+def _beat(beat: Beat, waves: Waves) -> dict[str, float]:
+    """Intervals, axes and amplitudes of the median beat."""
+    fs, n, rr = beat.fs, beat.signal.shape[1], beat.middle_rr
+    on, off = waves.qrs
+    level = beat.signal - waves.base(beat)
+    qrs = level[:, on:off]
+    t_first = min(off + round(0.06 * fs), n - 2)
+    t_wave = level[:, t_first : max(beat.at(min(AFTER, 0.65 * rr)), t_first + 2)]
+    p_first = beat.at(-min(0.32, 0.45 * rr))
+    p_wave = level[:, min(p_first, max(0, on - 2)) : max(2, on - round(0.02 * fs))]
     top = qrs.argmax(axis=1)
     amplitude = {
         "r": qrs.max(axis=1),
@@ -166,25 +117,17 @@ def _beat(beat: np.ndarray, centre: int, fs: float, rr: float) -> dict[str, floa
     values = {f"{name}_{lead}": float(amplitude[name][i]) for name in _PER_LEAD for i, lead in enumerate(LEADS)}
     row = {lead: i for i, lead in enumerate(LEADS)}
     for name, wave in (("axis", "net"), ("t_axis", "t")):
-        # aVF is 2/√3 of a lead of unit length at 90 degrees.
-        angle = np.arctan2(amplitude[wave][row["aVF"]] * 2 / np.sqrt(3), amplitude[wave][row["I"]])
+        angle = frontal_axis(amplitude[wave])
         values |= {f"{name}_cos": float(np.cos(angle)), f"{name}_sin": float(np.sin(angle))}
         if name == "axis":
             values["axis_deg"] = float(np.degrees(angle))
     reach = qrs.max(axis=1) - qrs.min(axis=1)
     r, s = amplitude["r"], amplitude["s"]
-    t_speed = np.abs(t_wave).sum(axis=0)
-    peak = int(t_speed.argmax())
-    low = np.flatnonzero(t_speed[peak:] < 0.25 * t_speed[peak])
-    qt = (t_first + peak + (int(low[0]) if len(low) else len(t_speed) - peak) - on) / fs
     p_size = np.abs(p_wave - np.median(p_wave, axis=1, keepdims=True)).sum(axis=0)
     return (
         values
+        | {name: np.nan if value is None else value for name, value in waves.lengths(beat).items()}
         | {
-            "qrs_ms": 1000 * (off - on) / fs,
-            "pr_ms": 1000 * (on - (min(p_first, p_last - 2) + int(p_size.argmax()))) / fs,  # from the peak of P
-            "qt_ms": 1000 * qt,
-            "qtc_ms": 1000 * qt / np.sqrt(rr),
             "p_to_noise": float(p_size.max() / (np.median(p_size) + 1e-3)),
             "sokolow_lyon": float(max(r[row["V5"]], r[row["V6"]]) - s[row["V1"]]),
             "v1_r_share": float(r[row["V1"]] / (r[row["V1"]] - s[row["V1"]] + 1e-3)),
@@ -199,11 +142,12 @@ def _extreme(wave: np.ndarray) -> np.ndarray:
     return wave[np.arange(len(wave)), np.abs(wave).argmax(axis=1)]
 
 
-def _alike(cut: np.ndarray, beat: np.ndarray, centre: int, fs: float) -> dict[str, float]:
-    """How alike the beats (beats, 12, samples) are to their median, around the QRS complex."""
-    near = slice(max(0, centre - round(0.1 * fs)), centre + round(0.14 * fs))
-    a = (cut[:, :, near] - cut[:, :, near].mean(axis=2, keepdims=True)).reshape(len(cut), -1)
-    b = (beat[:, near] - beat[:, near].mean(axis=1, keepdims=True)).ravel()
+def _alike(beat: Beat) -> dict[str, float]:
+    """How alike the beats are to their median, around the QRS complex."""
+    near = slice(max(0, beat.at(-0.1)), beat.at(0.14))
+    cut, middle = beat.each[:, :, near], beat.signal[:, near]
+    a = (cut - cut.mean(axis=2, keepdims=True)).reshape(len(cut), -1)
+    b = (middle - middle.mean(axis=1, keepdims=True)).ravel()
     size = np.linalg.norm(a, axis=1) * np.linalg.norm(b)
     alike = np.divide(a @ b, size, out=np.zeros(len(a)), where=size > 0)
     return {
@@ -213,10 +157,11 @@ def _alike(cut: np.ndarray, beat: np.ndarray, centre: int, fs: float) -> dict[st
     }
 
 
-def _without_beats(x: np.ndarray, beats: np.ndarray, beat: np.ndarray, first: int, last: int) -> np.ndarray:
+def _without_beats(x: np.ndarray, beats: np.ndarray, beat: Beat) -> np.ndarray:
     """The recording less the median beat at every beat; between beats it is taken about its own ends."""
-    rest = x - np.median(x, axis=1, keepdims=True)
-    template = beat - np.median(x, axis=1, keepdims=True)
+    level = np.median(x, axis=1, keepdims=True)
+    rest, template = x - level, beat.signal - level
+    first, last = beat.centre, template.shape[1] - beat.centre
     end = 0
     for i, b in enumerate(beats):
         begin = max(0, b - first, end)

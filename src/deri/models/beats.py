@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deri.ecg.measure import AFTER, APART, BEFORE, SHARE, WINDOW
+from deri.ecg.beats import AFTER, APART, BEFORE, SHARE, WINDOW
 from deri.models.backbones import Backbone
 from deri.models.resnet import ResNet1d
 from deri.recipes import schema
@@ -23,7 +23,7 @@ _POOL, _JOIN = 3, 2  # samples of the recording that the first branch averages, 
 class MedianBeat(nn.Module):
     """(B, leads, n) mV → (B, leads, samples): the median beat of each recording, zeros where no beat is found.
 
-    A beat is what :func:`deri.ecg.measure.find_beats` calls one, found for a batch on its device by slopes over 20 ms
+    A beat is what :func:`deri.ecg.beats.find_beats` calls one, found for a batch on its device by slopes over 20 ms
     instead of a filter. The first 16 whole beats count.
     """
 
