@@ -138,6 +138,30 @@ def test_embedding_and_measurements_fill_what_is_not_known_with_the_training_mea
     assert result["encoder"]["features"].endswith("and 125 intervals and amplitudes")
 
 
+def test_intervals_alone_need_no_model_and_are_probed_as_scikit_learn_does(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["probe", "--data", str(store.path), "--task", "ptbxl-super", "--out", str(tmp_path / "r.json")]
+    with pytest.raises(SystemExit) as code:
+        main([*command, "--features", "intervals"])
+    assert code.value.code == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["model"], result["recipe"], result["encoder"]["mode"]) == (None, None, None)
+    assert result["encoder"]["features"] == "125 intervals and amplitudes"
+    data = load_task(Features(None, store), "ptbxl-super")
+    mean = np.nanmean(data.train.features, axis=0)
+    train, test = (np.where(np.isnan(x), mean, x) for x in (data.train.features, data.test.features))
+    scale = StandardScaler().fit(train)
+    c = 1 / (result["seeds"][0]["strength"] * len(train))
+    fitted = LogisticRegression(C=c, max_iter=5000).fit(scale.transform(train), data.train.labels[:, 0])
+    expected = roc_auc_score(data.test.labels[:, 0], fitted.decision_function(scale.transform(test)))
+    assert result["classes"][data.classes[0]]["auroc"] == pytest.approx(expected, abs=0.02)
+    with pytest.raises(SystemExit) as code:
+        main(command)
+    assert code.value.code == 2
+    assert "--model is missing" in capsys.readouterr().err
+
+
 def test_small_fractions_are_means_over_five_draws_unless_a_number_is_given() -> None:
     options = EvalOptions(seed=7)
     assert list(options.seeds_of(10)) == [7, 8, 9, 10, 11]

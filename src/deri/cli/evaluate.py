@@ -71,13 +71,13 @@ def retrieval(
 
 
 def probe(
-    model: opt.Model,
     data: opt.Data,
     task: opt.Task,
     out: opt.ResultFile,
+    model: Annotated[str | None, typer.Option(help=f"{opt.MODEL}; needless with --features intervals")] = None,
     fraction: opt.Fraction = "100",
     features: Annotated[
-        opt.FeaturesName, typer.Option(help="the embedding, or both it and measured intervals and amplitudes")
+        opt.FeaturesName, typer.Option(help="the embedding, measured intervals and amplitudes, or both")
     ] = opt.FeaturesName.embedding,
     protocol: opt.Protocol = opt.ProtocolName.corrected,
     sampling: opt.Sampling = opt.SamplingName.random,
@@ -88,7 +88,7 @@ def probe(
     skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
-    """Linear probe: train a linear layer on the embeddings of a frozen encoder.
+    """Linear probe: train a linear layer on the embeddings of a frozen encoder, or on what is measured in the ECGs.
 
     deri classify --model DIR gives the probabilities of what --save DIR wrote.
     """
@@ -98,11 +98,17 @@ def probe(
     from deri.evaluation.task import load_task
     from deri.files import atomic_path, write_json
 
-    both = features is opt.FeaturesName.both
-    if both and protocol is opt.ProtocolName.published:
-        raise DeriError("--features both: the published protocol does not scale features; use --protocol corrected")
+    measured = features is not opt.FeaturesName.embedding
+    if measured and protocol is opt.ProtocolName.published:
+        raise DeriError(
+            f"--features {features.value}: the published protocol does not scale features; use --protocol corrected"
+        )
+    if features is opt.FeaturesName.intervals:
+        model = None
+    elif model is None:
+        raise DeriError(f"--model is missing: --features {features.value} needs one, --features intervals does not")
     if save is not None:
-        if both or folds or protocol is opt.ProtocolName.published:
+        if measured or folds or protocol is opt.ProtocolName.published:
             raise DeriError(f"--save {save}: only the corrected probe of the embedding on a store's splits is saved")
         if save.exists() and any(save.iterdir()):
             raise DeriError(f"--save {save} exists and is not empty; name a new directory")
@@ -114,9 +120,10 @@ def probe(
         seeds=seeds,
         folds=folds or 0,
     )
-    store, loaded = _opened(model, data, skip_damaged, device)
-    with progress("probe: embedding") as shown:
-        read = (FeaturesAndMeasurements if both else Features)(loaded, store, progress=shown)
+    store, loaded = _opened(model, data, skip_damaged, device) if model else (open_store(data, skip_damaged), None)
+    kind = FeaturesAndMeasurements if features is opt.FeaturesName.both else Features
+    with progress("probe: features") as shown:
+        read = kind(loaded, store, progress=shown)
         result = probe_task(read, task, options, model_name=model)
     write_json(out, result)
     if save is not None:

@@ -27,6 +27,7 @@ class FeaturesName(str, Enum):
     """What a probe is trained on."""
 
     embedding = "embedding"
+    intervals = "intervals"
     both = "both"
 
 

@@ -23,6 +23,7 @@ from deri.progress import SILENT, Progress, Shifted
 from deri.store import Store
 from deri.store.measurements import measure_store
 
+MEASURED = f"{len(measure.FEATURE_NAMES)} intervals and amplitudes"
 _PART = 2048  # recordings per file of features: what a killed run loses at most
 
 
@@ -39,10 +40,9 @@ class Features:
         progress: is told how many recordings are done.
 
     Attributes:
+        encoder: the model, or None.
         content: what they are, in words.
     """
-
-    content = "inference embedding, not normalised"
 
     def __init__(
         self,
@@ -53,8 +53,9 @@ class Features:
         progress: Progress = SILENT,
         batch_size: int = 128,
     ) -> None:
-        self.store, self._model, self._progress, self._batch_size = store, model, progress, batch_size
+        self.store, self.encoder, self._progress, self._batch_size = store, model, progress, batch_size
         width = len(measure.FEATURE_NAMES) if model is None else model.config.dim
+        self.content = "inference embedding, not normalised" if model is not None else MEASURED
         self._values = np.empty((len(store), width), np.float32)
         self._known = np.zeros(len(store), bool)
         self._folder = None
@@ -64,19 +65,19 @@ class Features:
     @property
     def model(self) -> EcgTextModel:
         """The encoder whose embeddings these are."""
-        if self._model is None:
+        if self.encoder is None:
             raise ValueError("intervals and amplitudes are of no model")
-        return self._model
+        return self.encoder
 
     @cached_property
     def digest(self) -> str:
         """Of the encoder's weights, or the version of the measurements."""
-        return f"classical-{measure.VERSION}" if self._model is None else encoder_digest(self._model)
+        return f"classical-{measure.VERSION}" if self.encoder is None else encoder_digest(self.encoder)
 
     @property
     def key(self) -> str:
         """Stands for all that decides the features: weights, configuration, store and version."""
-        config = None if self._model is None else self._model.config.model_dump(mode="json")
+        config = None if self.encoder is None else self.encoder.config.model_dump(mode="json")
         return digest_of(
             {"features": self.digest, "config": config, "store": self.store.fingerprint, "deri": __version__}
         )
@@ -115,13 +116,13 @@ class Features:
         self._known[rows] = True
 
     def _compute(self, rows: np.ndarray, progress: Progress) -> np.ndarray:
-        if self._model is None:
+        if self.encoder is None:
             return measure_store(self.store, progress=progress)[rows]
-        before = encoder_digest(self._model)
+        before = encoder_digest(self.encoder)
         values = embed_store(
-            self._model, self.store, rows, batch_size=self._batch_size, normalise=False, progress=progress
+            self.encoder, self.store, rows, batch_size=self._batch_size, normalise=False, progress=progress
         )
-        if encoder_digest(self._model) != before:
+        if encoder_digest(self.encoder) != before:
             raise RuntimeError(f"embedding {self.store.path} changed the weights or statistics of the frozen encoder")
         return values
 
@@ -129,16 +130,15 @@ class Features:
 class FeaturesAndMeasurements(Features):
     """A model's embeddings beside intervals and amplitudes, NaN where one cannot be measured."""
 
-    content = f"{Features.content}, and {len(measure.FEATURE_NAMES)} intervals and amplitudes"
-
     def __init__(self, model: EcgTextModel, store: Store, *, progress: Progress = SILENT) -> None:
         super().__init__(model, store, progress=progress)
         self._measured = Features(None, store, progress=progress)
+        self.content += f", and {self._measured.content}"
 
     @cached_property
     def digest(self) -> str:
         """Of the encoder's weights, and the version of the measurements."""
-        return f"{encoder_digest(self.model)} {self._measured.digest}"
+        return f"{super().digest} {self._measured.digest}"
 
     def rows(self, rows: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """See :meth:`Features.rows`: (n, d + m)."""

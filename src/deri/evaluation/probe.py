@@ -175,10 +175,10 @@ def probe_task(
         | {"n_val": len(data.val.labels), "sampling": options.sampling}
         | ({"folds": options.folds} if options.folds else {})
         | (next(iter(found.values())) if len(found) == 1 else {"fractions": found})
-        | provenance(features.model, features.store)
+        | provenance(features.encoder, features.store)
         | {
             "encoder": {
-                "mode": "eval",
+                "mode": None if features.encoder is None else "eval",
                 "features": features.content,
                 "weights_sha256": features.digest,
             }
