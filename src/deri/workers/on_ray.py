@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ class _Actor:
     """In the cluster."""
 
     def __init__(self, folder: str) -> None:
+        vars(sys.modules["__main__"]).pop("__file__", None)  # Ray's, which the process below is not to load as well
         self._process = WorkerProcess(folder)
 
     def version(self) -> str:

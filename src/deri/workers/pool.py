@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -17,6 +19,7 @@ from deri.workers.task import Task
 R = TypeVar("R")
 
 _LOSSES = 5  # of the workers of one task
+_PATIENCE_SECONDS = 60.0  # until one is told that there is no worker
 
 
 class LostError(Exception):
@@ -80,7 +83,7 @@ class Pool:
         self._workers, self._device = workers, device
         self._due: deque[_Item[Any]] = deque()
         self._changed = threading.Condition()
-        self._over = False
+        self._begun = self._over = False
         self._failure: BaseException | None = None
         self._threads = [threading.Thread(target=self._serve, args=(worker,), daemon=True) for worker in workers]
 
@@ -111,6 +114,7 @@ class Pool:
         items = map(_Item, tasks)
         pending: deque[_Item[R]] = deque()
         finished = most = 0
+        patience = time.monotonic() + _PATIENCE_SECONDS
         while True:
             for item in islice(items, 2 * len(self._workers) - len(pending)):
                 pending.append(item)
@@ -118,6 +122,9 @@ class Pool:
             if not pending:
                 return
             outcome = self._wait(pending[0])
+            if not self._begun and time.monotonic() > patience:
+                progress.message("no worker could be started yet: waiting for a free processor, or GPU, of the cluster")
+                patience = math.inf
             now = finished + sum(item.done for item in pending)
             if now > most:
                 most = now
@@ -148,6 +155,7 @@ class Pool:
         try:
             while not self._over:
                 if worker.ready():
+                    self._begun = True
                     with self._changed:
                         self._changed.wait_for(lambda: self._due or self._over)
                         item = self._due.popleft() if self._due and not self._over else None
