@@ -75,7 +75,7 @@ def main() -> None:
 
     from ray.cluster_utils import Cluster
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
     small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
         folder = Path(name)

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from deri.datasets import open_dataset
 from deri.store import Store, prepare
+from support import deadly
 
 SCRIPT = """
 import pickle, sys, time
@@ -192,6 +194,18 @@ def test_a_worker_that_is_killed_is_replaced(dataset, content, tmp_path: Path) -
     killer.join()
     assert prepare(dataset, tmp_path / "whole") == expected
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def test_a_recording_that_kills_its_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadly.install(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    source = open_dataset("folder", deadly.archive(tmp_path / "source", 70, deadly=(2, 66)))
+    prepare(source, tmp_path / "store", workers=2)
+    rejects = Store.open(tmp_path / "store").rejects
+    assert rejects["file"].tolist() == ["r002.json", "r066.json"]
+    assert set(rejects["reason"]) == {"worker_died"}
+    assert set(rejects["detail"]) == {"the process that read it was killed by SIGKILL, twice"}
+    assert len(Store.open(tmp_path / "store")) == 68
 
 
 def test_a_chunk_whose_shard_is_not_whole_is_done_again(dataset, content, tmp_path: Path) -> None:

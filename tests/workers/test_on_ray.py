@@ -45,6 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # of a busy machine
         patch.syspath_prepend(site)
         small = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=small)
