@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from classify import fill
-from deri.cli.inputs import Reading, Recordings, embed_files
+from deri.cli.inputs import EmbedFiles, Files, Reading, Recordings
 from deri.models import EcgTextModel, load_model
 from deri.models.base import WindowBatch, window_batches
 from deri.models.export import export_model, load_encoder
@@ -42,18 +42,18 @@ def seconds(function: Callable[[], object], clock: Callable[[], float] = time.pe
     return clock() - start
 
 
-def recordings(folder: Path) -> Recordings:
-    return Recordings([{"file": str(path)} for path in sorted(folder.glob("*.hea"))], Reading({}, strict=True), SILENT)
+def read(folder: Path) -> Files:
+    return Files([{"file": str(path)} for path in sorted(folder.glob("*.hea"))], Reading({}, strict=True))
 
 
 def end_to_end(model: EcgTextModel, folder: Path, files: int, rounds: int) -> dict[str, float]:
     """Records per second from files, of the encoder alone, their ratio, and the peak of memory in MB."""
-    batches = list(window_batches(recordings(folder), model.config.signal, None, BATCH))[:8]
+    batches = list(window_batches(Recordings(read(folder), SILENT), model.config.signal, None, BATCH))[:8]
     alone = sum(len(batch.record) for batch in batches)
     times: dict[str, list[float]] = {"files": [], "encoder": []}
     for _ in range(rounds):
         times["encoder"].append(seconds(lambda: [model.embed_signals(*batch.content) for batch in batches]) / alone)
-        times["files"].append(seconds(lambda: embed_files(model, recordings(folder), None)) / files)
+        times["files"].append(seconds(lambda: EmbedFiles(read(folder), lambda: model, None).run(SILENT)) / files)
     per_record = {name: statistics.median(taken) for name, taken in times.items()}
     return {
         "samples_per_s": round(1 / per_record["files"], 2),
@@ -122,7 +122,7 @@ def main() -> None:
         result["constant"] = round(rates[0] / rates[-1], 3)
         result["files"] = sizes
         if options.encoders:
-            batch = next(window_batches(recordings(folder), model.config.signal, None, BATCH))
+            batch = next(window_batches(Recordings(read(folder), SILENT), model.config.signal, None, BATCH))
             result["encoders"] = encoders(model, batch, root, options.rounds)
     print(json.dumps(result, indent=2))
 

@@ -116,9 +116,9 @@ def embed_rate(model: str, files: list[list[Path]]) -> tuple[float, float]:
     """Recordings per second of `deri embed`, by the clock and by processor time."""
     loaded = load_model(model, device=None)
     names = [str(pair[0]) for pair in files]
-    embed_inputs(loaded, names[:8], Reading({}), None, SILENT)
+    embed_inputs(lambda: loaded, names[:8], Reading({}), None, SILENT)
     start, used = time.perf_counter(), time.process_time()
-    embed_inputs(loaded, names, Reading({}), None, SILENT)
+    embed_inputs(lambda: loaded, names, Reading({}), None, SILENT)
     return len(names) / (time.perf_counter() - start), len(names) / (time.process_time() - used)
 
 

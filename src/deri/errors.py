@@ -36,6 +36,9 @@ class ReadError(DeriError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
 
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM on the command line. No :class:`KeyboardInterrupt`, which typer swallows without a word.

@@ -9,6 +9,9 @@ class Progress:
     def message(self, text: str) -> None:
         """A line of information."""
 
+    def warn(self, kind: str, text: str) -> None:
+        """A line about one of many recordings; of a ``kind`` the first is enough, the others may be counted."""
+
     def update(self, done: int, total: int) -> None:
         """``done`` of ``total`` items are finished."""
 
@@ -18,15 +21,25 @@ SILENT = Progress()
 
 
 class Shifted(Progress):
-    """Counts of a part of the work, told as counts of the whole; messages as they are."""
+    """Counts of a part of the work, told as counts of the whole and once each; messages as they are.
+
+    Attributes:
+        reached: items of the whole that were told to be finished last.
+    """
 
     def __init__(self, inner: Progress, start: int, total: int) -> None:
-        self._inner, self._start, self._total = inner, start, total
+        self._inner, self._start, self._total, self.reached = inner, start, total, start
 
     def message(self, text: str) -> None:
         """A line of information."""
         self._inner.message(text)
 
+    def warn(self, kind: str, text: str) -> None:
+        """A line about one of many recordings."""
+        self._inner.warn(kind, text)
+
     def update(self, done: int, total: int) -> None:
         """``done`` of the items of this part are finished."""
-        self._inner.update(self._start + done, self._total)
+        if self._start + done != self.reached:
+            self.reached = self._start + done
+            self._inner.update(self.reached, self._total)

@@ -10,14 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deri.cli.inputs import EmbedFiles, Files, Loaded, Reading, Recordings
 from deri.datasets import open_dataset
 from deri.ecg import ECG, read_ecg
 from deri.ecg.read import lead_names
-from deri.errors import DeriError, install
+from deri.errors import DeriError, ReadError, install
 from deri.models import load_model
+from deri.progress import Progress
 from deri.simulate import simulate
 from deri.store import Store
 from deri.store.plan import make_plan
+from deri.workers import HERE
+from deri.workers.pool import Pool
 from support import tiny
 from support.command import run
 
@@ -210,3 +214,40 @@ def test_nothing_usable_is_an_error(
     monkeypatch.setattr("deri.cli.inputs.find_spec", lambda name: None)
     assert run("classify", *files, "--model", model_dir, *QUESTION, "--out", tmp_path / "x.xlsx") == 2
     assert install("formats") in capsys.readouterr().err
+
+
+def test_a_file_that_killed_its_workers_is_passed_over_or_ends_a_strict_reading(folder: Path) -> None:
+    class Heard(Progress):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def message(self, text: str) -> None:
+            self.lines.append(text)
+
+    rows = [{"file": str(file)} for file in sorted(folder.glob("[0-9]*.hea"))]
+    heard, task = Heard(), EmbedFiles(Files(rows, Reading({})), Loaded(load_model, "none", None), None)
+    recordings = Recordings(task.without(0, "killed").files, heard)
+    assert [ecg.metadata["source_file"] for ecg in recordings] == [rows[1]["file"]]
+    assert recordings.failed == 1
+    assert heard.lines == [f"passed over: {rows[0]['file']}: killed"]
+    with pytest.raises(ReadError, match=f"{rows[0]['file']}: killed"):
+        list(Recordings(Files(rows, Reading({}, strict=True), refused={0: "killed"}), heard))
+
+
+def test_a_model_is_loaded_once_here_and_once_in_a_worker() -> None:
+    calls: list[str] = []
+
+    def load(name: str, *, device: str | None) -> list[str]:
+        calls.append(f"{name} on {device}")
+        return [name]
+
+    model = Loaded(load, "m", "cuda")
+    assert model() is model()
+    assert model.beside(HERE) is model()
+    assert calls == ["m on cuda"]
+    with Pool([], "cpu") as cluster:
+        assert model.beside(cluster) == ["m"]
+    assert calls == ["m on cuda", "m on cpu"]
+    again, given = model.__reduce__()
+    assert again(*given)() is again(*given)()
+    assert calls == ["m on cuda", "m on cpu", "m on cuda"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import pickle
@@ -13,13 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from deri.errors import DeriError
+from deri.datasets import open_dataset
 from deri.store import Store, prepare
+from support import deadly
 
 SCRIPT = """
 import pickle, sys, time
@@ -180,7 +179,7 @@ def test_interrupted_with_worker_processes(dataset, content, tmp_path: Path) -> 
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
-def test_a_worker_that_is_killed_ends_the_run_with_a_clear_error(dataset, content, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_replaced(dataset, content, tmp_path: Path) -> None:
     def kill_one() -> None:
         for _ in range(2000):
             children = multiprocessing.active_children()
@@ -191,24 +190,22 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_clear_error(dataset, conten
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(DeriError, match=r"a worker process died.*run the same command again with fewer --workers"):
-        prepare(dataset, tmp_path / "killed", workers=2)
+    expected = prepare(dataset, tmp_path / "killed", workers=2)
     killer.join()
-    prepare(dataset, tmp_path / "killed", workers=2)
-    prepare(dataset, tmp_path / "whole")
+    assert prepare(dataset, tmp_path / "whole") == expected
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("error", [OSError("handle is closed"), BrokenPipeError(errno.EPIPE, "Broken pipe")])
-def test_a_worker_that_dies_while_it_is_given_work_is_told_the_same(
-    error: OSError, dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def submit(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
-    with pytest.raises(DeriError, match="a worker process died"):
-        prepare(dataset, tmp_path / "out", workers=2)
+def test_a_recording_that_kills_its_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadly.install(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    source = open_dataset("folder", deadly.archive(tmp_path / "source", 70, deadly=(2, 66)))
+    prepare(source, tmp_path / "store", workers=2)
+    rejects = Store.open(tmp_path / "store").rejects
+    assert rejects["file"].tolist() == ["r002.json", "r066.json"]
+    assert set(rejects["reason"]) == {"worker_died"}
+    assert set(rejects["detail"]) == {"the process that read it was killed by SIGKILL, twice"}
+    assert len(Store.open(tmp_path / "store")) == 68
 
 
 def test_a_chunk_whose_shard_is_not_whole_is_done_again(dataset, content, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Command(TyperCommand):
                     raise WriteError(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
                 if path.is_file() and folder:
                     raise WriteError(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-        if ctx.params.get("device") not in (None, "cpu"):
+        there = ctx.params.get("engine") == "ray"  # where a device is another machine's
+        if ctx.params.get("device") not in (None, "cpu") and not there:
             from deri.models.device import choose_device
 
             choose_device(ctx.params["device"])

@@ -46,28 +46,40 @@ def lead_note(file: str, ecg: ECG) -> str | None:
     return f"{file}: {len(there)} of {len(ecg.leads)} leads{listed}{while_there}"
 
 
-def say_doubts(file: str, ecg: ECG, before: Counter[str] | None = None) -> None:
-    """Say what a model or its user must know of a recording: leads that are not there, and the reader's warnings.
-
-    ``before`` counts the warnings of the recordings so far: each kind is said once.
-    """
+def say_doubts(file: str, ecg: ECG, progress: Progress) -> None:
+    """Say what a model or its user must know of a recording: leads that are not there, and the reader's warnings."""
     if note := lead_note(file, ecg):
-        say(f"{note}; the model was trained with 12: expect less, above all of what only the others show")
+        progress.message(f"{note}; the model was trained with 12: expect less, above all of what only the others show")
     for code, sentence in (ecg.metadata.get("warnings") or {}).items():
-        if before is None or not before[code]:
-            say(f"{file}: {sentence}")
-        if before is not None:
-            before[code] += 1
+        progress.warn(code, f"{file}: {sentence}")
 
 
-class _Lines(Progress):
-    """Messages, and a plain line about the counts every ``every`` seconds."""
+class _Shown(Progress):
+    """Messages, and of each kind of warning the first; :meth:`end` says how many others there were."""
 
-    def __init__(self, label: str, every: float) -> None:
-        self._label, self._every, self._last = label, every, time.monotonic()
+    def __init__(self) -> None:
+        self._warned: Counter[str] = Counter()
 
     def message(self, text: str) -> None:
         say(text)
+
+    def warn(self, kind: str, text: str) -> None:
+        self._warned[kind] += 1
+        if self._warned[kind] == 1:
+            self.message(text)
+
+    def end(self) -> None:
+        for kind, count in self._warned.items():
+            if count > 1:
+                self.message(f"the same of {count - 1} other recordings: {kind}")
+
+
+class _Lines(_Shown):
+    """A plain line about the counts every ``every`` seconds."""
+
+    def __init__(self, label: str, every: float) -> None:
+        super().__init__()
+        self._label, self._every, self._last = label, every, time.monotonic()
 
     def update(self, done: int, total: int) -> None:
         if time.monotonic() - self._last >= self._every:
@@ -75,10 +87,11 @@ class _Lines(Progress):
             say(f"{self._label}: {done}/{total}")
 
 
-class _Bar(Progress):
+class _Bar(_Shown):
     """Messages above a bar of ``rich``."""
 
     def __init__(self, label: str, bar: RichProgress) -> None:
+        super().__init__()
         self._bar, self._task = bar, bar.add_task(label, total=None)
 
     def message(self, text: str) -> None:
@@ -92,7 +105,9 @@ class _Bar(Progress):
 def progress(label: str, every: float = 10.0) -> Iterator[Progress]:
     """Yield what shows progress: a bar on a terminal, a plain line every ``every`` seconds elsewhere."""
     if not sys.stderr.isatty():
-        yield _Lines(label, every)
+        lines = _Lines(label, every)
+        yield lines
+        lines.end()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -100,7 +115,9 @@ def progress(label: str, every: float = 10.0) -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(label, bar)
+        shown = _Bar(label, bar)
+        yield shown
+        shown.end()
 
 
 def open_store(path: Path, skip_damaged: bool) -> Store:

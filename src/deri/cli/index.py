@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,20 +15,24 @@ import typer
 from deri.cli import options
 from deri.cli.console import progress, window_option
 from deri.cli.inputs import (
+    FILES_OF_A_TASK,
+    ROWS_OF_A_TASK,
     Embedded,
+    EmbedFiles,
+    EmbedRows,
+    Files,
+    Loaded,
+    Model,
     Reading,
-    Recordings,
-    embed_files,
-    embed_store,
     open_inputs,
     store_about,
     tell_failed,
 )
-from deri.progress import Progress, Shifted
+from deri.progress import Progress
+from deri.workers import Engine, Task, open_engine
 
 if TYPE_CHECKING:
     from deri.evaluation.indexing import IndexWriter
-    from deri.models import EcgTextModel
     from deri.store import Store
 
 PART = 1000
@@ -50,6 +55,8 @@ def index(
     gain: options.Gain = None,
     leads: options.LeadNames = None,
     device: options.Device = None,
+    workers: options.Workers = None,
+    engine: options.Engine = options.EngineName.local,
 ) -> None:
     """Embed recordings into an index for deri search; run again, it adds what is new and embeds anew what changed.
 
@@ -64,14 +71,18 @@ def index(
     before = read_manifest(out) if (out / MANIFEST).exists() else None
     wanted = before["windows"] if before and windows is None else window_option(windows or "all")
     name = model or (before["model"]["name"] if before else DEFAULT_MODEL)
-    loaded = load_model(name, device=device)
+    loaded = Loaded(load_model, name, device)
     sources, reading = open_inputs(inputs, reading, together=True)
     if os.path.isdir(name):
         name = os.path.abspath(name)
-    with progress("index") as show, index_writer(out, loaded, name=name, windows=wanted) as writer:
-        run = _Run(writer, loaded, wanted, reading, show)
+    with (
+        progress("index") as show,
+        open_engine(engine.value, workers, device=device) as opened,
+        index_writer(out, loaded.beside(opened), name=name, windows=wanted) as writer,
+    ):
+        run = _Run(writer, opened, show)
         for source in sources:
-            run.take(_Files(source, reading) if isinstance(source, list) else _Store(source))
+            run.take(_Files(source, reading, loaded, wanted) if isinstance(source, list) else _Store(source, loaded))
         if prune:
             run.prune()
         writer.join()
@@ -83,10 +94,12 @@ def index(
 class _Files:
     """Recordings of files, known by their paths; they have changed where size or time of a file of their name has."""
 
-    def __init__(self, files: list[dict[str, Any]], reading: Reading) -> None:
+    piece = FILES_OF_A_TASK
+
+    def __init__(self, files: list[dict[str, Any]], reading: Reading, model: Model, windows: int | None) -> None:
         from deri.evaluation.indexing import Folders
 
-        self.reading, folders = reading, Folders()
+        self.reading, self.model, self.windows, folders = reading, model, windows, Folders()
         self.rows = [{**row, "file": _absolute(row["file"])} for row in files]
         self.keys = [row["file"] for row in self.rows]
         states = [folders.state(row["file"]) for row in self.rows]
@@ -94,18 +107,29 @@ class _Files:
         self.stamps = [_stamp(state, options, row) for state, row in zip(states, self.rows, strict=True)]
         self.sources = [json.dumps({"options": reading.options, "state": state}) for state in states]
 
-    def embed(self, take: list[int], model: EcgTextModel, windows: int | None, show: Progress) -> Embedded:
+    def count(self, take: list[int]) -> int:
+        """As how much some of them are counted while they are embedded."""
+        return len(take)
+
+    def task(self, take: list[int]) -> EmbedFiles:
+        """Embeds some of them."""
         from deri.evaluation.index_layout import KEY, SOURCE, STAMP
 
         rows = [{**self.rows[i], KEY: self.keys[i], STAMP: self.stamps[i], SOURCE: self.sources[i]} for i in take]
-        return embed_files(model, Recordings(rows, self.reading, show), windows)
+        return EmbedFiles(Files(rows, self.reading), self.model, self.windows)
+
+    def told(self, found: Embedded, take: list[int]) -> Embedded:
+        """What was found of some of them, complete."""
+        return found
 
 
 class _Store:
     """Recordings of a store, known by store, id and source file; they have changed where samples or metadata have."""
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.rows = store, store.rows("all")
+    piece = ROWS_OF_A_TASK
+
+    def __init__(self, store: Store, model: Model) -> None:
+        self.store, self.model, self.rows = store, model, store.rows("all")
         place, seen = _absolute(str(store.path)), dict[str, int]()
         self.keys, self.stamps = [], []
         self.waveforms = waveforms = [list[str]() for _ in self.rows]
@@ -120,10 +144,18 @@ class _Store:
             self.keys.append(f"{key}\t{seen[key]}")
             self.stamps.append(_stamp(samples, about))
 
-    def embed(self, take: list[int], model: EcgTextModel, _: int | None, show: Progress) -> Embedded:
+    def count(self, take: list[int]) -> int:
+        """As how much some of them are counted while they are embedded."""
+        return len(self.task(take))
+
+    def task(self, take: list[int]) -> EmbedRows:
+        """Embeds some of them."""
+        return EmbedRows(self.model, self.store, self.rows[take])
+
+    def told(self, found: Embedded, take: list[int]) -> Embedded:
+        """What was found of some of them, complete."""
         from deri.evaluation.index_layout import KEY, SOURCE, STAMP
 
-        found = embed_store(model, self.store, self.rows[take], show)
         for about, i in zip(found.about, take, strict=True):
             source = json.dumps({"waveform": self.waveforms[i][0]})
             about |= {"file": _absolute(about["file"]), KEY: self.keys[i], STAMP: self.stamps[i], SOURCE: source}
@@ -135,9 +167,7 @@ class _Run:
     """One run of ``deri index``."""
 
     writer: IndexWriter
-    model: EcgTextModel
-    windows: int | None
-    reading: Reading
+    engine: Engine
     show: Progress
     added: int = 0
     changed: int = 0
@@ -156,9 +186,14 @@ class _Run:
                 self.seen.add(key)
                 due += [i] if known.get(key) != stamp else []
                 self.unchanged += known.get(key) == stamp
-        for start in range(0, len(due), PART):
-            part = due[start : start + PART]
-            found = source.embed(part, self.model, self.windows, Shifted(self.show, start, len(due)))
+        parts = [due[start : start + PART] for start in range(0, len(due), PART)]
+        pieces = [[part[piece] for piece in self.engine.pieces(len(part), source.piece)] for part in parts]
+        tasks: Iterator[Task[Embedded]] = (source.task(piece) for part in pieces for piece in part)
+        results = self.engine.run(tasks, source.count(due), self.show)
+        for part, cut in zip(parts, pieces, strict=True):
+            found = Embedded()
+            for piece in cut:
+                found.add(source.told(next(results), piece))
             changed = sum(about[KEY] in known for about in found.about)
             self.changed += changed
             self.dropped += sum(source.keys[i] in known for i in part) - changed

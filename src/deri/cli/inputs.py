@@ -5,19 +5,21 @@ A file that cannot be used is named, counted and passed over, unless ``--strict`
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from deri.cli.console import open_store, say, say_doubts
 from deri.errors import DeriError, ReadError, install
+from deri.workers import DIED, HERE, Engine, Task
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from typing_extensions import Self
 
     from deri.datasets.anonymous import Pseudonyms
     from deri.ecg import ECG
@@ -27,6 +29,49 @@ if TYPE_CHECKING:
 
 TABLES = (".csv", ".parquet", ".xlsx")
 REPORT = "report"
+FILES_OF_A_TASK = 256  # whole batches of 64, as they would be without workers
+ROWS_OF_A_TASK = 2048
+
+Model = Callable[[], "EcgEncoder"]
+"""Gives the model where it is needed, which may be another process."""
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Loaded(Generic[T_co]):
+    """A model that is loaded by its name when it is first asked for, in this process or once in a worker.
+
+    Args:
+        load: takes the name, and ``device``.
+        name: of the model.
+        device: where it computes.
+    """
+
+    def __init__(self, load: Callable[..., T_co], name: str, device: str | None) -> None:
+        self._given = load, name, device
+
+    @cached_property
+    def _model(self) -> T_co:
+        load, name, device = self._given
+        return load(name, device=device)
+
+    def __call__(self) -> T_co:
+        """The model."""
+        return self._model
+
+    def beside(self, engine: Engine) -> T_co:
+        """The model in the process that gives out the tasks, where the GPU may be missing that workers have."""
+        load, name, device = self._given
+        own = engine.device(device)
+        return self() if own == device else load(name, device=own)
+
+    def __reduce__(self) -> Any:
+        return _in_worker, self._given
+
+
+@lru_cache(maxsize=1)
+def _in_worker(*given: Any) -> Loaded[Any]:
+    """The same for all tasks that a worker receives."""
+    return Loaded(*given)
 
 
 @dataclass(frozen=True)
@@ -164,11 +209,27 @@ def _folder(path: Path, reading: Reading) -> list[dict[str, Any]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Files:
+    """Recordings of files that are yet to be read.
+
+    Attributes:
+        rows: what is known of each, ``file`` among it.
+        reading: how.
+        measure: whether the intervals of a recording are to be among what is known of it.
+        refused: why a file, by its position, is not to be read at all.
+    """
+
+    rows: list[dict[str, Any]]
+    reading: Reading
+    measure: bool = False
+    refused: dict[int, str] = field(default_factory=dict)
+
+
 class Recordings:
     """The recordings of files, read one after the other.
 
-    A file that cannot be used is named and counted; where the reading is strict, it raises its ReadError. With
-    ``measure`` the intervals of a recording are among what is known of it.
+    A file that cannot be used is named and counted; where the reading is strict, it raises its ReadError.
 
     Attributes:
         read: what is known of each recording that was read, ``leads`` among it, in the order of reading.
@@ -176,13 +237,10 @@ class Recordings:
         failed: how many files could not be used.
     """
 
-    def __init__(
-        self, files: list[dict[str, Any]], reading: Reading, progress: Progress, *, measure: bool = False
-    ) -> None:
-        self.files, self.reading, self.progress, self.measure = files, reading, progress, measure
+    def __init__(self, files: Files, progress: Progress) -> None:
+        self.files, self.reading, self.progress = files, files.reading, progress
         self.read: list[dict[str, Any]] = []
         self.unusable: set[int] = set()
-        self.warned: Counter[str] = Counter()
         self.failed = 0
 
     def __iter__(self) -> Iterator[ECG]:
@@ -190,23 +248,23 @@ class Recordings:
         from deri.ecg.intervals import intervals
         from deri.ecg.recording import ABOUT
 
-        for i, row in enumerate(self.files):
+        rows = self.files.rows
+        for i, row in enumerate(rows):
+            self.progress.update(i, len(rows))
             try:
+                if i in self.files.refused:
+                    raise ReadError(f"{row['file']}: {self.files.refused[i]}", DIED)
                 ecg = read_ecg(row["file"], **self.reading.options)
             except ReadError as error:
                 self._pass_over(row["file"], error)
                 continue
-            say_doubts(self.reading.told(row["file"]), ecg, self.warned)
+            say_doubts(self.reading.told(row["file"]), ecg, self.progress)
             leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
             said = {name: ecg.metadata[name] for name in ABOUT if row.get(name) is None and ecg.metadata.get(name)}
-            self.read.append({**row, **said, "leads": leads, **(intervals(ecg) if self.measure else {})})
+            self.read.append({**row, **said, "leads": leads, **(intervals(ecg) if self.files.measure else {})})
             yield ecg
             del ecg  # before the next one is read
-            if len(self.files) > 1:
-                self.progress.update(i + 1, len(self.files))
-        for code, count in self.warned.items():
-            if count > 1:
-                say(f"the same of {count - 1} other recordings: {code}")
+        self.progress.update(len(rows), len(rows))
 
     def reject(self, record: int, error: ReadError) -> None:
         """Pass over the recording at position ``record`` of ``read``."""
@@ -219,7 +277,8 @@ class Recordings:
             error = ReadError(f"{file}: {error.reason}", error.reason)
         if self.reading.strict:
             raise error
-        say(f"passed over: {error}" if str(error).startswith(file) else f"passed over: {file}: {error}")
+        named = str(error) if str(error).startswith(file) else f"{file}: {error}"
+        self.progress.message(f"passed over: {named}")
         self.failed += 1
 
 
@@ -232,60 +291,113 @@ def tell_failed(failed: int, used: int) -> None:
 
 
 def embed_inputs(
-    model: EcgEncoder,
+    model: Model,
     inputs: list[str],
     reading: Reading,
     windows: int | None,
     progress: Progress,
     *,
     measure: bool = False,
+    engine: Engine = HERE,
 ) -> Embedded:
     """Embed what INPUT names, in its order; with ``measure`` the intervals of a recording are told of it.
 
     Raises:
         DeriError: nothing could be used, or with ``strict`` the first file that could not.
     """
-    out = Embedded()
     sources, reading = open_inputs(inputs, reading)
-    for i, source in enumerate(sources):
+    tasks: list[Task[Embedded]] = []
+    for source in sources:
         if isinstance(source, list):
-            out.add(embed_files(model, Recordings(source, reading, progress, measure=measure), windows))
-            progress.update(i + 1, len(sources))
+            for part in engine.pieces(len(source), FILES_OF_A_TASK):
+                tasks.append(EmbedFiles(Files(source[part], reading, measure), model, windows))
         else:
-            out.add(embed_store(model, source, source.rows("all"), progress, measure=measure))
+            rows = source.rows("all")
+            pieces = engine.pieces(len(rows), ROWS_OF_A_TASK)
+            tasks += [EmbedRows(model, source, rows[part], measure) for part in pieces]
+    out = Embedded()
+    for found in engine.run(tasks, sum(map(len, tasks)), progress):
+        out.add(found)
     tell_failed(out.failed, len(out.about))
     return out
 
 
-def embed_files(model: EcgEncoder, recordings: Recordings, windows: int | None) -> Embedded:
+@dataclass(frozen=True)
+class FilesTask:
+    """A task on files of which single ones can be refused."""
+
+    files: Files
+
+    def __len__(self) -> int:
+        return len(self.files.rows)
+
+    def without(self, record: int, why: str) -> Self:
+        """The same task, of which a file is refused."""
+        return replace(self, files=replace(self.files, refused={**self.files.refused, record: why}))
+
+
+@dataclass(frozen=True)
+class EmbedFiles(FilesTask):
     """Embed the recordings of files that can be used."""
-    import numpy as np
 
-    parts = list(model.window_embeddings(recordings, windows=windows, unusable=recordings.reject))
-    read = recordings.read
-    kept = [i for i in range(len(read)) if i not in recordings.unusable]
-    position = np.full(len(read), -1)
-    position[kept] = np.arange(len(kept))
-    shifted = [part._replace(record=position[part.record]) for part in parts]
-    return Embedded([read[i] for i in kept], shifted, recordings.failed)
+    model: Model
+    windows: int | None
+
+    def run(self, progress: Progress) -> Embedded:
+        """Their embeddings."""
+        import numpy as np
+
+        model, recordings = self.model(), Recordings(self.files, progress)
+        parts = list(model.window_embeddings(recordings, windows=self.windows, unusable=recordings.reject))
+        read = recordings.read
+        kept = [i for i in range(len(read)) if i not in recordings.unusable]
+        position = np.full(len(read), -1)
+        position[kept] = np.arange(len(kept))
+        shifted = [part._replace(record=position[part.record]) for part in parts]
+        return Embedded([read[i] for i in kept], shifted, recordings.failed)
 
 
-def embed_store(
-    model: EcgEncoder, store: Store, rows: np.ndarray, progress: Progress, *, measure: bool = False
-) -> Embedded:
-    """Embed the recordings of ``rows`` of a store."""
-    import numpy as np
+@dataclass(frozen=True)
+class RowsTask:
+    """A task on recordings of a store, which cannot be refused: they were read before."""
 
-    from deri.ecg.intervals import intervals
-    from deri.evaluation.features import embed_store as embed
-    from deri.models.base import WindowEmbeddings
+    model: Callable[[], Any]
+    store: Store
+    rows: np.ndarray
 
-    vectors = embed(model, store, rows, normalise=False, progress=progress)
-    part = WindowEmbeddings(np.arange(len(rows)), np.full(len(rows), np.nan), vectors)
-    about = store_about(store, rows)
-    if measure:
-        about = [{**known, **intervals(store.recording(row))} for known, row in zip(about, rows.tolist(), strict=True)]
-    return Embedded(about, [part])
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def without(self, record: int, why: str) -> None:
+        """There is no such task."""
+
+
+@dataclass(frozen=True)
+class EmbedRows(RowsTask):
+    """Embed recordings of a store."""
+
+    measure: bool = False
+
+    def __len__(self) -> int:  # they are counted by their windows
+        return len(self.store.windows_of(self.rows)[0])
+
+    def run(self, progress: Progress) -> Embedded:
+        """Their embeddings."""
+        import numpy as np
+
+        from deri.ecg.intervals import intervals
+        from deri.evaluation.features import embed_store
+        from deri.models.base import WindowEmbeddings
+
+        model, store, rows = self.model(), self.store, self.rows
+        progress.update(0, len(self))
+        vectors = embed_store(model, store, rows, normalise=False, progress=progress)
+        part = WindowEmbeddings(np.arange(len(rows)), np.full(len(rows), np.nan), vectors)
+        about = store_about(store, rows)
+        if self.measure:
+            measured = [intervals(store.recording(row)) for row in rows.tolist()]
+            about = [{**known, **more} for known, more in zip(about, measured, strict=True)]
+        return Embedded(about, [part])
 
 
 def store_about(store: Store, rows: np.ndarray) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ import typer
 from deri.cli import options
 from deri.cli.console import progress, say, window_option
 from deri.cli.findings import print_findings, print_table, with_scores
-from deri.cli.inputs import Reading, check_table_name, embed_inputs, write_table
+from deri.cli.inputs import Loaded, Reading, check_table_name, embed_inputs, write_table
 from deri.errors import DeriError, some
 from deri.files import atomic_path
+from deri.workers import open_engine
 
 
 def classify(
@@ -64,7 +65,7 @@ def classify(
     for note in question.notes:
         say(note)
     with progress("classify") as show:
-        found = embed_inputs(loaded, inputs, reading, wanted, show, measure=texts is None)
+        found = embed_inputs(lambda: loaded, inputs, reading, wanted, show, measure=texts is None)
     scores, table = question.of_windows(found.parts, per_window=per_window), found.table(reading.hidden)
     record, start, _ = map(np.concatenate, zip(*found.parts, strict=True))
     if per_window:
@@ -112,6 +113,8 @@ def embed(
     gain: options.Gain = None,
     leads: options.LeadNames = None,
     device: options.Device = None,
+    workers: options.Workers = None,
+    engine: options.Engine = options.EngineName.local,
 ) -> None:
     """Write embeddings, unit length: a row per recording with its file or store and what is known of it.
 
@@ -124,9 +127,9 @@ def embed(
     wanted = window_option(windows)
     reading = Reading.of(fs, units, gain, leads, anonymous, strict=strict, skip_damaged=skip_damaged)
     check_table_name(out)
-    loaded = load_encoder(model, device=device)
-    with progress("embed") as show:
-        found = embed_inputs(loaded, inputs, reading, wanted, show)
+    loaded = Loaded(load_encoder, model, device)
+    with progress("embed") as show, open_engine(engine.value, workers, device=device) as opened:
+        found = embed_inputs(loaded, inputs, reading, wanted, show, engine=opened)
     vectors, table = found.pooled(), found.table(reading.hidden)
     if out.suffix == ".parquet":
         table["embedding"] = list(vectors)
@@ -134,7 +137,7 @@ def embed(
         columns = [f"e{i}" for i in range(vectors.shape[1])]
         table = pd.concat([table, pd.DataFrame(vectors, columns=columns)], axis="columns")
     write_table(table, out)
-    print(f"{len(table)} embeddings of {loaded.config.dim} dimensions → {out}")
+    print(f"{len(table)} embeddings of {vectors.shape[1]} dimensions → {out}")
 
 
 def convert(

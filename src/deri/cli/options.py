@@ -45,6 +45,13 @@ class SamplingName(str, Enum):
     patient = "patient"
 
 
+class EngineName(str, Enum):
+    """Where the workers are: on this machine, or on the nodes of a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
+
+
 MODEL = "directory, run, hub id or built-in name; untrained: random:RECIPE"
 Model = Annotated[str, typer.Option(help=MODEL)]
 Data = Annotated[Path, typer.Option(help="store made by deri prepare")]
@@ -94,4 +101,9 @@ Anonymous = Annotated[
 ]
 Windows = Annotated[
     str, typer.Option(help="N | all: windows of a long recording to take, spread evenly; their mean counts")
+]
+Engine = Annotated[EngineName, typer.Option(help="where the workers are: this machine, or a Ray cluster")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="how many [default: local: 1, this process; ray: one per processor, or GPU, there]"),
 ]

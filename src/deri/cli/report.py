@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +12,21 @@ import typer
 from deri.cli import options as opt
 from deri.cli import report_evaluate
 from deri.cli.console import open_store, progress, say, window_option
-from deri.cli.inputs import REPORT, Reading, Recordings, open_inputs, tell_failed, untold
+from deri.cli.inputs import (
+    REPORT,
+    Files,
+    FilesTask,
+    Loaded,
+    Reading,
+    Recordings,
+    RowsTask,
+    open_inputs,
+    tell_failed,
+    untold,
+)
 from deri.errors import DeriError
+from deri.progress import Progress
+from deri.workers import Task, open_engine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,6 +124,8 @@ def generate(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
+    workers: opt.Workers = None,
+    engine: opt.Engine = opt.EngineName.local,
 ) -> None:
     """Write reports of ECG files, folders and stores: drafts for research, not a diagnosis.
 
@@ -119,12 +134,14 @@ def generate(
     """
     import pandas as pd
 
-    from deri.generation.tables import check_name, split_rows, store_columns, write_table
+    from deri.generation.tables import check_name, split_rows, write_table
     from deri.generation.writer import ReportWriter
 
     if bool(inputs) == (data is not None):
         raise DeriError("report generate takes either INPUT (ECG files, folders, stores) or --data STORE --split test")
     check_name(out)
+    if sample and (engine is opt.EngineName.ray or (workers or 1) > 1):
+        raise DeriError("--sample draws one sequence for all reports: without --engine ray and --workers")
     if not sample and (temperature is not None or top_p is not None):
         raise DeriError("--temperature and --top-p are for --sample")
     if data is None and language == "reference":
@@ -135,7 +152,6 @@ def generate(
         "beams": beams, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram,
         "repetition_penalty": repetition_penalty, "max_tokens": max_tokens, "sample": sample or None,
         "temperature": temperature, "top_p": top_p, "batch_size": batch_size, "seed": seed,
-        "language": language,
     }  # fmt: skip
     wanted = window_option(windows)
     reading = Reading.of(fs, units, gain, leads, strict=strict, skip_damaged=skip_damaged)
@@ -144,28 +160,38 @@ def generate(
     else:
         sources = [open_store(data, skip_damaged)]
     split = split or ("all" if data is None else "test")
-    loaded = ReportWriter.from_pretrained(writer, device=device)
-    options["embeddings"] = loaded.calibrated
-    if complete and not loaded.calibrated:
-        raise DeriError(f"--complete: {writer} is not calibrated; deri report calibrate does it")
-    finish = partial(_table, loaded, language=language, complete=complete)
-    tables: list[pd.DataFrame] = []
-    taken = failed = 0
-    with progress("report generate") as shown:
+    loaded = Loaded(ReportWriter.from_pretrained, writer, device)
+    tasks: list[Task[_Reports]] = []
+    taken = 0
+    with progress("report generate") as shown, open_engine(engine.value, workers, device=device) as opened:
+        here = loaded.beside(opened)
+        options["embeddings"] = here.calibrated
+        if complete and not options["embeddings"]:
+            raise DeriError(f"--complete: {writer} is not calibrated; deri report calibrate does it")
+        how = _How(options, language, complete)
         for source in sources:
             left = None if limit is None else limit - taken
             if isinstance(source, list):
-                recordings = Recordings(source[:left], reading, shown)
-                tables.append(_of_files(loaded, recordings, wanted, options, finish))
-                taken, failed = taken + len(recordings.files), failed + recordings.failed
+                files = source[:left]
+                for part in opened.pieces(len(files), 4 * batch_size):
+                    tasks.append(_OfFiles(Files(files[part], reading), loaded, how, wanted))
+                taken += len(files)
             else:
                 rows = split_rows(source, split)[:left]
-                found = loaded.generate_store(source, rows, progress=shown, **options)
-                along = {name: source.index[name].iloc[rows].tolist() for name in ("split", *source.tasks)}
-                tables.append(finish(found, store_columns(source, rows) | along))
+                pieces = opened.pieces(len(rows), 4 * batch_size)
+                tasks += [_OfRows(loaded, source, rows[part], how) for part in pieces]
                 taken += len(rows)
+        found = list(opened.run(tasks, taken, shown))
+    failed, longer = sum(part.failed for part in found), [file for part in found for file in part.longer]
+    if longer and wanted == 1:
+        others = f" and {len(longer) - 1} more" if len(longer) > 1 else ""
+        signal = here.encoder.config.signal
+        say(
+            f"{longer[0]}{others}: longer than {signal.samples / signal.fs:g} s, the report is of its beginning alone "
+            "(--windows all: one for each window)"
+        )
     tell_failed(failed, taken - failed)
-    table = pd.concat([table for table in tables if len(table)], ignore_index=True)
+    table = pd.concat([part.table for part in found if len(part.table)], ignore_index=True)
     write_table(table, out)
     if cut := int((~table["finished"]).sum()):
         say(f"{cut} {'report' if cut == 1 else 'reports'} reached the longest length without an end (finished: false)")
@@ -174,50 +200,82 @@ def generate(
     print(f"{len(table)} reports → {out}")
 
 
-def _of_files(
-    writer: ReportWriter,
-    recordings: Recordings,
-    windows: int | None,
-    options: dict[str, Any],
-    finish: Callable[[Generated, dict[str, list[Any]]], pd.DataFrame],
-) -> pd.DataFrame:
-    """The reports of ECG files; says of which files a part was not read."""
-    from deri.ecg.standardise import window_count
+@dataclass(frozen=True)
+class _How:
+    """How reports are written: options of the writer, and what becomes of its drafts."""
 
-    signal = writer.encoder.config.signal
-    seconds = signal.samples / signal.fs
-    longer: list[str] = []
+    options: dict[str, Any]
+    language: str | None
+    complete: bool
 
-    def read() -> Iterator[ECG]:
-        for ecg in recordings:
-            if window_count(ecg.n_samples, ecg.fs, seconds) > 1:
-                longer.append(recordings.read[-1]["file"])
-            yield ecg
 
-    found = writer.generate(read(), windows=windows, unusable=recordings.reject, **options)
-    if longer and windows == 1:
-        others = f" and {len(longer) - 1} more" if len(longer) > 1 else ""
-        say(
-            f"{longer[0]}{others}: longer than {seconds:g} s, the report is of its beginning alone "
-            "(--windows all: one for each window)"
+@dataclass(frozen=True)
+class _Reports:
+    """A row per report, how many files could not be used, and which are longer than what was read."""
+
+    table: pd.DataFrame
+    failed: int = 0
+    longer: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _OfFiles(FilesTask):
+    """Write the reports of ECG files."""
+
+    writer: Loaded[ReportWriter]
+    how: _How
+    windows: int | None
+
+    def run(self, progress: Progress) -> _Reports:
+        """The reports."""
+        from deri.ecg.standardise import window_count
+
+        writer, recordings = self.writer(), Recordings(self.files, progress)
+        signal = writer.encoder.config.signal
+        longer: list[str] = []
+
+        def read() -> Iterator[ECG]:
+            for ecg in recordings:
+                if window_count(ecg.n_samples, ecg.fs, signal.samples / signal.fs) > 1:
+                    longer.append(recordings.read[-1]["file"])
+                yield ecg
+
+        found = writer.generate(
+            read(), windows=self.windows, unusable=recordings.reject, language=self.how.language, **self.how.options
         )
-    assert found.record is not None
-    assert found.start is not None
-    known = [recordings.read[i] for i in found.record]
-    columns = {
-        "record_id": [row["record_id"] for row in known],
-        "file": [row["file"] for row in known],
-        "subject": [row.get("subject", row["file"]) for row in known],
-        "reference": [row.get(REPORT) for row in known],
-        "start_s": list(found.start),
-    }
-    along = dict.fromkeys(name for row in known for name in row if name not in (*columns, *untold(), "leads"))
-    return finish(found, columns | {name: [row.get(name) for row in known] for name in along})
+        assert found.record is not None
+        assert found.start is not None
+        known = [recordings.read[i] for i in found.record]
+        columns = {
+            "record_id": [row["record_id"] for row in known],
+            "file": [row["file"] for row in known],
+            "subject": [row.get("subject", row["file"]) for row in known],
+            "reference": [row.get(REPORT) for row in known],
+            "start_s": list(found.start),
+        }
+        along = dict.fromkeys(name for row in known for name in row if name not in (*columns, *untold(), "leads"))
+        columns |= {name: [row.get(name) for row in known] for name in along}
+        return _Reports(_table(writer, found, columns, self.how), recordings.failed, longer)
 
 
-def _table(
-    writer: ReportWriter, found: Generated, columns: dict[str, list[Any]], *, language: str | None, complete: bool
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _OfRows(RowsTask):
+    """Write the reports of recordings of a store."""
+
+    how: _How
+
+    def run(self, progress: Progress) -> _Reports:
+        """The reports."""
+        from deri.generation.tables import store_columns
+
+        writer, store, rows = self.model(), self.store, self.rows
+        progress.update(0, len(rows))
+        found = writer.generate_store(store, rows, progress=progress, language=self.how.language, **self.how.options)
+        along = {name: store.index[name].iloc[rows].tolist() for name in ("split", *store.tasks)}
+        return _Reports(_table(writer, found, store_columns(store, rows) | along, self.how))
+
+
+def _table(writer: ReportWriter, found: Generated, columns: dict[str, list[Any]], how: _How) -> pd.DataFrame:
     """A row per report, with the findings that the writer's encoder doubts or misses where they were asked for."""
     from deri.generation.completion import completed
     from deri.generation.tables import generated_table
@@ -226,9 +284,9 @@ def _table(
     if found.embedding is not None:
         of = (found.embedding, found.texts)
         doubts = {"flags": writer.confidence.flags(*of), "left_out": writer.confidence.gaps(*of)}
-    if complete:
+    if how.complete:
         codes = [[item["finding"] for item in items] for items in doubts["left_out"]]
-        asked = None if language == "reference" else language
+        asked = None if how.language == "reference" else how.language
         texts = [completed(text, one, asked) for text, one in zip(texts, codes, strict=True)]
     table = generated_table(columns, texts, log_prob=found.log_probs, n_tokens=found.n_tokens, finished=found.finished)
     return table.assign(**doubts)

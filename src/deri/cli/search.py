@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deri.cli import options
-from deri.cli.console import say, say_doubts
+from deri.cli.console import progress, say, say_doubts
 from deri.cli.inputs import REPORT, Reading, check_table_name, write_table
 from deri.errors import DeriError
 
@@ -91,7 +91,9 @@ def _asked(queries: list[str], reading: Reading) -> tuple[list[str], list[ECG]]:
         if len(members := recordings_in(query)) > 1:
             raise DeriError(f"{query} holds {len(members)} recordings: name one of them, e.g. {members[0]}")
         ecgs.append(read_ecg(query, **reading.options))
-        say_doubts(query, ecgs[-1])
+    with progress("search") as show:
+        for query, ecg in zip([query for query in queries if query not in texts], ecgs, strict=True):
+            say_doubts(query, ecg, show)
     say(
         "query: "
         + " + ".join([*(f'text "{text}"' for text in texts), *(f"ECG {ecg.metadata['source_file']}" for ecg in ecgs)])

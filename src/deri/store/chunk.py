@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from deri.ecg.formats.wfdb_signals import NO_SAMPLE
 from deri.ecg.recording import ABOUT
 from deri.errors import DeriError, ReadError
 from deri.files import atomic_path
+from deri.progress import SILENT, Progress
 from deri.store.layout import (
     FS,
     LEAD_COUNT,
@@ -30,6 +31,7 @@ from deri.store.layout import (
 from deri.store.locks import file_lock
 from deri.store.npy import npy_bytes
 from deri.store.shard import ShardWriter, waveform_digest
+from deri.workers import DIED
 
 if TYPE_CHECKING:
     from deri.ecg import ECG
@@ -44,13 +46,12 @@ DIGEST_KEY = b"rows_sha256"
 _INT16_MAX = 32767
 
 
-class StoppedError(Exception):
-    """The preparation was interrupted; the chunk is dropped and redone by the next one."""
-
-
 @dataclass(frozen=True)
 class ChunkJob:
-    """Everything a worker needs for the examples ``first … first + len(files) - 1``."""
+    """A task: everything a worker needs for the examples ``first … first + len(files) - 1``.
+
+    ``refused`` holds why a file, by its position in ``files``, is not to be read at all.
+    """
 
     store: Path
     number: int
@@ -62,6 +63,18 @@ class ChunkJob:
     min_leads: int = 1
     windows: int | None = 1
     reading: dict[str, Any] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def run(self, progress: Progress) -> bool:
+        """See :func:`convert_chunk`."""
+        return convert_chunk(self, progress)
+
+    def without(self, record: int, why: str) -> ChunkJob:
+        """The same chunk, of which a file is refused."""
+        return replace(self, refused={**self.refused, record: why})
 
 
 @dataclass(frozen=True)
@@ -260,15 +273,12 @@ def chunk_done(store: Path, number: int) -> bool:
     return size == npy_bytes((rows, LEAD_COUNT, SAMPLES), np.dtype("<i2"))
 
 
-def convert_chunk(
-    job: ChunkJob, tick: Callable[[int], None] | None = None, stopped: Callable[[], bool] | None = None
-) -> bool:
+def convert_chunk(job: ChunkJob, progress: Progress = SILENT) -> bool:
     """Write the shard and the rows of one chunk, unless that was done.
 
     Args:
         job: the chunk.
-        tick: called with the number of recordings looked at so far, after each.
-        stopped: asked before each recording; True abandons the chunk with :class:`StoppedError`.
+        progress: is told the number of recordings looked at so far: before the first, and after each.
 
     Returns:
         False if another process is at work on the chunk and ``job.wait`` is False, else True: it is done.
@@ -284,23 +294,24 @@ def convert_chunk(
         # Whoever held the lock before may have finished the chunk, or even the whole store.
         if chunk_done(job.store, job.number) or (job.store / META_FILE).exists():
             return True
-        _write_chunk(job, tick or (lambda _: None), stopped or (lambda: False))
+        _write_chunk(job, progress)
     return True
 
 
-def _write_chunk(job: ChunkJob, tick: Callable[[int], None], stopped: Callable[[], bool]) -> None:
+def _write_chunk(job: ChunkJob, progress: Progress) -> None:
     shard = job.store / shard_name(job.number)
     shard.parent.mkdir(exist_ok=True)
     for leftover in shard.parent.glob(f".{shard.name}.*.tmp"):  # of a killed run; the lock is ours
         leftover.unlink(missing_ok=True)
     rows = _Rows()
+    progress.update(0, len(job))
     with atomic_path(shard) as temporary, ShardWriter(temporary) as output:
         for offset, file in enumerate(job.files):
-            if stopped():
-                raise StoppedError
-            for row in _attempt(job, file, output):
+            why = job.refused.get(offset)
+            found = _attempt(job, file, output) if why is None else [{"reason": DIED, "detail": why}]
+            for row in found:
                 rows.append({"example": job.first + offset} | row)
-            tick(offset + 1)
+            progress.update(offset + 1, len(job))
         count, digest = output.rows, output.close()
     if not count:
         shard.unlink()  # a memory map of no bytes is an error

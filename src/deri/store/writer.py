@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,8 @@ import numpy as np
 from deri.datasets.anonymous import capped, year
 from deri.errors import DeriError
 from deri.files import AGAIN, WriteError, writing
-from deri.progress import SILENT, Progress
-from deri.store.chunk import DIGEST_KEY, ROW_COLUMNS, ChunkJob, chunk_done, convert_chunk
+from deri.progress import SILENT, Progress, Shifted
+from deri.store.chunk import DIGEST_KEY, ROW_COLUMNS, ChunkJob, chunk_done
 from deri.store.duplicates import Duplicates, digest_keys
 from deri.store.layout import (
     FORMAT,
@@ -46,7 +48,7 @@ from deri.store.plan import (
 from deri.store.splits import assign_splits
 from deri.store.summary import Summary
 from deri.store.tables import ROW_GROUP, StoreTables
-from deri.store.workers import convert_parallel
+from deri.workers import Engine, open_engine
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +60,8 @@ def prepare(
     dataset: Dataset,
     out: str | Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
+    engine: str = "local",
     shard: tuple[int, int] = (0, 1),
     split: str = "patient",
     repair: str = "lead",
@@ -70,13 +73,15 @@ def prepare(
 ) -> Summary:
     """Read, standardise and store every recording of ``dataset`` in the folder ``out``.
 
-    The same data set and options give the same bytes, whatever ``workers`` and ``shard``. A run that was killed is
-    continued by running it again; on a finished store the same call only returns its summary.
+    The same data set and options give the same bytes, whatever ``workers``, ``engine`` and ``shard``. A run that was
+    killed is continued by running it again; on a finished store the same call only returns its summary.
 
     Args:
         dataset: the data set.
         out: folder of the store: new, empty, or of an earlier run of the same preparation.
-        workers: processes that read recordings; 1 reads in this process.
+        workers: processes that read recordings; 1 reads in this process. Where there are more, one that dies is
+            replaced, and a recording that two died of is refused (``worker_died``). None: 1, or all of the cluster.
+        engine: ``"local"``, or ``"ray"`` for workers on a Ray cluster, see :func:`deri.workers.open_engine`.
         shard: ``(i, n)`` does only the chunks k with ``k % n == i``, for a preparation spread over n jobs that share
             ``out``. Whoever comes last finishes the store.
         split: ``"patient"`` keeps all recordings of a patient in one split; ``"record"`` (the published way) draws,
@@ -95,10 +100,10 @@ def prepare(
 
     Raises:
         DeriError: ``out`` holds something else; the options do not fit; no recording can be used; the disk is full;
-            a worker process was killed.
+            worker processes die again and again, or there is no such cluster.
     """
-    out = Path(out)
-    _check_options(workers, shard, split, repair)
+    out, opening = Path(out), open_engine(engine, workers)
+    _check_options(shard, split, repair)
     if not 1 <= min_leads <= LEAD_COUNT:
         raise DeriError(f"--min-leads {min_leads}: a number from 1 to {LEAD_COUNT}")
     if windows is not None and windows < 1:
@@ -119,18 +124,24 @@ def prepare(
     work = _Preparation(dataset, splits, out, plan)
     with writing(out, f"{AGAIN}: finished chunks are kept"):
         options = {"repair": repair, "min_leads": min_leads, "windows": windows, "reading": dataset.reading}
-        return _prepare(work, out, workers, shard, options, progress)
+        return _prepare(work, shard, opening, options, progress)
 
 
 def _prepare(
-    work: _Preparation, out: Path, workers: int, shard: tuple[int, int], reading: dict[str, Any], progress: Progress
+    work: _Preparation,
+    shard: tuple[int, int],
+    engine: AbstractContextManager[Engine],
+    reading: dict[str, Any],
+    progress: Progress,
 ) -> Summary:
-    dataset = work.dataset
+    dataset, out = work.dataset, work.out
     try:
         if (out / META_FILE).exists():
             return work.finished()
         claim(out, work.plan)
-        work.convert(workers, shard, reading, progress)
+        if work.due(shard):
+            with engine as opened:
+                work.convert(opened, shard, reading, progress)
         chunks = range(chunk_count(len(dataset.examples)))
         done = [k for k in chunks if chunk_done(out, k)]
         if (out / META_FILE).exists():
@@ -145,10 +156,8 @@ def _prepare(
         raise
 
 
-def _check_options(workers: int, shard: tuple[int, int], split: str, repair: str) -> None:
+def _check_options(shard: tuple[int, int], split: str, repair: str) -> None:
     index, count = shard
-    if workers < 1:
-        raise DeriError(f"--workers {workers}: at least 1 is needed")
     if count < 1 or not 0 <= index < count:
         raise DeriError(f"--shard {index}/{count}: of N shards, I runs from 0 to N-1")
     if split not in ("patient", "record"):
@@ -175,30 +184,24 @@ class _Preparation:
         self._remove(WORK_DIR)  # a run killed right after store.json was written leaves it
         return Summary(**meta["summary"])
 
-    def convert(self, workers: int, shard: tuple[int, int], reading: dict[str, Any], progress: Progress) -> None:
+    def due(self, shard: tuple[int, int]) -> list[int]:
+        """The chunks of a shard that are not done yet."""
+        mine = range(shard[0], chunk_count(len(self.dataset.examples)), shard[1])
+        return [k for k in mine if not chunk_done(self.out, k)]
+
+    def convert(self, engine: Engine, shard: tuple[int, int], reading: dict[str, Any], progress: Progress) -> None:
         """Convert the chunks of a shard that are not done yet."""
         n = len(self.dataset.examples)
         size = chunk_size(n)
         mine = range(shard[0], chunk_count(n), shard[1])
-        counts = {k: min(size, n - k * size) for k in mine}
-        done = dict.fromkeys(mine, 0)
-
-        def report(chunk: int, recordings: int) -> None:
-            if recordings > done[chunk]:
-                done[chunk] = recordings
-                progress.update(sum(done.values()), sum(counts.values()))
-
+        total = sum(min(size, n - k * size) for k in mine)
+        told = Shifted(progress, 0, total)
         # A chunk that another process has locked is skipped at first, and waited for when nothing else is left to do.
         for wait in (False, True):
-            todo = [k for k in mine if not chunk_done(self.out, k)]
-            for k in mine:
-                report(k, 0 if k in todo else counts[k])
-            jobs = self._jobs(todo, {"wait": wait, **reading})
-            if workers > 1 and len(todo) > 1:
-                convert_parallel(jobs, min(workers, len(todo)), counts, report)
-                continue
-            for job in jobs:
-                convert_chunk(job, lambda count, k=job.number: report(k, count))  # type: ignore[misc]
+            todo = self.due(shard)
+            done = total - sum(min(size, n - k * size) for k in todo)
+            told.update(done, total)
+            deque(engine.run(self._jobs(todo, {"wait": wait, **reading}), total, Shifted(told, done, total)), 0)
 
     def _jobs(self, chunks: Sequence[int], options: dict[str, Any]) -> Iterator[ChunkJob]:
         """Each job is made when its turn comes: the names of all files are many."""
