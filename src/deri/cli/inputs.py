@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from deri.cli.console import open_store, say, say_doubts
 from deri.errors import DeriError, ReadError, install
+from deri.remote import RemoteError, place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,8 +130,8 @@ def open_inputs(
     sources: list[Store | list[dict[str, Any]]] = []
     for name in inputs:
         path = Path(name)
-        if (path / "store.json").is_file():
-            sources.append(open_store(path, reading.skip_damaged))
+        if is_store(name):
+            sources.append(open_store(name, reading.skip_damaged))
             continue
         if path.is_dir():
             files = _folder(path, reading)
@@ -141,6 +143,13 @@ def open_inputs(
         else:
             sources.append(files)
     return sources, reading
+
+
+def is_store(name: str) -> bool:
+    """Whether a name is that of a store; where its address gives no answer, what reads it says why."""
+    with suppress(RemoteError):
+        return (place(name) / "store.json").is_file()
+    return False
 
 
 def _folder(path: Path, reading: Reading) -> list[dict[str, Any]]:
