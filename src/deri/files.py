@@ -13,9 +13,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deri.errors import DeriError, Interrupted
+
+if TYPE_CHECKING:
+    from deri.remote import Address
 
 AGAIN = "run the same command again"
 """How to go on after most accidents."""
@@ -49,13 +52,26 @@ class WriteError(DeriError):
         return f"cannot write {self.path}: {cause}; {cure}, then {self.way_on or AGAIN}"
 
 
+def address_of(path: object) -> str | None:
+    """The address that became ``path``, of whose slashes :class:`pathlib.Path` has joined the first two; else None."""
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]+):/([^/].*)", str(path)) if isinstance(path, Path) else None
+    if found is None:
+        return None
+    return f"{found[1]}://{'/' if found[1] in ('file', 'local') else ''}{found[2]}"
+
+
 @contextmanager
 def writing(path: str | Path, way_on: str = "") -> Iterator[None]:
     """Turn what the system refuses in the block into a :class:`WriteError`.
 
     Of nested blocks the innermost ``path`` is named, and its ``way_on`` or else the next outer one, also where the
     block is interrupted.
+
+    Raises:
+        DeriError: the path was an address.
     """
+    if address := address_of(path):
+        raise DeriError(f"{address}: write to a folder, then upload it: deri.remote.publish(folder, address)")
     try:
         yield
     except WriteError as error:
@@ -196,7 +212,7 @@ def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
     write_json(path, {**plain, SEAL: json_digest(plain)})
 
 
-def read_sealed(path: Path, cure: str) -> dict[str, Any]:
+def read_sealed(path: Path | Address, cure: str) -> dict[str, Any]:
     """The object in a JSON file that deri wrote, without its checksum; one without a checksum is taken as it is.
 
     Raises:

@@ -16,12 +16,12 @@ def benchmark(
     out: Annotated[Path, typer.Option(help="directory of the results; an interrupted benchmark continues there")],
     model: Annotated[list[str] | None, typer.Option(help=f"{opt.MODEL}; NAME=… names it")] = None,
     data: Annotated[
-        list[Path] | None, typer.Option(help="store made by deri prepare; repeat it, or list more behind it")
+        list[str] | None, typer.Option(help="store made by deri prepare; repeat it, or list more behind it")
     ] = None,
     ablation: Annotated[
         Path | None, typer.Option(help="YAML of recipes to train and compare instead, see docs/benchmark.md")
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[STORE]…", help="further stores", hidden=True)] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[STORE]…", help="further stores", hidden=True)] = None,
     tasks: Annotated[str | None, typer.Option(help="which tasks, comma between them; all when not given")] = None,
     fraction: opt.Fraction = "1,10,100",
     seeds: opt.Seeds = None,

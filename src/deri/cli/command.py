@@ -9,10 +9,14 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperOption
 
+from deri.cli.console import progress, say
 from deri.errors import DeriError
-from deri.files import WriteError, check_place
+from deri.files import WriteError, address_of, check_place
+from deri.remote import Address, check_address, send, stage
 
 _WRITTEN = ("out", "to", "save", "plot", "html")
+_GO_ON = frozenset({"download", "prepare", "pretrain", "train", "benchmark"})
+"""Commands that go on with what an earlier try left in ``--out``."""
 _FOLDERS = frozenset(
     {"simulate", "download", "prepare", "merge", "pretrain", "train", "finetune", "benchmark", "calibrate", "convert"}
     | {"index", "demo"}
@@ -25,6 +29,9 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse two values of an option that takes one, of which the first would be dropped."""
+        for arg in args:
+            if "://" in arg:
+                check_address(arg)
         end = args.index("--") if "--" in args else len(args)
         for option in self.params:
             if isinstance(option, TyperOption) and not (option.multiple or option.is_flag):
@@ -35,7 +42,8 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Check, then work."""
+        """Check, then work; what was made for an address is uploaded at the end."""
+        sent = self._stage(ctx.params)
         for name in _WRITTEN:
             path = ctx.params.get(name)
             if isinstance(path, Path):
@@ -50,7 +58,24 @@ class Command(TyperCommand):
             from deri.models.device import choose_device
 
             choose_device(ctx.params["device"])
-        return super().invoke(ctx)
+        result = super().invoke(ctx)
+        for address in sent if os.environ.get("RANK", "0") == "0" else ():
+            with progress(f"upload to {address}") as show:
+                send(address, show)
+            say(f"uploaded: {address}")
+        return result
+
+    def _stage(self, params: dict[str, Any]) -> list[Address]:
+        """Put local places where ``params`` name an address to write to, and return these addresses."""
+        found = {name: url for name, path in params.items() if (url := address_of(path))}
+        for name, url in found.items():
+            if name not in _WRITTEN:
+                raise DeriError(f"{name} {url}: is read from the disk; copy it here first")
+            if params.get("shard", "1/1") != "1/1":
+                raise DeriError(f"--{name} {url}: the parts of --shard share a folder; prepare there, then upload it")
+            params[name] = stage(Address(url), anew=self.name not in _GO_ON)
+            say(f"{url}: is made in {params[name].parent}, and uploaded when it is whole")
+        return [Address(url) for url in found.values()]
 
 
 def _values(args: list[str], names: list[str]) -> Any:

@@ -120,7 +120,7 @@ def progress(label: str, every: float = 10.0) -> Iterator[Progress]:
         shown.end()
 
 
-def open_store(path: Path, skip_damaged: bool) -> Store:
+def open_store(path: str, skip_damaged: bool) -> Store:
     """The store of a command; with ``skip_damaged`` all of it is read, and what is left out is said."""
     import numpy as np
 

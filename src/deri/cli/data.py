@@ -141,7 +141,7 @@ def prepare(
 
 
 def merge(
-    stores: Annotated[list[Path], typer.Argument(help="finished stores; their order is that of the recordings")],
+    stores: Annotated[list[str], typer.Argument(help="finished stores; their order is that of the recordings")],
     out: Annotated[Path, typer.Option(help="the new store")],
     resplit: Annotated[bool, typer.Option("--resplit", help="draw all splits anew, by patient")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="of --resplit; the first store's when not given")] = None,

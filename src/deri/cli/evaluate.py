@@ -13,7 +13,7 @@ from deri.cli.console import open_store, progress, task_summary
 from deri.errors import DeriError
 
 
-def _opened(model: str, data: Path, skip_damaged: bool, device: str | None) -> tuple[Any, Any]:
+def _opened(model: str, data: str, skip_damaged: bool, device: str | None) -> tuple[Any, Any]:
     """The store and the model of a command."""
     from deri.models import load_model
 

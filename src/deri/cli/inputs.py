@@ -6,6 +6,7 @@ A file that cannot be used is named, counted and passed over, unless ``--strict`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from deri.cli.console import open_store, say, say_doubts
 from deri.errors import DeriError, ReadError, install
+from deri.remote import RemoteError, place
 from deri.workers import DIED, HERE, Engine, Task
 
 if TYPE_CHECKING:
@@ -173,8 +175,8 @@ def open_inputs(
     sources: list[Store | list[dict[str, Any]]] = []
     for name in inputs:
         path = Path(name)
-        if (path / "store.json").is_file():
-            sources.append(open_store(path, reading.skip_damaged))
+        if is_store(name):
+            sources.append(open_store(name, reading.skip_damaged))
             continue
         if path.is_dir():
             files = _folder(path, reading)
@@ -186,6 +188,13 @@ def open_inputs(
         else:
             sources.append(files)
     return sources, reading
+
+
+def is_store(name: str) -> bool:
+    """Whether a name is that of a store; where its address gives no answer, what reads it says why."""
+    with suppress(RemoteError):
+        return (place(name) / "store.json").is_file()
+    return False
 
 
 def _folder(path: Path, reading: Reading) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ import typer
 
 from deri.cli import options
 from deri.cli.console import lead_note, progress, say
-from deri.cli.inputs import Reading
+from deri.cli.inputs import Reading, is_store
 from deri.errors import DeriError
 from deri.files import read_sealed
+from deri.remote import MANIFESTS, Address, fetch_folder, place
 
 if TYPE_CHECKING:
     from deri.store import Store
@@ -28,7 +29,7 @@ def info(
         ),
     ],
     plot: Annotated[Path | None, typer.Option(help="draw an ECG file on paper: .png, .svg or .pdf")] = None,
-    against: Annotated[Path | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
+    against: Annotated[str | None, typer.Option(help="another store: look for shared patients and recordings")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="store: compare all samples with their checksums")] = False,
     html: Annotated[Path | None, typer.Option(help="store: write a page of counts and examples on ECG paper")] = None,
     root: Annotated[Path | None, typer.Option(help="of the store's data set: --html draws refused recordings")] = None,
@@ -40,26 +41,23 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Say what an ECG file, store, run, model, index or report writer is."""
-    path = Path(source)
-    if not path.exists() and source.startswith("deri-"):
-        from deri.models.builtin import builtin_directory
-
-        path = builtin_directory(source) or path
     if against is not None:
-        _leakage(path, against, as_json)
+        _leakage(source, against, as_json)
         return
-    is_store = (path / "store.json").is_file()
     if verify:
-        _verify(path, as_json)
+        _verify(source, as_json)
         return
-    if html is not None and not is_store:
-        raise DeriError(f"--html {html}: the page is that of a store, and {path} is none; an ECG file has --plot FILE")
+    store, path = is_store(source), _local(source)
+    if html is not None and not store:
+        raise DeriError(
+            f"--html {html}: the page is that of a store, and {source} is none; an ECG file has --plot FILE"
+        )
     if root is not None and html is None:
         raise DeriError(f"--root {root} goes with --html FILE, which draws the refused recordings in it")
     if root is not None and not root.is_dir():
         raise DeriError(f"--root {root} is no folder: name the one that deri prepare read")
-    if is_store:
-        about = _store(path, html, root, examples)
+    if store:
+        about = _store(source, html, root, examples)
     elif path.is_dir():
         about = _directory(path)
     elif path.suffix == ".onnx":
@@ -72,6 +70,19 @@ def info(
         width = max(len(key) for key in about)
         for key, value in about.items():
             print(f"{key:<{width}}  {_text(value)}")
+
+
+def _local(source: str) -> Path:
+    """The path that ``source`` means: of a directory at an address that of a copy, without weights."""
+    from deri.models.builtin import builtin_directory
+
+    path = place(source)
+    if isinstance(path, Address):
+        if any((path / name).is_file() for name in MANIFESTS[1:]):
+            return fetch_folder(path, (".json", ".jsonl", ".txt", ".md", ".model"))
+        return Path(source)
+    known = builtin_directory(source) if source.startswith("deri-") and not path.exists() else None
+    return known or path
 
 
 def _directory(path: Path) -> dict[str, Any]:
@@ -104,7 +115,7 @@ def _index(path: Path) -> dict[str, Any]:
     return about | {"windows": index.meta["windows"] or "all", "columns": known}
 
 
-def _leakage(path: Path, against: Path, as_json: bool) -> None:
+def _leakage(path: str, against: str, as_json: bool) -> None:
     from deri.evaluation.leakage import find_leakage, leakage_text
     from deri.store import Store
 
@@ -113,7 +124,7 @@ def _leakage(path: Path, against: Path, as_json: bool) -> None:
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else leakage_text(found))
 
 
-def _verify(path: Path, as_json: bool) -> None:
+def _verify(path: str, as_json: bool) -> None:
     """Name the rows of a store whose samples are not what was written."""
     from deri.store import Store
     from deri.store.reader import CURE
@@ -158,7 +169,7 @@ def _ecg(path: str, plot: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _store(path: Path, html: Path | None, root: Path | None, examples: int) -> dict[str, Any]:
+def _store(path: str, html: Path | None, root: Path | None, examples: int) -> dict[str, Any]:
     from deri.store import Store
     from deri.store.overview import Flags, content
 

@@ -52,10 +52,10 @@ class EngineName(str, Enum):
     ray = "ray"
 
 
-MODEL = "directory, run, hub id or built-in name; untrained: random:RECIPE"
+MODEL = "directory, run, address (s3://…), hub id or built-in name; untrained: random:RECIPE"
 Model = Annotated[str, typer.Option(help=MODEL)]
-Data = Annotated[Path, typer.Option(help="store made by deri prepare")]
-DataWithReports = Annotated[Path, typer.Option(help="store made by deri prepare, with reports")]
+Data = Annotated[str, typer.Option(help="store made by deri prepare, or its address (s3://…)")]
+DataWithReports = Annotated[str, typer.Option(help="store made by deri prepare, with reports")]
 Task = Annotated[str, typer.Option(help="e.g. ptbxl-super, ptbxl-rhythm, labels")]
 Prompts = Annotated[Path | None, typer.Option(help="class texts: YAML, or JSON of class → text")]
 ResultFile = Annotated[Path, typer.Option(help="result file, JSON")]

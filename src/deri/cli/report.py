@@ -92,7 +92,7 @@ def generate(
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="[INPUT]…", help="ECG files, folders of them, or stores")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="a store instead of INPUT")] = None,
+    data: Annotated[str | None, typer.Option(help="a store instead of INPUT")] = None,
     split: Annotated[
         str | None, typer.Option(help="of stores: train | val | test | all [default: test of --data, all of INPUT]")
     ] = None,

@@ -148,7 +148,7 @@ def baselines(
 def classify(
     generated: Annotated[Path, typer.Option(help="reports by deri report generate --data, of the records to score")],
     generated_val: Annotated[Path, typer.Option(help="the same of the val split: thresholds are chosen there")],
-    data: Annotated[Path, typer.Option(help="the store with the labels")],
+    data: Annotated[str, typer.Option(help="the store with the labels")],
     task: opt.Task,
     out: opt.ResultFile,
     model: Annotated[str | None, typer.Option(help="gives the text space of --by text")] = None,

@@ -14,7 +14,7 @@ from deri.cli.console import open_store, progress
 
 def pretrain(
     data: Annotated[
-        list[Path], typer.Option(help="store made by deri prepare, with reports; several are mixed, see train.mix")
+        list[str], typer.Option(help="store made by deri prepare, with reports; several are mixed, see train.mix")
     ],
     out: Annotated[Path, typer.Option(help="run directory")],
     overrides: opt.Overrides = None,

@@ -128,7 +128,7 @@ def choose_tasks(stores: list[Store], wanted: Sequence[str] = ()) -> list[Task]:
     """
     names = [name for store in stores for name in store.tasks]
     tasks = [
-        Task(store, name, name if names.count(name) == 1 else f"{store.path.resolve().name}/{name}")
+        Task(store, name, name if names.count(name) == 1 else f"{store.name}/{name}")
         for store in stores
         for name in store.tasks
     ]

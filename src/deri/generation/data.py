@@ -67,7 +67,7 @@ def rows_with_report(store: Store, split: str) -> tuple[np.ndarray, int]:
 def store_identity(store: Store) -> dict[str, str]:
     """Which store something was made of, without its path: name, data set and fingerprint."""
     known = {name: value for name, value in store.provenance.items() if name != "path"}
-    return {"name": store.path.resolve().name, **known}
+    return {"name": store.name, **known}
 
 
 def training_rows(store: Store) -> tuple[np.ndarray, np.ndarray, int]:

@@ -38,6 +38,7 @@ from deri.models.directory import (
 )
 from deri.models.directory import card as model_card
 from deri.progress import SILENT, Progress
+from deri.remote import is_address, saving
 from deri.store import Store
 
 if TYPE_CHECKING:
@@ -327,6 +328,9 @@ class ReportWriter:
             encoder: False to leave the ECG encoder that lies there as it is.
             card: text of ``README.md``.
         """
+        if is_address(directory):
+            with saving(directory) as local:
+                return self.save_pretrained(local, card=card)
         folder = new_folder(WRITER, directory)
         if encoder or not (folder / ENCODER_DIR / "config.json").is_file():
             self.encoder.save_pretrained(folder / ENCODER_DIR)
@@ -344,7 +348,7 @@ class ReportWriter:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str | None = "cpu") -> ReportWriter:
-        """Load a writer directory, the run that holds one, or a hub id; in eval mode.
+        """Load a writer directory, the run that holds one, one at an address, or a hub id; in eval mode.
 
         Raises:
             DeriError: there is none, or it is broken or of another version.
@@ -400,6 +404,8 @@ def calibrate_directory(
     directory: str | Path, store: Store, *, split: str = "val", device: str | None = "cpu", progress: Progress = SILENT
 ) -> Confidence:
     """Calibrate the writer in ``directory`` and put ``confidence.json`` beside its weights."""
+    if is_address(directory):
+        raise DeriError(f"{directory}: confidence.json is written beside the weights of a writer; copy it here first")
     directory = find(WRITER, directory)
     writer = ReportWriter.from_pretrained(directory, device=device)
     language = "reference" if len(writer.languages) > 1 else None

@@ -24,6 +24,7 @@ from deri.models.output import Output, TextFeatures
 from deri.models.preprocess import Preprocess
 from deri.models.text import TextEncoder
 from deri.recipes import schema
+from deri.remote import saving
 from deri.reports.words import label_texts
 
 if TYPE_CHECKING:
@@ -387,17 +388,18 @@ class EcgTextModel(EcgEncoder, PyTorchModelHubMixin):
     # --- files (models/build.py has the format) ----------------------------------------------------------------
 
     def save_pretrained(self, save_directory: Any, *, card: str | None = None, **_: Any) -> None:
-        """Write a model directory: config, weights, tokenizer, preprocessing and model card.
+        """Write a model directory, or one at an address: config, weights, tokenizer, preprocessing and model card.
 
         ``push_to_hub`` comes from the mixin, which passes further arguments that a deri directory has no use for.
         """
         from deri.models.build import save_model
 
-        save_model(self, save_directory, card=card)
+        with saving(save_directory) as folder:
+            save_model(self, folder, card=card)
 
     @classmethod
     def from_pretrained(cls, name: Any, *, device: str | None = "cpu") -> Self:  # type: ignore[override]
-        """Load a model directory, a run, a hub id, ``random:RECIPE`` or a built-in name, in eval mode."""
+        """Load a model, in eval mode: a directory, run, address, hub id, ``random:RECIPE`` or built-in name."""
         from deri.models.build import load_model
 
         model = load_model(name, device=device)

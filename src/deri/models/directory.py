@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from deri._version import __version__
 from deri.errors import DeriError, some
 from deri.files import file_sha256, read_sealed, write_sealed, write_text
-from deri.models.hub import hub_folder
+from deri.models.hub import MODEL_FILES, hub_folder
 from deri.models.tensors import load_tensors, save_tensors
+from deri.remote import MANIFESTS, Address, fetch_folder, place
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,6 @@ WRITER = Kind(
 _FILES = "files_sha256"  # of a manifest: checksums of the other files
 
 # What a directory is by the format that a manifest in it states; of several manifests the first one counts.
-_MANIFESTS = ("store.json", "run.json", "classes.json", "index.json", "config.json")
 FORMATS = {
     "deri-store": "a store",
     "deri-run": "a run of deri pretrain",
@@ -85,7 +85,7 @@ FORMATS = {
 
 def format_of(path: Path) -> str | None:
     """The format of a deri directory (a key of ``FORMATS``), ``transformers``, or None for anything else."""
-    for name in _MANIFESTS:
+    for name in MANIFESTS:
         content = _json(path / name) if (path / name).is_file() else None
         if isinstance(content, dict):
             if content.get("format") in FORMATS:
@@ -107,15 +107,17 @@ def describe(path: Path) -> str:
         return "what deri finetune wrote"
     if found == "transformers":
         return "a model of transformers"
-    return FORMATS[found] if found else f"a directory without {', '.join(_MANIFESTS[:-1])} or {_MANIFESTS[-1]}"
+    return FORMATS[found] if found else f"a directory without {', '.join(MANIFESTS[:-1])} or {MANIFESTS[-1]}"
 
 
 def find(kind: Kind, name: str | Path) -> Path:
-    """The directory of ``kind`` that ``name`` means: itself, that of a run, or one of the hub.
+    """The directory of ``kind`` that ``name`` means: itself, that of a run, a copy of one at an address or of the hub.
 
     Raises:
         DeriError: there is none; the message says what ``name`` is instead.
     """
+    if isinstance(address := place(name), Address):
+        name = _fetched(kind, address)
     path, text = Path(name).expanduser(), str(name)
     for folder in (path, path / kind.inside):
         if (folder / kind.manifest).is_file() and format_of(folder) in (kind.format, HEAD.format, None):
@@ -127,6 +129,14 @@ def find(kind: Kind, name: str | Path) -> Path:
     if path.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1:
         raise DeriError(f"{kind.name} {name}: no such directory or run; {kind.cure}")
     return hub_folder(kind.name, text, f"check the name, or {kind.cure}")
+
+
+def _fetched(kind: Kind, source: Address) -> Path:
+    """The copy of a directory at an address."""
+    for folder in (source, source / kind.inside):
+        if (folder / kind.manifest).is_file():
+            return fetch_folder(folder, MODEL_FILES)
+    raise DeriError(f"{kind.name} {source}: no {kind.manifest} is to be seen there; {kind.cure}")
 
 
 def wrong_kind(kind: Kind, path: Path) -> DeriError:

@@ -33,6 +33,7 @@ from deri.models.device import choose_device
 from deri.models.preprocess import Preprocess
 from deri.models.text import portable_name
 from deri.recipes import schema
+from deri.remote import is_address
 from deri.simulate.studies import draw_studies
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def load_encoder(name: str | Path, *, device: str | None = "cpu") -> EcgEncoder:
         DeriError: it cannot be loaded, or the file is damaged or of another program.
     """
     path = Path(name)
+    if is_address(name) and path.suffix == ".onnx":
+        raise DeriError(f"{name}: an exported encoder is read from the disk; copy it here first")
     if path.suffix == ".pt2":
         raise DeriError(f"{path}: deri reads .onnx; a .pt2 is for torch.export.load, which may run code of the file")
     if path.suffix != ".onnx":

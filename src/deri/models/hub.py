@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from deri.errors import DeriError
+from deri.remote import Address, fetch_folder, place
 
-_FILES = (".json", ".txt", ".md", ".model", ".safetensors")
+MODEL_FILES = (".json", ".txt", ".md", ".model", ".safetensors")
+"""Ends of the names of files that belong to a model."""
 
 
 def hub_folder(what: str, hub_id: str, cure: str, *, cached: bool = True, weights: bool = True) -> Path:
@@ -36,7 +38,9 @@ def hub_folder(what: str, hub_id: str, cure: str, *, cached: bool = True, weight
             pass
     try:
         names = [file.rfilename for file in HfApi().model_info(hub_id, timeout=10).siblings or []]
-        wanted = [name for name in names if name.endswith(_FILES) and (weights or not name.endswith(".safetensors"))]
+        wanted = [
+            name for name in names if name.endswith(MODEL_FILES) and (weights or not name.endswith(".safetensors"))
+        ]
         if weights and not any(name.endswith(".safetensors") for name in names):
             wanted += [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
         return Path(snapshot_download(hub_id, allow_patterns=wanted))
@@ -54,7 +58,7 @@ def load_pretrained(
 
     Args:
         what: begins an error, e.g. "text encoder".
-        source: a directory that transformers saved, or OWNER/NAME.
+        source: a directory that transformers saved, its address, or OWNER/NAME.
         auto_class: a class of transformers.
         cure: ends the error where neither cache nor hub has it.
         weights: whether the class needs them.
@@ -67,7 +71,8 @@ def load_pretrained(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    path = Path(source).expanduser()
+    found = place(source)
+    path = fetch_folder(found, MODEL_FILES) if isinstance(found, Address) else found.expanduser()
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~"))):
         raise DeriError(f"{what} {source}: no such directory")
     if weights and path.is_dir() and not (path / "config.json").is_file():

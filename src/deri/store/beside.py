@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deri.files import AGAIN, WriteError, cache_folder, check_place, writing
 from deri.progress import SILENT, Progress
+from deri.remote import Address
 from deri.store.locks import file_lock
 from deri.store.reader import Store
 
@@ -21,7 +22,7 @@ def keep_beside(
     """The place ``KIND/NAME`` of a store, made where it is not done yet: by one process, while others wait.
 
     Args:
-        store: where its folder is read-only, the place is in :func:`deri.files.cache_folder`.
+        store: where its folder is read-only or at an address, the place is in :func:`deri.files.cache_folder`.
         name: kind and name, with a slash between them.
         done: whether a place holds everything.
         make: makes it, and goes on with what a killed process left there.
@@ -30,14 +31,15 @@ def keep_beside(
     Raises:
         DeriError: the disk cannot be written, or what ``make`` raises.
     """
-    path = store.path / name
+    kind, _, own = name.partition("/")
+    elsewhere = cache_folder() / kind / store.fingerprint / own
+    path = elsewhere if isinstance(store.path, Address) else store.path / name
     if done(path):
         return path
     try:
         check_place(path)
     except WriteError:
-        kind, _, own = name.partition("/")
-        path = cache_folder() / kind / store.fingerprint / own
+        path = elsewhere
         progress.message(f"{store.path} is read-only: {kind.replace('_', ' ')} are kept in {path}")
     with writing(path, f"{AGAIN}: what is done is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)

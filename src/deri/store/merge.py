@@ -14,6 +14,7 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import atomic_path, writing
+from deri.remote import Address
 from deri.store.duplicates import Duplicates, digest_keys
 from deri.store.layout import SIGNALS_DIR, VERSION, shard_name
 from deri.store.locks import file_lock
@@ -78,8 +79,12 @@ def merge_stores(
     return summary
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path | Address, target: Path) -> None:
     """Make ``target`` a hard link to ``source``, or a synced copy where the file system has no links to it."""
+    if isinstance(source, Address):
+        with atomic_path(target) as temporary:
+            source.download(temporary)
+        return
     try:
         os.link(source, target)
     except OSError as error:
@@ -91,7 +96,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def _check_fit(stores: Sequence[Store]) -> None:
     first = stores[0]
-    seen: dict[str, Path] = {}
+    seen: dict[str, Path | Address] = {}
     for store in stores:
         if store.fingerprint in seen:
             raise DeriError(f"{store.path} has the same content as {seen[store.fingerprint]}: name each store once")
@@ -243,7 +248,7 @@ def _united_tasks(stores: Sequence[Store]) -> tuple[dict[str, list[str]], list[s
             if lacking:
                 shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
                 notes.append(
-                    f"task {task}: {store.recordings:,} recordings of {store.path.name} come from a store without the "
+                    f"task {task}: {store.recordings:,} recordings of {store.name} come from a store without the "
                     f"{len(lacking)} classes {shown}; they count as not having them"
                 )
     return tasks, notes

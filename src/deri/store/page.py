@@ -38,7 +38,7 @@ def write_quality_page(store: Store, path: str | Path, *, source: str | Path | N
         examples: recordings drawn per code, spread evenly over all that have it.
     """
     flags = Flags.of(store)
-    name = store.path.resolve().name
+    name = store.name
     root = None if source is None else Path(source)
     good = np.setdiff1d(np.arange(store.recordings), flags.suspicious())
     rows = store.rows()

@@ -12,6 +12,7 @@ from deri._version import __version__
 from deri.ecg.recording import ABOUT
 from deri.errors import DeriError
 from deri.files import read_sealed, write_json
+from deri.remote import Address
 from deri.store.layout import (
     FS,
     INDEX_COLUMNS,
@@ -175,7 +176,7 @@ def claim(store: Path, plan: dict[str, Any]) -> None:
             write_json(path, plan)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path | Address) -> dict[str, Any]:
     """The object in a JSON file of a store, see :func:`deri.files.read_sealed`."""
     return read_sealed(path, "restore it, or delete the folder and prepare again")
 

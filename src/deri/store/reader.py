@@ -12,6 +12,7 @@ import numpy as np
 from deri.errors import DeriError
 from deri.files import file_sha256, json_digest
 from deri.progress import SILENT, Progress
+from deri.remote import Address, RemoteError, fetch, place, sizes
 from deri.store.layout import (
     FORMAT,
     INDEX_FILE,
@@ -27,6 +28,7 @@ from deri.store.layout import (
 )
 from deri.store.npy import map_npy, npy_bytes
 from deri.store.plan import read_json
+from deri.store.ranges import read_rows
 from deri.store.shard import waveform_digest
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from deri.ecg import ECG
 
 _UNITS = np.dtype("<i2")
+_TABLES = (INDEX_FILE, REJECTS_FILE, REPORTS_FILE)
 CURE = "copy the store again, or delete it and prepare the data again"
 """What helps where a file of a store is damaged."""
 
@@ -43,17 +46,18 @@ CURE = "copy the store again, or delete it and prepare the data again"
 class Store:
     """A prepared data set. Open one with :meth:`open`.
 
-    The samples of a row are compared with their digest when they are first read, about 0.1 ms a row. Reading is safe
-    from several threads; a pickled store is the path alone, opened anew where it is unpickled.
+    Samples come by memory map, from an address by ranges of bytes; the tables of one at an address are copied to the
+    cache. The samples of a row are compared with their digest when they are first read, about 0.1 ms a row. Reading is
+    safe from several threads; a pickled store is the path alone, opened anew where it is unpickled.
 
     Attributes:
-        path: the folder.
+        path: the folder, a path or an address.
         meta: the content of ``store.json``.
         left_out: rows (int64, ascending) that are damaged and whose recordings :meth:`rows` passes over; none unless
             :meth:`open` was asked to.
     """
 
-    def __init__(self, path: Path, meta: dict[str, Any], left_out: Sequence[int] | np.ndarray = ()) -> None:
+    def __init__(self, path: Path | Address, meta: dict[str, Any], left_out: Sequence[int] | np.ndarray = ()) -> None:
         self.path = path
         self.meta = meta
         self.left_out = np.array(left_out, np.int64)
@@ -64,11 +68,13 @@ class Store:
         self._verified = np.zeros(meta["n"], bool)  # rows whose samples were compared with their digest
 
     @classmethod
-    def open(cls, path: str | Path | Store, *, skip_damaged: bool = False, progress: Progress = SILENT) -> Store:
+    def open(
+        cls, path: str | Path | Address | Store, *, skip_damaged: bool = False, progress: Progress = SILENT
+    ) -> Store:
         """Open the store in the folder ``path`` and check that it is whole.
 
         Args:
-            path: the folder; a store that is open already is returned as it is.
+            path: the folder, or its address (``s3://…``); a store that is open already is returned as it is.
             skip_damaged: read all samples now, and leave out the recordings that are damaged. The fingerprint is that
                 of the rest, and :attr:`provenance` counts what is left out.
             progress: is told of the samples that are read, and of what is left out.
@@ -79,8 +85,8 @@ class Store:
         """
         if isinstance(path, Store):
             return path
-        path = Path(path)
-        if not (path / META_FILE).is_file():
+        path = place(path)
+        if isinstance(path, Path) and not (path / META_FILE).is_file():
             if (path / WORK_DIR / PLAN_FILE).is_file():
                 raise DeriError(
                     f"the store {path} is unfinished: run the same deri prepare command again, it continues"
@@ -105,23 +111,44 @@ class Store:
                 store._check_shard(shard)
         return store
 
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return (self.path if isinstance(self.path, Address) else self.path.resolve()).name
+
+    @cached_property
+    def _sizes(self) -> dict[str, int | None]:
+        """Bytes of each file of samples, None for one that is not there."""
+        files = [shard["file"] for shard in self.meta["shards"]]
+        if isinstance(self.path, Address):
+            return dict(zip(files, sizes([self.path / file for file in files]), strict=True))
+        paths = {file: self.path / file for file in files}
+        return {file: path.stat().st_size if path.is_file() else None for file, path in paths.items()}
+
+    @cached_property
+    def _tables(self) -> Path:
+        """The folder with the tables, or a copy of them, that are not verified yet."""
+        if isinstance(self.path, Address):
+            return fetch(self.path, {name: self.meta["files"][name] for name in _TABLES})
+        return self.path
+
     def _check_shard(self, shard: dict[str, Any]) -> None:
         """Compare the size of a file of samples with what it should be."""
         file = self.path / shard["file"]
         expected = npy_bytes((shard["rows"], LEAD_COUNT, self.samples), _UNITS)
-        found = file.stat().st_size if file.is_file() else None
+        found = self._sizes[shard["file"]]
         if found is None:
             raise DeriError(f"the store {self.path} lacks {shard['file']}: {CURE}")
         if found != expected:
             raise DeriError(f"{file} has {found:,} bytes instead of {expected:,}: {CURE}")
 
     def _check_tables(self) -> None:
-        for name in (INDEX_FILE, REJECTS_FILE, REPORTS_FILE):
-            file = self.path / name
+        for name in _TABLES:
+            file = self._tables / name
             if not file.is_file():
                 raise DeriError(f"the store {self.path} lacks {name}: {CURE}")
             if file_sha256(file) != self.meta["files"][name]:
-                raise DeriError(f"{file} is not the file that {META_FILE} describes: {CURE}")
+                raise DeriError(f"{self.path / name} is not the file that {META_FILE} describes: {CURE}")
 
     def damaged(self, progress: Progress = SILENT) -> np.ndarray:
         """Rows whose samples are not those that were written, int64, ascending; reads the whole store."""
@@ -132,6 +159,8 @@ class Store:
                 self._check_shard(shard)
                 for position, source in self._in_disk_order(rows):
                     self._verified[rows[position]] = self._is_whole(int(rows[position]), source)
+            except RemoteError:  # which says nothing of the rows
+                raise
             except DeriError as error:
                 progress.message(str(error))
             found.append(rows[~self._verified[rows]])
@@ -211,7 +240,7 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(self.path / INDEX_FILE).combine_chunks()
+        table = pq.read_table(self._tables / INDEX_FILE).combine_chunks()
         for field in about_schema():
             if field.name not in table.column_names:  # a store of an earlier version
                 table = table.append_column(field, pa.nulls(len(table), field.type))
@@ -228,20 +257,20 @@ class Store:
         """The recordings that were refused, each with its reason."""
         import pandas as pd
 
-        return pd.read_parquet(self.path / REJECTS_FILE)
+        return pd.read_parquet(self._tables / REJECTS_FILE)
 
     def rejects_table(self) -> pa.Table:
         """Return the table behind :attr:`rejects`."""
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.path / REJECTS_FILE)
+        return pq.read_table(self._tables / REJECTS_FILE)
 
     @cached_property
     def reports(self) -> list[str]:
         """The distinct cleaned reports; a row's ``report_id`` is the position here."""
         import pyarrow.parquet as pq
 
-        texts: list[str] = pq.read_table(self.path / REPORTS_FILE, columns=["text"])["text"].to_pylist()
+        texts: list[str] = pq.read_table(self._tables / REPORTS_FILE, columns=["text"])["text"].to_pylist()
         return texts
 
     @cached_property
@@ -398,21 +427,27 @@ class Store:
     def _sources(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (position in the batch, memory-mapped (12, samples)) in the order of the disk, as they were written."""
         for position, source in self._in_disk_order(rows):
-            if not self._verified[rows[position]]:
+            if not self._verified[rows[position]] or isinstance(self.path, Address):  # which is read anew each time
                 self._check(int(rows[position]), source)
             yield position, source
 
     def _in_disk_order(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         shards, places = self._places[0][rows], self._places[1][rows]
-        for position in np.lexsort((places, shards)):
-            yield position, self._map(int(shards[position]))[places[position]]
+        order = np.lexsort((places, shards))
+        if isinstance(self.path, Address):
+            files = {shard: (self.path / about["file"], about["rows"]) for shard, about in self._shards.items()}
+            read = read_rows(files, shards[order], places[order], (LEAD_COUNT, self.samples), _UNITS)
+            yield from zip(order, read, strict=True)
+            return
+        for position in order:
+            yield position, self._map(self.path, int(shards[position]))[places[position]]
 
-    def _map(self, shard: int) -> np.ndarray:
+    def _map(self, folder: Path, shard: int) -> np.ndarray:
         found = self._maps.get(shard)
         if found is None:  # two threads may both open it; one map is dropped
             about = self._shards[shard]
             shape = (about["rows"], LEAD_COUNT, self.samples)
-            found = map_npy(self.path / about["file"], shape, _UNITS, CURE)
+            found = map_npy(folder / about["file"], shape, _UNITS, CURE)
             self._maps[shard] = found
         return found
 

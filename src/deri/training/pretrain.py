@@ -221,7 +221,7 @@ class PairTask(Task[Batch]):
         found = [self._validate(rows) for rows in held_out]
         if len(self.val_rows) == 1:
             return Validation(found[0]["loss"], found[0])
-        names = [f"{i}-{reader.store.path.name}" for i, reader in enumerate(self.pairs.readers)]
+        names = [f"{i}-{reader.store.name}" for i, reader in enumerate(self.pairs.readers)]
         used = [i for i, rows in enumerate(self.val_rows) if len(rows) >= 2]
         shares = np.array(
             [(self.recipe.train.mix or [len(rows) for rows in self.pairs.rows("train")])[i] for i in used]

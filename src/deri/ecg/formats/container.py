@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deri.ecg.formats.common import brief, optional
+from deri.ecg.formats.common import brief
 from deri.errors import DeriError, ReadError
+from deri.remote import cause_of, connect, is_missing
 
 MAX_UNPACKED = 256 * 2**20
 """Bytes that one recording may take when unpacked."""
@@ -157,11 +158,11 @@ def fetched(url: str) -> Iterator[Unpacked]:
     Raises:
         ReadError: ``missing_dependency``, ``missing_file``, ``unreadable_file``, ``too_long``.
     """
-    fsspec: Any = optional(url, "fsspec", "fsspec", "an address")
     try:
-        files, place = fsspec.core.url_to_fs(url)
-    except Exception as error:  # unknown protocols, missing protocol packages, bad credentials
-        raise ReadError(f"{url}: cannot be opened ({brief(error)})", "unreadable_file") from error
+        files, place = connect(url)
+    except DeriError as error:
+        missing = isinstance(error.__cause__, ImportError)
+        raise ReadError(str(error), "missing_dependency" if missing else "unreadable_file") from error
     base, name = posixpath.dirname(place), posixpath.basename(place)
     budget = MAX_UNPACKED
 
@@ -173,13 +174,10 @@ def fetched(url: str) -> Iterator[Unpacked]:
         except ReadError:
             raise
         except Exception as error:  # every protocol has its own errors
-            # fsspec calls every fault of HTTP a missing file; the cause knows better.
-            cause = error.__cause__
-            of_server = cause is not None and type(cause).__module__.startswith("aiohttp")
-            if isinstance(error, FileNotFoundError) and not (of_server and getattr(cause, "status", 0) != 404):
+            if is_missing(error):
                 raise KeyError(part) from None
-            known = cause if of_server and isinstance(cause, Exception) else error
-            raise ReadError(f"{url}: {part} cannot be fetched ({brief(known)})", "unreadable_file") from error
+            problem = brief(cause_of(error))
+            raise ReadError(f"{url}: {part} cannot be fetched ({problem})", "unreadable_file") from error
 
     source = url[: len(url) - len(name)].rstrip("/") + "/"
     with tempfile.TemporaryDirectory() as temporary:

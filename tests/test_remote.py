@@ -1,0 +1,520 @@
+"""Stores and models at addresses: of an S3 server of this machine, and of fsspec's memory and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deri import remote
+from deri.ecg import read_ecg
+from deri.errors import DeriError
+from deri.generation.writer import ReportWriter
+from deri.models import load_model
+from deri.remote import Address
+from deri.store import Store
+from deri.store.merge import merge_stores
+from support import tiny
+from support.command import run
+from support.s3 import Server, s3_server
+from support.stores import simulated_store
+
+fsspec = pytest.importorskip("fsspec")
+
+ROW = 12 * 5000 * 2  # bytes
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DERI_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of 70 recordings: shards of 64 and 6 rows."""
+    return simulated_store(tmp_path_factory.mktemp("local"), 70, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "m"
+    tiny.model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def url(s3: Server, local: Store, request: pytest.FixtureRequest) -> str:
+    """A new address with a copy of the store; the log of the server begins after it."""
+    there = f"s3://ecg/{request.node.name.replace('[', '-').replace('/', '-').rstrip(']')}/store"
+    remote.publish(local.path, there)
+    s3.log.clear()
+    return there
+
+
+def files() -> Any:
+    return fsspec.filesystem("s3")
+
+
+def flip(url: str, at: int) -> None:
+    """Change one bit of an object."""
+    content = bytearray(files().cat_file(url))
+    content[at] ^= 1
+    files().pipe_file(url, bytes(content))
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(error.value)
+    assert len(text.splitlines()) <= 2
+    return text
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_ten_rows_take_the_bytes_of_ten_rows(s3: Server, url: str, local: Store) -> None:
+    store = Store.open(url)
+    assert not s3.asked("GET", "/signals/")
+    np.testing.assert_array_equal(store.signals_int16(range(20, 30)), local.signals_int16(range(20, 30)))
+    assert [request.sent for request in s3.asked("GET", "/signals/")] == [128, 10 * ROW]
+    assert (store.fingerprint, store.provenance["path"]) == (local.fingerprint, url)
+    assert store.index.equals(local.index)
+    assert store.reports == local.reports
+
+
+@pytest.mark.parametrize("protocol", ["s3", "memory", "file"])
+def test_rows_in_any_order_are_those_of_the_disk(
+    protocol: str, s3: Server, local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deri.store.ranges.AT_ONCE", 7)
+    monkeypatch.setattr("deri.store.ranges.MOST", 3)
+    there = {"s3": "s3://ecg/any-order", "memory": "memory://any/order", "file": f"file://{tmp_path}/any order"}[
+        protocol
+    ]
+    remote.publish(local.path, there)
+    store = Store.open(there + "/")
+    rows = np.random.default_rng(0).integers(0, 70, 40)
+    np.testing.assert_array_equal(store.signals(rows), local.signals(rows))
+    np.testing.assert_array_equal(store.signals([]), local.signals([]))
+    again = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(again.signals([69, 0]), local.signals([69, 0]))
+    assert again.name == there.rpartition("/")[2]
+
+
+def test_a_path_that_was_an_address_is_one(url: str) -> None:
+    assert Store.open(Path(url)).provenance["path"] == url
+
+
+@pytest.mark.parametrize(
+    ("file", "at"),
+    [
+        ("signals/shard-00000.npy", 128 + 5 * ROW + 77),
+        ("signals/shard-00000.npy", 30),
+        ("index.parquet", 100),
+        ("reports.parquet", 100),
+        ("store.json", 100),
+    ],
+)
+def test_a_flipped_bit_is_named(s3: Server, url: str, file: str, at: int) -> None:
+    flip(f"{url}/{file}", at)
+    with pytest.raises(DeriError) as error:
+        Store.open(url).signals(range(10))
+    assert f"{url}/{file}" in one_line(error)
+
+
+def test_damaged_rows_are_left_out_on_request(url: str) -> None:
+    flip(f"{url}/signals/shard-00001.npy", 128 + 2 * ROW)
+    store = Store.open(url, skip_damaged=True)
+    assert store.left_out.tolist() == [66]
+
+
+def test_a_row_that_changes_after_it_was_read_is_noticed(url: str) -> None:
+    store = Store.open(url)
+    store.signals([3])
+    flip(f"{url}/signals/shard-00000.npy", 128 + 3 * ROW)
+    with pytest.raises(DeriError, match="not what was written"):
+        store.signals([3])
+
+
+@pytest.mark.parametrize("damage", ["gone", "short"])
+def test_a_shard_that_is_gone_or_cut_short_is_named(url: str, damage: str) -> None:
+    shard = f"{url}/signals/shard-00001.npy"
+    content = files().cat_file(shard)
+    opened = Store.open(url)
+    files().rm_file(shard)
+    if damage == "short":
+        files().pipe_file(shard, content[:-1])
+    with pytest.raises(DeriError, match=r"lacks signals/shard-00001|shard-00001.npy has 720,127 bytes"):
+        Store.open(url)
+    with pytest.raises(DeriError, match="no such file|ends before byte"):  # while it is used
+        opened.signals(range(64, 70))
+
+
+def test_no_answer_says_nothing_of_rows(s3: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(url)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise remote.RemoteError("connection lost")
+
+    monkeypatch.setattr("deri.store.ranges.read_ranges", fail)
+    with pytest.raises(DeriError, match="connection lost"):
+        store.damaged()
+
+
+def test_stores_at_addresses_are_merged(url: str, local: Store, tmp_path: Path) -> None:
+    other = simulated_store(tmp_path / "other", 5, seed=8)
+    merge_stores([local.path, other.path], tmp_path / "of-paths", resplit=True)
+    merge_stores([url, other.path], tmp_path / "of-addresses", resplit=True)
+    for file in sorted((tmp_path / "of-paths").rglob("*.*")):
+        if file.is_file():
+            assert (
+                file.read_bytes() == (tmp_path / "of-addresses" / file.relative_to(tmp_path / "of-paths")).read_bytes()
+            )
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_fetched_once_and_anew_when_it_changed(s3: Server, model_dir: Path, cache: Path) -> None:
+    there = "s3://ecg/models/changing"
+    remote.publish(model_dir, there)
+    (files()).pipe_file(f"{there}/checkpoint.bin", b"not of a model")
+    first = load_model(there)
+    expected = load_model(model_dir).encode_text(["sinus rhythm"])
+    np.testing.assert_array_equal(first.encode_text(["sinus rhythm"]), expected)
+    assert not s3.asked("GET", "checkpoint.bin")
+
+    s3.log.clear()
+    load_model(there)
+    assert not s3.asked("GET", "model.safetensors")
+
+    (weights,) = cache.rglob("model.safetensors")  # the copy is damaged
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    np.testing.assert_array_equal(load_model(there).encode_text(["sinus rhythm"]), expected)
+
+    files().rm(there, recursive=True)
+    tiny.model(seed=7).save_pretrained(there)
+    assert not np.array_equal(load_model(there).encode_text(["sinus rhythm"]), expected)
+
+
+def test_a_run_lends_its_model(s3: Server, model_dir: Path) -> None:
+    remote.publish(model_dir, "s3://ecg/runs/r/model")
+    assert load_model("s3://ecg/runs/r").config == load_model(model_dir).config
+
+
+def test_a_model_that_changes_while_it_is_fetched_is_refused(
+    s3: Server, model_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = "s3://ecg/models/raced"
+    remote.publish(model_dir, there)
+
+    def change(method: str, path: str) -> None:
+        if path.endswith("model.safetensors") and method == "GET":
+            monkeypatch.setattr(s3, "before", lambda *_: None)
+            files().pipe_file(f"{there}/README.md", b"another")
+
+    monkeypatch.setattr(s3, "before", change)
+    with pytest.raises(DeriError, match="changed while it was fetched"):
+        load_model(there)
+    assert not list(cache.rglob("config.json"))
+
+
+def test_a_flipped_bit_of_a_model_is_named(s3: Server, model_dir: Path) -> None:
+    remote.publish(model_dir, "s3://ecg/models/flipped")
+    flip("s3://ecg/models/flipped/model.safetensors", -5)
+    with pytest.raises(DeriError, match=r"s3-ecg-models-flipped.*model.safetensors is damaged"):
+        load_model("s3://ecg/models/flipped")
+
+
+@pytest.mark.parametrize("name", ["../evil", "x/../../../evil.json", "/etc/evil.json", "a\\b.json", "c:evil.json"])
+def test_names_that_leave_the_folder_are_refused(s3: Server, model_dir: Path, tmp_path: Path, name: str) -> None:
+    there = f"memory://hostile/{len(name)}"
+    remote.publish(model_dir, there)
+    memory = fsspec.filesystem("memory")
+    memory.store[f"/hostile/{len(name)}/{name}.json"] = memory.store[f"/hostile/{len(name)}/config.json"]
+    with pytest.raises(DeriError, match="which is no file's"):
+        load_model(there)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_what_is_no_model_is_said(s3: Server, url: str) -> None:
+    with pytest.raises(DeriError, match="no config.json"):
+        load_model(url)
+    with pytest.raises(DeriError, match="no config.json"):
+        ReportWriter.from_pretrained("s3://ecg/nothing")
+
+
+# --- errors and secrets ----------------------------------------------------------------------------------------------
+
+SECRET = "wJalrXUtnFEMI"
+DOORS: dict[str, Callable[[str], object]] = {"store": Store.open, "model": load_model, "recording": read_ecg}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"s3://AKIA:{SECRET}@ecg/x",
+        f"s3://AKIA:{SECRET}/x+y@ecg/x",
+        f"https://me:{SECRET}@host/x",
+        f"s3://AKIA:{SECRET}",
+    ],
+)
+def test_addresses_with_keys_are_refused_and_not_repeated(
+    door: str, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DeriError, match="is refused") as error:
+        DOORS[door](address)
+    assert SECRET not in one_line(error)
+    assert run("info", address) == 2
+    assert run("retrieval", "--model", "x", "--data", address, "--out", address) == 2
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("address", "cause"),
+    [
+        ("s3://no-such-bucket/x", "bucket does not exist"),
+        ("s3://ecg/nothing", "no such file|no config.json|no_signals"),
+        ("s3://", "names no bucket"),
+        ("nonsense://ecg/x", "Protocol not known"),
+    ],
+)
+@pytest.mark.parametrize("door", DOORS)
+def test_errors_are_one_line(s3: Server, door: str, address: str, cause: str) -> None:
+    with pytest.raises(DeriError, match=cause) as error:
+        DOORS[door](address)
+    assert address.rstrip("/") in one_line(error)
+
+
+@pytest.fixture
+def elsewhere(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Other settings than those of the server."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield monkeypatch
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_without_credentials_the_cure_is_told(
+    elsewhere: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        elsewhere.delenv(name)
+    elsewhere.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    for arguments in (
+        ("info", "--verify", "s3://ecg/x"),
+        ("retrieval", "--model", "s3://ecg/x", "--data", "s3://ecg/x", "--out", "x.json"),
+        ("merge", "a", "b", "--out", "s3://ecg/x"),
+    ):
+        assert run(*arguments) == 2
+        told = capsys.readouterr().err.strip()
+        assert "Unable to locate credentials; set AWS_PROFILE" in told
+        assert len(told.splitlines()) == 1
+
+
+def test_nobody_listens(elsewhere: pytest.MonkeyPatch) -> None:
+    elsewhere.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(DeriError, match=r"Could not connect .*; check the network and AWS_ENDPOINT_URL"):
+        Store.open("s3://ecg/x")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    with pytest.raises(DeriError, match=r"package for s3:// is not installed: pip install '.*\[s3\]'"):
+        Store.open("s3://ecg/x")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(DeriError, match=r"needs the package fsspec: pip install '.*\[formats\]'"):
+        load_model("s3://ecg/x")
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_comes_last(s3: Server, local: Store, model_dir: Path) -> None:
+    s3.log.clear()
+    remote.publish(local.path, "s3://ecg/last/store")
+    remote.publish(model_dir, "s3://ecg/last/model")
+    names = [request.path.rpartition("/last/")[2] for request in s3.asked("PUT")]
+    written = {file.relative_to(local.path).as_posix() for file in local.path.rglob("*") if file.is_file()}
+    assert set(names[: len(written)]) == {f"store/{name}" for name in written}
+    assert names[len(written) - 1] == "store/store.json"
+    assert names[-1] == "model/config.json"
+
+
+def test_a_killed_upload_leaves_no_store_and_is_continued(
+    s3: Server, local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = "s3://ecg/stores/killed"
+    code = f"from deri.remote import publish; publish({str(local.path)!r}, {there!r})"
+    child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+
+    def kill(method: str, path: str) -> None:
+        if method == "PUT" and path.endswith("shard-00001.npy"):
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+
+    monkeypatch.setattr(s3, "before", kill)
+    assert child.wait(60) == -signal.SIGKILL
+    monkeypatch.undo()
+    with pytest.raises(DeriError, match=r"killed/store.json: there is no such file"):
+        Store.open(there)
+
+    s3.log.clear()
+    remote.publish(local.path, there)
+    sent = [request.path.rpartition("/")[2] for request in s3.asked("PUT")]
+    assert sent[-1] == "store.json"
+    assert "shard-00000.npy" not in sent  # which is there
+    np.testing.assert_array_equal(Store.open(there).signals(range(70)), local.signals(range(70)))
+
+
+def test_parts_have_a_checksum_too(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PART_BYTES", 5 * 2**20)
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "large.bin"
+    file.write_bytes(np.random.default_rng(0).bytes(12 * 2**20))
+    for changed, requests in ((False, 3), (False, 0), (True, 3)):
+        if changed:
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+        s3.log.clear()
+        remote.publish(file.parent, "s3://ecg/parts")
+        assert len(s3.asked("PUT")) == requests
+        assert files().cat_file("s3://ecg/parts/large.bin") == file.read_bytes()
+
+
+@pytest.mark.parametrize("protocol", ["file", "memory"])
+def test_elsewhere_a_file_appears_under_its_name_when_it_is_whole(
+    protocol: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = f"{protocol}://{tmp_path}/out"
+    kind = type(fsspec.filesystem(protocol))
+    put = kind.put_file
+
+    def cut(self: Any, source: str, target: str, **options: Any) -> None:
+        put(self, source, target, **options)
+        raise OSError("cable pulled")
+
+    monkeypatch.setattr(kind, "put_file", cut)
+    with pytest.raises(DeriError, match="cable pulled"):
+        remote.publish(model_dir, there)
+    monkeypatch.undo()
+    assert not [name for name in fsspec.filesystem(protocol).find(f"{tmp_path}/out") if not name.endswith(".tmp")]
+    remote.publish(model_dir, there)
+    assert load_model(there).config == load_model(model_dir).config
+
+
+def test_nothing_is_written_to_a_folder_called_like_a_protocol(
+    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeriError, match=r"s3://ecg/x: write to a folder, then upload it"):
+        merge_stores([local.path, simulated_store(tmp_path / "o", 3, 1).path], "s3://ecg/x", resplit=True)
+    assert not (tmp_path / "s3:").exists()
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_commands_read_and_write_addresses(
+    s3: Server, local: Store, model_dir: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, here = "s3://ecg/commands", tmp_path / "here"
+    shutil.copytree(model_dir, here / "model")
+    assert run("prepare", "ptb-xl", local.path.parent / "source", "--out", f"{out}/store") == 0
+    for file in local.path.rglob("*"):
+        if file.is_file():
+            assert files().cat_file(f"{out}/store/{file.relative_to(local.path).as_posix()}") == file.read_bytes()
+    assert run("prepare", "ptb-xl", local.path.parent / "source", "--out", f"{out}/store") == 2
+    assert "holds a store.json already" in capsys.readouterr().err
+
+    remote.publish(model_dir, f"{out}/model")
+    for model, store, folder in ((f"{out}/model", f"{out}/store", out), (here / "model", local.path, here)):
+        assert run("embed", "--model", model, store, "--out", f"{folder}/e.csv") == 0
+        assert run("retrieval", "--model", model, "--data", store, "--out", f"{folder}/r.json") == 0
+    assert files().cat_file(f"{out}/e.csv").decode().replace(f"{out}/store", str(local.path)) == (
+        here / "e.csv"
+    ).read_text(encoding="utf-8")
+    found, expected = (json.loads(text) for text in (files().cat_file(f"{out}/r.json"), (here / "r.json").read_bytes()))
+    assert found["store"]["path"] == f"{out}/store"
+    assert found["model"] == f"{out}/model"
+    differing = {key for key in expected if found[key] != expected[key]}
+    assert differing <= {"store", "model", "created"}
+    assert not list((cache / "outgoing").iterdir())
+
+    capsys.readouterr()
+    assert run("info", "--json", f"{out}/store") == 0
+    assert json.loads(capsys.readouterr().out)["records"] == 70
+    assert run("info", "--verify", f"{out}/store") == 0
+    assert "70 rows are what was written" in capsys.readouterr().out
+    s3.log.clear()
+    assert run("info", f"{out}/model") == 0
+    assert "backbone" in capsys.readouterr().out
+    assert not s3.asked("GET", ".safetensors")
+
+
+def test_recordings_at_addresses(s3: Server, ecg_real: Path, model_dir: Path, tmp_path: Path) -> None:
+    dicom = next(ecg_real.rglob("*.dcm"))
+    files().put_file(str(dicom), "ecg/in/x.dcm")
+    out = tmp_path / "e.csv"
+    assert run("embed", "--model", model_dir, "s3://ecg/in/x.dcm", "s3://ecg/in/none.dcm", "--out", out) == 0
+    assert out.read_text(encoding="utf-8").splitlines()[1].startswith("s3://ecg/in/x.dcm")
+
+
+def test_what_was_made_is_kept_when_the_upload_fails(
+    s3: Server, local: Store, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = local.path.parent / "source", "s3://ecg/kept/store"
+
+    def fail(self: Address, file: Path) -> None:
+        raise DeriError(f"{self}: line cut")
+
+    monkeypatch.setattr(Address, "upload", fail)
+    assert run("prepare", "ptb-xl", source, "--out", out) == 2
+    told = capsys.readouterr().err
+    assert "line cut" in told
+    assert str(cache / "outgoing") in told.splitlines()[-1]
+    monkeypatch.undo()
+    monkeypatch.setenv("DERI_CACHE", str(cache))
+    monkeypatch.setattr("deri.store.writer.convert_chunk", None)  # which the second try does not need
+    assert run("prepare", "ptb-xl", source, "--out", out) == 0
+    assert Store.open(out).fingerprint == local.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("prepare", "ptb-xl", "s3://ecg/data", "--out", "x"), "source s3://ecg/data: is read from the disk"),
+        (("search", "--index", "s3://ecg/i", "text"), "index s3://ecg/i: is read from the disk"),
+        (("prepare", "ptb-xl", "x", "--shard", "1/2", "--out", "s3://ecg/x"), "--shard"),
+        (("merge", "a", "b", "--out", "s3://ecg"), "name a folder"),
+        (("embed", "--model", "s3://ecg/x.onnx", "x", "--out", "x.csv"), "copy it here"),
+        (("report", "calibrate", "--writer", "s3://ecg/w", "--data", "x"), "no store|copy it here"),
+    ],
+)
+def test_what_needs_the_disk_says_so(
+    s3: Server, arguments: tuple[str, ...], cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    told = capsys.readouterr().err
+    assert any(part in told for part in cause.split("|"))
+    assert "Traceback" not in told
