@@ -13,12 +13,12 @@ from deri.cli.console import open_store, progress, task_summary
 from deri.errors import DeriError
 
 
-def _opened(model: str, data: str, skip_damaged: bool, device: str | None) -> tuple[Any, Any]:
-    """The store and the model of a command."""
+def _opened(model: str | None, data: str, skip_damaged: bool, device: str | None) -> tuple[Any, Any]:
+    """The store and the model, if any, of a command."""
     from deri.models import load_model
 
     store = open_store(data, skip_damaged)
-    return store, load_model(model, device=device)
+    return store, None if model is None else load_model(model, device=device)
 
 
 def zeroshot(
@@ -120,7 +120,7 @@ def probe(
         seeds=seeds,
         folds=folds or 0,
     )
-    store, loaded = _opened(model, data, skip_damaged, device) if model else (open_store(data, skip_damaged), None)
+    store, loaded = _opened(model, data, skip_damaged, device)
     kind = FeaturesAndMeasurements if features is opt.FeaturesName.both else Features
     with progress("probe: features") as shown:
         read = kind(loaded, store, progress=shown)
