@@ -495,7 +495,7 @@ def test_what_was_made_is_kept_when_the_upload_fails(
     assert str(cache / "outgoing") in told.splitlines()[-1]
     monkeypatch.undo()
     monkeypatch.setenv("DERI_CACHE", str(cache))
-    monkeypatch.setattr("deri.store.writer.convert_chunk", None)  # which the second try does not need
+    monkeypatch.setattr("deri.store.chunk.convert_chunk", None)  # which the second try does not need
     assert run("prepare", "ptb-xl", source, "--out", out) == 0
     assert Store.open(out).fingerprint == local.fingerprint
 

@@ -46,5 +46,5 @@ def archive(
         text = json.dumps({"deadly": i in deadly, "seconds": seconds, "leads": leads})
         (folder / f"r{i:03d}.json").write_text(text[: len(text) // 2] if i in corrupt else text)
         lines.append(f"r{i:03d}.json,p{i},sinus rhythm number {i % 7},test")
-    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
