@@ -210,7 +210,10 @@ class _Run:
         gone = []
         for key in self.writer.known.keys() - self.seen:
             place, *record = key.split("\t")
-            there = place not in stores and os.path.isdir(place) if record else bool(folders.state(place))
+            if record:  # of a store, which at an address is taken as it was
+                there = place not in stores and ("://" in place or os.path.isdir(place))
+            else:
+                there = bool(folders.state(place))
             gone += [] if there else [key]
         self.writer.replace(gone, [])
         self.dropped += len(gone)
