@@ -49,9 +49,9 @@ import numpy as np
 
 import bit_flips
 import serve
+from chaos import checkpoint_step
 from deri.errors import DeriError
 from deri.models import TextEncoder
-from deri.models.tensors import load_tensors
 from deri.models.text import build_text_encoder
 from deri.recipes import load_recipe
 
@@ -254,7 +254,7 @@ class Soak:
             process.kill()
             self.outcome.kills[stage] += 1
         process.join()
-        kept = checkpoint_step(self.folder)
+        kept = checkpoint_step(self.folder / "run")
         if stage == "pretrain" and kept:
             told = self.settle(stage)
             resumed = re.search(r"resuming \S+ at step (\d+)", told)
@@ -380,15 +380,6 @@ def of_run(path: Path) -> list[Any]:
     *all_else, metrics, about = bit_flips.of_run(path)
     timeless = [{key: value for key, value in line.items() if not key.endswith("_per_s")} for line in metrics]
     return [*all_else, timeless, about]
-
-
-def checkpoint_step(folder: Path) -> int:
-    """The step of the last checkpoint; 0 where there is none."""
-    path = folder / "run" / "checkpoints" / "last.safetensors"
-    if not path.is_file():
-        return 0
-    _, about = load_tensors(path, "")
-    return int(json.loads(about["progress"])["step"])
 
 
 def size(folder: Path) -> int:
