@@ -128,24 +128,31 @@ def of_index(path: Path) -> list[Any]:
     return [index.table.to_pydict(), index.search(np.ones(index.meta["model"]["dim"])).to_dict()]
 
 
-def make(folder: Path) -> tuple[Path, Recipe]:
-    """A store and a run with a calibrated model in ``folder``, and an index; returns the run and its recipe."""
+def make_source(folder: Path) -> list[str]:
+    """80 simulated recordings and a small BERT in ``folder``; returns the overrides of a small recipe with it."""
     from transformers import BertConfig, BertModel
 
-    from deri.datasets import open_dataset
     from deri.models.text import load_tokenizer
     from deri.simulate import simulate
-    from deri.store import prepare
 
     simulate("ptb-xl", 80, folder / "source", seed=5)
-    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
     tokenizer = load_tokenizer("minilm")
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "bert")
     tokenizer.save_pretrained(str(folder / "bert"))
     small = ["model.base_width=4", "model.dim=32", "model.decoder.hidden=16", "model.decoder.head_dim=8"]
     quick = ["train.epochs=2", "train.batch_size=16", "train.log_steps=1", f"model.text.encoder={folder / 'bert'}"]
-    recipe = load_recipe("demo", [*small, *quick])
+    return small + quick
+
+
+def make(folder: Path) -> tuple[Path, Recipe]:
+    """A store and a run with a calibrated model in ``folder``, and an index; returns the run and its recipe."""
+    from deri.datasets import open_dataset
+    from deri.store import prepare
+
+    overrides = make_source(folder)
+    prepare(open_dataset("ptb-xl", folder / "source"), folder / "store")
+    recipe = load_recipe("demo", overrides)
     run = pretrain(folder / "store", folder / "run", recipe, device="cpu")
     model = load_model(run, device="cpu")
     features = Features(model, Store.open(folder / "store"))

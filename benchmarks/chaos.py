@@ -1,7 +1,8 @@
 """SIGKILLs of random processes of a pre-training under ``torchrun --max-restarts``. Prints one JSON object.
 
 The run is compared with one that nobody disturbed: losses, held-out values and weights. On one process they must be the
-same to the bit.
+same to the bit. Every second kill comes after a checkpoint that is newer than the kill before, so that training is met
+and not the start alone; `steps_at_kills` are the steps that were kept.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--records", type=int, default=400)
+    parser.add_argument("--records", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--pause", type=float, default=5.0, help="mean seconds between a start and the next kill")
     parser.add_argument("--seed", type=int, default=0)
@@ -38,18 +40,20 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     store = make_store(folder / "data", options.records)
-    switches = [*SMALL, f"train.epochs={options.epochs}", "train.checkpoint_steps=5", "train.log_steps=1"]
+    switches = [*SMALL, f"train.epochs={options.epochs}", "train.checkpoint_steps=2", "train.log_steps=1"]
+    switches += [f"train.batch_size={options.batch}"]
     given = ["--recipe", "demo", "--device", "cpu", *switches]
     runs = {name: folder / name for name in ("straight", "killed")}
     start = time.perf_counter()
     subprocess.run(command(store, runs["straight"], options.processes, *given), check=True, capture_output=True)
     straight_s = time.perf_counter() - start
-    kills, seconds, code = disturb(command(store, runs["killed"], options.processes, *given), runs["killed"], options)
+    steps, seconds, code = disturb(command(store, runs["killed"], options.processes, *given), runs["killed"], options)
     weights = [load_file(run / "checkpoints" / "last.safetensors") for run in runs.values()]
     return {
         "benchmark": "chaos",
         "processes": options.processes,
-        "kills": kills,
+        "kills": len(steps),
+        "steps_at_kills": steps,
         "exit_code": code,
         "seconds": round(seconds, 1),
         "seconds_undisturbed": round(straight_s, 1),
@@ -59,20 +63,33 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def disturb(arguments: list[str], run: Path, options: argparse.Namespace) -> tuple[int, float, int]:
-    """Kills done, seconds, and the exit code."""
+def disturb(arguments: list[str], run: Path, options: argparse.Namespace) -> tuple[list[int], float, int]:
+    """The step of the last checkpoint at each kill, seconds, and the exit code."""
     at = arguments.index("-m", 1) + 2  # behind the launcher's name
     arguments = [*arguments[:at], f"--max-restarts={options.kills}", *arguments[at:]]
-    draw, kills, start = random.Random(options.seed), 0, time.perf_counter()
+    draw, steps, start = random.Random(options.seed), list[int](), time.perf_counter()
     job = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while job.poll() is None and kills < options.kills:
+    while job.poll() is None and len(steps) < options.kills:
+        while len(steps) % 2 and job.poll() is None and checkpoint_step(run) <= steps[-1]:
+            time.sleep(0.1)
         time.sleep(draw.expovariate(1 / options.pause))
         if workers := children(job.pid):
+            steps.append(checkpoint_step(run))
             os.kill(draw.choice(workers), signal.SIGKILL)
-            kills += 1
             wait_for_restart(job, workers)
     code = job.wait()
-    return kills, time.perf_counter() - start, code
+    return steps, time.perf_counter() - start, code
+
+
+def checkpoint_step(run: Path) -> int:
+    """The step of the last checkpoint of a run; 0 where there is none."""
+    from deri.models.tensors import load_tensors
+
+    path = run / "checkpoints" / "last.safetensors"
+    if not path.is_file():
+        return 0
+    _, about = load_tensors(path, "")
+    return int(json.loads(about["progress"])["step"])
 
 
 def children(pid: int) -> list[int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,19 @@ def test_flipped_bits(kind: str, n: int, least: int, tmp_path: Path, request: py
     assert not outcomes.wrong
     assert outcomes.noticed >= least
     assert outcomes.noticed + outcomes.no_effect == n
+
+
+@pytest.mark.slow
+def test_a_round_of_commands_while_the_machine_fails(tmp_path: Path) -> None:
+    """The soak is rounds of prepare, pretrain, index, search and serve; here one, with other accidents each time."""
+    script, seed = ROOT / "benchmarks" / "soak.py", random.randrange(10**6)
+    command = [sys.executable, str(script), "--minutes", "0", "--seed", str(seed)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert not done.returncode, (seed, done.stdout, done.stderr[-2000:])
+    found = json.loads(done.stdout)
+    assert found["rounds"] == 1
+    assert found["service"]["requests"] > 10
 
 
 def test_a_flipped_bit_of_a_checkpoint_ends_the_resume(store: Path, text_dir: Path, tmp_path: Path) -> None:

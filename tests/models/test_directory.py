@@ -131,6 +131,17 @@ def test_no_file_of_a_saved_model_names_a_path_of_the_machine(tmp_path: Path) ->
     np.testing.assert_array_equal(loaded.encode_text(["sinus"]), model.encode_text(["sinus"]))
 
 
+def test_the_files_of_a_model_do_not_depend_on_what_it_was_asked_before(tmp_path: Path) -> None:
+    """A tokenizer keeps how its last call cut and padded, and would write it."""
+    model = tiny.model()
+    model.save_pretrained(tmp_path / "one")
+    model.encode_text(["sinus rhythm", "a"])
+    model.text_encoder.tokenizer(["a b c"], truncation=True, max_length=5, padding="max_length")
+    model.save_pretrained(tmp_path / "other")
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
+
+
 def test_the_model_in_the_package_names_no_path() -> None:
     folder = builtin_directory("deri-sim")
     assert folder is not None

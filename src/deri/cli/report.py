@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,10 @@ def train(
     skip_damaged: opt.SkipDamaged = False,
     device: opt.Device = None,
 ) -> None:
-    """Train a writer on the ECGs and reports of a store; the best weights by its val split."""
+    """Train a writer on the ECGs and reports of a store; the best weights by its val split.
+
+    Several processes: torchrun -m deri report train …; shard=true splits a large decoder over them.
+    """
     from deri.generation.config import load_config
     from deri.generation.train import stored_config, train_writer
     from deri.generation.writer import calibrate_directory
@@ -80,6 +84,8 @@ def train(
     loaded = load_model(model)
     with progress("report train") as shown:
         train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=shown)
+    if os.environ.get("RANK", "0") != "0":
+        return
     with progress("report calibrate") as shown:
         calibrate_directory(out / "writer", store, device=device, progress=shown)
     print(out / "writer")

@@ -71,6 +71,9 @@ class WriterConfig(Section):
     checkpoint_steps: int = Field(500, ge=1)
     log_steps: int = Field(50, ge=1)
     prefetch: int = Field(2, ge=0, description="batches read ahead in a thread")
+    shard: bool = Field(
+        False, description="under torchrun: each process keeps a part of the decoder's weights (FSDP), for large ones"
+    )
     cache: str | None = Field(None, description="folder of cached memories, for several runs; null: in the run")
     beams: int = Field(3, ge=1)
     length_penalty: float = Field(1.0, description="a beam's log-probability is divided by length ** this")
@@ -81,6 +84,8 @@ class WriterConfig(Section):
     def _consistent(self) -> WriterConfig:
         if self.writer.endswith(":"):
             raise ValueError(f"writer {self.writer} needs a language model behind the colon, a hub id or a directory")
+        if self.shard and self.encoder == "tuned":
+            raise ValueError("shard=true splits the decoder alone: train a tuned encoder without it")
         if self.lora is not None and "lora" not in self.decoder.options:
             raise ValueError(f"lora is for prefix writers (writer=prefix:ID), not for writer {self.writer!r}")
         if self.tokenizer is not None and "tokenizer" not in self.decoder.options:
@@ -105,7 +110,7 @@ class WriterConfig(Section):
     def portable(self) -> WriterConfig:
         """The same without paths of this machine, which mean nothing where the writer is taken."""
         decoder, source = split_writer(self.writer)
-        changes: dict[str, Any] = {"cache": None}
+        changes: dict[str, Any] = {"cache": None, "shard": False}
         if (name := name_of(source)) != source:
             changes["writer"] = f"{decoder}:{name}"
         if self.tokenizer is not None:

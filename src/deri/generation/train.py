@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,16 +27,18 @@ from deri.generation.data import (
     tagged,
     training_rows,
 )
-from deri.generation.decoders import build_decoder
+from deri.generation.decoders import build_decoder, rebuild_decoder
+from deri.generation.decoders.base import ReportDecoder
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
-from deri.models.device import choose_device, to_device
+from deri.models.device import to_device
+from deri.objectives.gather import summed
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
-from deri.training.distributed import Replica
+from deri.training.distributed import Replica, broadcast_weights, join_replicas, shard, whole
 from deri.training.engine import Engine, EpochResult, Task, Validation, derived_seed
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
@@ -61,7 +64,8 @@ def train_writer(
 
     The run holds ``run.json``, ``log.jsonl``, ``checkpoints/last.safetensors`` (to resume), ``memory/`` (what a frozen
     encoder says of every record, computed once) and ``writer/``: the weights of the epoch with the lowest
-    cross-entropy on the val split, for :meth:`ReportWriter.from_pretrained`.
+    cross-entropy on the val split, for :meth:`ReportWriter.from_pretrained`. Started by ``torchrun`` it uses all
+    processes, with the batches of one; a resumed run may have another number of them.
 
     Args:
         model: the ECG encoder; changed where ``config.encoder`` is ``tuned``.
@@ -76,33 +80,38 @@ def train_writer(
     Raises:
         DeriError: no reports, no val split, a wrong option, a checkpoint of another run, or a loss that is not finite.
     """
-    config, out, chosen = config or WriterConfig(), Path(out), choose_device(device)
-    claim_directory(out, resume=resume)
-    with writing(out, "go on with --resume"):
-        task = WriterTask(model.to(chosen), store, out, config, model_name, progress)
+    config, out = config or WriterConfig(), Path(out)
+    with writing(out, "go on with --resume"), join_replicas(device) as replica:
+        progress = progress if replica.main else SILENT
+        if replica.main:
+            claim_directory(out, resume=resume)
+        task = WriterTask(model, store, out, config, model_name, progress, replica)
         last = out / "checkpoints" / "last.safetensors"
         engine = Engine(
             task,
             task.schedule(),
             adamw(task.trained, config.learning_rate, config.weight_decay, scale=task.scale),
-            Replica(0, 1, chosen),
+            replica,
             checkpoint=Checkpoint(last, task.identity, frozenset({"epochs"}), _STATE_VERSION),
             progress=progress,
         )
         if resume and engine.resume():
             progress.message(f"resuming {out} at step {engine.state.step}")
-        task.describe(out)
-        engine.log = RunLog(out / "log.jsonl", engine.state.step, first_epoch=1)
-        try:
+        log: AbstractContextManager[RunLog | None] = nullcontext()
+        if replica.main:
+            task.describe(out)
+            log = closing(RunLog(out / "log.jsonl", engine.state.step, first_epoch=1))
+        with log as engine.log, replica.watched():
             engine.fit()
-        finally:
-            engine.log.close()
     return out
 
 
 @dataclass
 class _Batch:
-    """Micro-batch: the memory or, for a tuned encoder, the ECG; and the tokens, of ``step_tokens`` in the step."""
+    """Micro-batch: the memory or, for a tuned encoder, the ECG; and the tokens.
+
+    ``tokens`` and ``reports`` are in the micro-batch, ``step_tokens`` in the step, of all processes.
+    """
 
     ids: Tensor
     lengths: Tensor
@@ -110,6 +119,8 @@ class _Batch:
     mask: Tensor | None = None
     ecg: Tensor | None = None
     valid: Tensor | None = None
+    tokens: int = 0
+    reports: int = 0
     step_tokens: int = 1
 
 
@@ -121,10 +132,19 @@ class WriterTask(Task[_Batch]):
     batch_option = "batch_size"
 
     def __init__(
-        self, model: EcgTextModel, store: Store, out: Path, config: WriterConfig, model_name: str, progress: Progress
+        self,
+        model: EcgTextModel,
+        store: Store,
+        out: Path,
+        config: WriterConfig,
+        model_name: str,
+        progress: Progress,
+        replica: Replica,
     ) -> None:
+        model = model.to(replica.device)
         self.model, self.store, self.config, self.progress = model, store, config, progress
-        self.model_name = model_name
+        self.model_name, self.replica = model_name, replica
+        self.sharded = config.shard and replica.world > 1
         self.device, self.tuned = model.device, config.encoder == "tuned"
         self.precision = choose_precision(config.precision, self.device, fp16=False)
         self.rows, self.val_rows, self.without_report = training_rows(store)
@@ -144,7 +164,7 @@ class WriterTask(Task[_Batch]):
         if not self.tuned:
             folder = Path(config.cache) if config.cache else out / "memory"
             progress.message(f"memory {config.memory} of {len(self.both)} records …")
-            self.cache = MemoryCache.build(model, store, self.both, config.memory, folder)
+            self.cache = replica.first(lambda: MemoryCache.build(model, store, self.both, config.memory, folder))
         get = self.cache.get if self.cache else lambda rows: read_memory(model, store, rows, config.memory)
         decoder.memory_input.standardise(*statistics_of(get, self.rows))
         model.requires_grad_(False)
@@ -152,6 +172,9 @@ class WriterTask(Task[_Batch]):
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(not name.startswith("text_encoder."))
         modules = nn.ModuleDict({"decoder": decoder.to(self.device), "encoder": model})
+        broadcast_weights(decoder, replica.world)
+        if self.sharded:
+            shard(decoder, replica.world, "loss")
         self.decoder = decoder
         self.trained: Named = [(n, p) for n, p in modules.named_parameters() if p.requires_grad]
         self.identity = _identity(config, store, digest)
@@ -218,8 +241,9 @@ class WriterTask(Task[_Batch]):
         )
 
     def seed(self, step: int) -> int:
-        """Of dropout."""
-        return derived_seed(self.config.seed, step)
+        """Of dropout, which differs between processes."""
+        rank = self.replica.rank
+        return derived_seed(self.config.seed, step, *([rank] if rank else []))
 
     def step_rows(self, step: int) -> list[np.ndarray]:
         """Of the micro-batches of a step."""
@@ -229,10 +253,16 @@ class WriterTask(Task[_Batch]):
 
     def read(self, step: int) -> list[_Batch]:
         """The micro-batches of a step."""
-        parts = [self._read(rows) for rows in self.step_rows(step)]
-        tokens = sum(int(part.lengths.sum()) for part in parts)
+        parts = []
+        for rows in self.step_rows(step):
+            own = rows[self.replica.part(len(rows))]
+            part = self._read(own if len(own) else rows[:1])
+            if not len(own):
+                part.lengths.zero_()  # fewer rows than processes: none of its tokens count
+            part.tokens, part.reports = int(self.targets.lengths(rows).sum()), len(rows)
+            parts.append(part)
         for part in parts:
-            part.step_tokens = tokens
+            part.step_tokens = sum(one.tokens for one in parts)
         return parts
 
     def prepare(self, part: _Batch, step: int = 0) -> _Batch:
@@ -240,7 +270,7 @@ class WriterTask(Task[_Batch]):
         return to_device(part, self.device)
 
     def forward(self, part: _Batch) -> Tensor:
-        """Summed cross-entropy of the tokens."""
+        """Summed cross-entropy of the tokens of this process."""
         if part.ecg is not None:
             memory, mask = memory_of(self.model, part.ecg, part.valid, self.config.memory)
         else:
@@ -250,11 +280,11 @@ class WriterTask(Task[_Batch]):
 
     def losses(self, output: Tensor, part: _Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The part's share of the mean per token of the step."""
-        return {"cross_entropy": output / part.step_tokens}, {}
+        return {"cross_entropy": summed(output) / part.step_tokens}, {}
 
     def amounts(self, part: _Batch) -> dict[str, int]:
-        """Tokens and reports."""
-        return {"tokens": int(part.lengths.sum()), "reports": len(part.ids)}
+        """Tokens and reports of all processes."""
+        return {"tokens": part.tokens, "reports": part.reports}
 
     def weights(self) -> dict[str, Tensor]:
         """What is trained; what is frozen is built again from its source."""
@@ -272,6 +302,7 @@ class WriterTask(Task[_Batch]):
         size = max(self.config.batch_size, 32)
         total, tokens = 0.0, 0
         for start in range(0, len(order), size):
+            self.replica.beat()
             batch = self._read(order[start : start + size])
             with autocast(self.precision, self.device):
                 total += float(self.forward(self.prepare(batch)))
@@ -288,13 +319,26 @@ class WriterTask(Task[_Batch]):
         )
         if not result.best:
             return
+        decoder = self._whole_decoder()
+        if not self.replica.main:
+            return
         encoder = dict(self.about["encoder"])
         if self.tuned:
             encoder |= {"from": encoder["digest"], "digest": encoder_digest(self.model)}
         training = {"records": len(self.rows), "epoch": epoch, "val_loss": loss}
         about = {**self.about, "encoder": encoder, "training": training}
-        writer = ReportWriter(self.config, self.model, self.decoder, self.tokenizer, about)
+        writer = ReportWriter(self.config, self.model, decoder, self.tokenizer, about)
         writer.save_pretrained(self._kept, encoder=self.tuned)
+
+    def _whole_decoder(self) -> ReportDecoder:
+        """The decoder; where it is sharded, one on the CPU that is put together by all, for the main process."""
+        if not self.sharded:
+            return self.decoder
+        state = {name: whole(value) for name, value in self.decoder.state_dict().items()}
+        shape = memory_shape(self.model, self.config.memory)
+        decoder = rebuild_decoder(self.config, shape, self.decoder.architecture())
+        decoder.load_state_dict(state)
+        return decoder
 
     @cached_property
     def _epoch_batches(self) -> Callable[[int], list[np.ndarray]]:
@@ -326,6 +370,6 @@ def stored_config(out: Path) -> dict[str, Any]:
 
 def _identity(config: WriterConfig, store: Store, digest: str) -> dict[str, Any]:
     """What decides what is computed; how often it is logged or saved does not belong to it."""
-    left_out = {"log_steps", "checkpoint_steps", "prefetch", "cache"}
+    left_out = {"log_steps", "checkpoint_steps", "prefetch", "cache", "shard"}
     left_out |= {"beams", "length_penalty", "no_repeat_ngram", "repetition_penalty"}
     return {**config.model_dump(exclude=left_out), "store": store.fingerprint, "encoder_digest": digest}

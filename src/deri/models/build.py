@@ -164,6 +164,9 @@ def save_model(model: EcgTextModel, directory: str | Path, *, card: str | None =
 def _save_tokenizer(text: TextEncoder, folder: Path) -> tuple[str, list[str]]:
     """Save the tokenizer, and name its files; where it is not at hand (an import, offline) say where to get it."""
     try:
+        if (fast := getattr(text.tokenizer, "backend_tokenizer", None)) is not None:
+            fast.no_truncation()  # else its file tells how the last call cut and padded, and equal models differ
+            fast.no_padding()
         with atomic_files(folder) as aside:
             text.tokenizer.save_pretrained(str(aside))
             names = [file.name for file in aside.iterdir()]

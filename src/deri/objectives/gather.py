@@ -1,4 +1,4 @@
-"""Gathering a batch across processes with exact gradients."""
+"""Gathering a batch, and sums, across processes with exact gradients."""
 
 from __future__ import annotations
 
@@ -22,6 +22,32 @@ def gather(x: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
         return x
     gathered: Tensor = _Gather.apply(x, list(sizes or [len(x)] * dist.get_world_size()))
     return gathered
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of ``x`` over processes, which all receive; ``x`` itself in a single process.
+
+    The derivative is the sum of what all send back: as with :func:`gather`, gradients that are averaged over processes
+    afterwards equal those of one process.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    total: Tensor = _Sum.apply(x)
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
 
 
 class _Gather(torch.autograd.Function):

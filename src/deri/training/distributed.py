@@ -145,9 +145,9 @@ def _lost(error: RuntimeError) -> bool:
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
     """Replace gradients by their mean over processes, in one message."""
-    if world == 1:
-        return
     grads = [p.grad for p in parameters if p.grad is not None]
+    if world == 1 or any(map(_sharded, grads)):  # whose mean it already is
+        return
     flat = torch.cat([g.reshape(-1) for g in grads])
     dist.all_reduce(flat)
     flat /= world
@@ -155,6 +155,43 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
     for grad in grads:
         grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
         offset += grad.numel()
+
+
+def shard(module: nn.Module, world: int, method: str) -> None:
+    """Keep a part of the weights, gradients and moments of ``module`` in each process (FSDP).
+
+    Each block of it, an item of a list of modules, is put together where it computes, and the rest where ``method`` is
+    called. All processes must call it together.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(next(module.parameters()).device.type, (world,))
+    blocks = [block for part in module.modules() if isinstance(part, nn.ModuleList) for block in part]
+    for one in (*blocks, module):
+        fully_shard(one, mesh=mesh, reshard_after_forward=True)
+    register_fsdp_forward_method(module, method)
+
+
+def _sharded(value: Tensor) -> bool:
+    return hasattr(value, "full_tensor")
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of which each process holds a part, put together on the CPU by all; another one as it is."""
+    full: Tensor = value.detach().full_tensor().cpu() if _sharded(value) else value  # type: ignore[attr-defined]
+    return full
+
+
+def part_of(full: Tensor, value: Tensor) -> Tensor:
+    """What this process holds of ``full`` where ``value`` is its tensor; all of it where that is whole."""
+    if not _sharded(value):
+        return full
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(value, DTensor)
+    at = full.to(value.device)
+    return distribute_tensor(at, value.device_mesh, value.placements, src_data_rank=None)
 
 
 def broadcast_weights(model: nn.Module, world: int) -> None:

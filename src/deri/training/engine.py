@@ -26,7 +26,7 @@ from deri.objectives.gather import gather
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
-from deri.training.distributed import Replica, average_gradients
+from deri.training.distributed import Replica, average_gradients, whole
 from deri.training.interrupt import DeferredSignals
 from deri.training.log import RunLog, Tally
 from deri.training.precision import autocast, choose_precision
@@ -71,6 +71,7 @@ class Task(ABC, Generic[B]):
         logs_epochs: whether the last step of an epoch is logged, besides every ``log_steps``-th and the last one.
         advice: what to do where the loss is not finite.
         batch_option: what to lower where memory does not suffice.
+        sharded: whether each process holds a part of the weights: then all of them validate and collect what is kept.
     """
 
     store: Store
@@ -80,6 +81,7 @@ class Task(ABC, Generic[B]):
     logs_epochs: bool = False
     advice: str = "lower the learning rate"
     batch_option: str = "the batch size"
+    sharded: bool = False
 
     @abstractmethod
     def seed(self, step: int) -> int | None:
@@ -232,7 +234,7 @@ class Engine(Generic[B]):
                 self._log_steps(epoch, lr)
             if end:
                 self._require_finite()  # by all processes: they name its records together
-            if end and self.replica.main:
+            if end and (self.replica.main or self.task.sharded):
                 self.end_epoch(epoch)
             # All processes stop at the same step, whichever received the signal.
             if stop := self.replica.most(signals.pending or 0):
@@ -300,7 +302,7 @@ class Engine(Generic[B]):
         average_gradients(parameters, self.replica.world)
         if self.config.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
+            norm = whole(nn.utils.clip_grad_norm_(parameters, self.config.clip_grad))
             if not self.scaler.is_enabled():  # which takes no step where a gradient overflows
                 self._unchecked.append((step, norm, suspects))
         self.scaler.step(self.optimizer)
@@ -350,7 +352,7 @@ class Engine(Generic[B]):
                     f"the loss or its gradient is {float(value)} at step {step + 1}: {self.task.advice}, or look at "
                     f"its records: {self._names(step, suspects)}; {self._way_on()}"
                 )
-        if keeps and not all(bool(value.isfinite().all()) for value in self.task.weights().values()):
+        if keeps and not all(bool(whole(value).isfinite().all()) for value in self.task.weights().values()):
             raise DeriError(
                 f"weights are not finite after step {self.state.step}: {self.task.advice}, or look at the step's "
                 f"records: {self._names(max(0, self.state.step - 1), [])}; {self._way_on()}"
@@ -384,10 +386,11 @@ class Engine(Generic[B]):
 
     def _save(self) -> None:
         self._require_finite(keeps=True)
-        if self.checkpoint is not None and self.replica.main:
+        main = self.replica.main
+        if self.checkpoint is not None and (main or self.task.sharded):
             self.state.epoch_loss, self.state.epoch_weight = float(self.epoch.weighted), self.epoch.weight
             self.state.scaler = dict(self.scaler.state_dict()) if self.scaler.is_enabled() else None
-            self.checkpoint.save(self.task.weights(), self.task.trained, self.optimizer, self.state)
+            self.checkpoint.save(self.task.weights(), self.task.trained, self.optimizer, self.state, writes=main)
         self.replica.barrier()
 
     def _stops(self, epoch: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deri.models.layers import DropPath
+from deri.objectives.gather import summed
 
 
 @dataclass
@@ -79,11 +79,11 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
         dims = [d for d in range(x.dim()) if d != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         own = x.new_full((1,), x.numel() // x.shape[1])
-        total: Tensor = _AllReduce.apply(torch.cat([x.sum(dims), own]))
+        total = summed(torch.cat([x.sum(dims), own]))
         count = total[-1].detach()
         mean = total[:-1] / count
         centred = x - mean.view(shape)
-        variance: Tensor = _AllReduce.apply(centred.square().sum(dims)) / count
+        variance = summed(centred.square().sum(dims)) / count
         self._track(mean, variance, count)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
@@ -97,19 +97,3 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance * (count / (count - 1)), momentum)
         self.num_batches_tracked += 1
-
-
-class _AllReduce(torch.autograd.Function):
-    """Sum over processes; the derivative of a sum that all receive is the sum of what all send back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].clone()
-        dist.all_reduce(grad)
-        return grad

@@ -20,6 +20,7 @@ from deri.errors import DeriError
 from deri.files import atomic_path, digest_of, remove_leftovers
 from deri.models.tensors import load_tensors, save_tensors
 from deri.progress import SILENT, Progress
+from deri.training.distributed import part_of, whole
 
 Named = list[tuple[str, nn.Parameter]]
 """Trained parameters by name."""
@@ -84,15 +85,31 @@ class Checkpoint:
                 "free on the disk; make room, or name another --out"
             )
 
-    def save(self, weights: Mapping[str, Tensor], trained: Named, optimizer: torch.optim.AdamW, state: State) -> None:
+    def save(
+        self,
+        weights: Mapping[str, Tensor],
+        trained: Named,
+        optimizer: torch.optim.AdamW,
+        state: State,
+        *,
+        writes: bool = True,
+    ) -> None:
         """Write ``weights`` as ``model/NAME`` and moments as ``optimizer/NAME/KEY``, atomically.
 
-        The checkpoint of before stays as :attr:`previous`; nothing is replaced before the new one is whole.
+        The checkpoint of before stays as :attr:`previous`; nothing is replaced before the new one is whole. Tensors of
+        which each process holds a part are written whole: all processes call it, one of them ``writes``.
         """
-        tensors = {f"model/{name}": value for name, value in weights.items()}
+        parts = {f"model/{name}": value for name, value in weights.items()}
         for name, parameter in trained:
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+                parts[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+        tensors = {}
+        for name, value in parts.items():
+            full = whole(value)
+            if writes:
+                tensors[name] = full
+        if not writes:
+            return
         metadata = {
             "version": str(self.version),
             "run": json.dumps(self.identity),
@@ -144,14 +161,16 @@ class Checkpoint:
             raise DeriError(f"{self.path} does not fit this model: {', '.join(odd[:5])} on one side only")
         with torch.no_grad():
             for name, value in weights.items():
-                value.copy_(tensors[f"model/{name}"])
+                value.copy_(part_of(tensors[f"model/{name}"], value))
         for name, parameter in trained:
             prefix = f"optimizer/{name}/"
             moments = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
             if moments:
                 # Moments live beside their weights; the step counter stays on the CPU, where torch keeps it.
                 optimizer.state[parameter] = {
-                    key: value if key == "step" and not optimizer.defaults.get("fused") else value.to(parameter.device)
+                    key: value
+                    if key == "step" and not optimizer.defaults.get("fused")
+                    else part_of(value.to(parameter.device), parameter)
                     for key, value in moments.items()
                 }
         known = {field.name for field in fields(State)}
