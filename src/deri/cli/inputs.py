@@ -197,7 +197,8 @@ class Recordings:
                 self._pass_over(row["file"], error)
                 continue
             say_doubts(self.reading.told(row["file"]), ecg, self.warned)
-            leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
+            missing = ecg.missing_leads
+            leads = [lead for lead in ecg.leads if lead not in missing]
             said = {name: ecg.metadata[name] for name in ABOUT if row.get(name) is None and ecg.metadata.get(name)}
             self.read.append({**row, **said, "leads": leads, **(intervals(ecg) if self.measure else {})})
             yield ecg
