@@ -50,6 +50,7 @@ def index(
     gain: options.Gain = None,
     leads: options.LeadNames = None,
     device: options.Device = None,
+    precision: options.Precision = options.PrecisionName.fp32,
 ) -> None:
     """Embed recordings into an index for deri search; run again, it adds what is new and embeds anew what changed.
 
@@ -64,7 +65,7 @@ def index(
     before = read_manifest(out) if (out / MANIFEST).exists() else None
     wanted = before["windows"] if before and windows is None else window_option(windows or "all")
     name = model or (before["model"]["name"] if before else DEFAULT_MODEL)
-    loaded = load_model(name, device=device)
+    loaded = load_model(name, device=device).compute_in(precision.value)
     sources, reading = open_inputs(inputs, reading, together=True)
     if os.path.isdir(name):
         name = os.path.abspath(name)

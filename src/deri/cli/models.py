@@ -112,6 +112,7 @@ def embed(
     gain: options.Gain = None,
     leads: options.LeadNames = None,
     device: options.Device = None,
+    precision: options.Precision = options.PrecisionName.fp32,
 ) -> None:
     """Write embeddings, unit length: a row per recording with its file or store and what is known of it.
 
@@ -124,7 +125,7 @@ def embed(
     wanted = window_option(windows)
     reading = Reading.of(fs, units, gain, leads, anonymous, strict=strict, skip_damaged=skip_damaged)
     check_table_name(out)
-    loaded = load_encoder(model, device=device)
+    loaded = load_encoder(model, device=device).compute_in(precision.value)
     with progress("embed") as show:
         found = embed_inputs(loaded, inputs, reading, wanted, show)
     vectors, table = found.pooled(), found.table(reading.hidden)
