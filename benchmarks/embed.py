@@ -4,7 +4,8 @@
 
 Folders hold simulated recordings, each under several names. `samples_per_s` is of the largest folder, from files to the
 embeddings in memory (without start and loading of the model); `ratio` is that over the encoder alone, which embeds
-windows of the same recordings that are in memory already, in the same batches, in turn with it. `constant` is the cost
+windows of the same recordings that are in memory already, in the same batches, in turn with it; `ratio_cpu` is the same
+of the processor time of all threads. `constant` is the cost
 per record of the largest folder over that of the smallest. `encoders` are records per second of processor time of one
 thread: the plain model (no folded weights), the model as it embeds, and what `deri export` makes of it; `cosine` is the
 lowest to the plain model. Memory is the peak of this process after each folder.
@@ -50,15 +51,23 @@ def end_to_end(model: EcgTextModel, folder: Path, files: int, rounds: int) -> di
     """Records per second from files, of the encoder alone, their ratio, and the peak of memory in MB."""
     batches = list(window_batches(Recordings(read(folder), SILENT), model.config.signal, None, BATCH))[:8]
     alone = sum(len(batch.record) for batch in batches)
-    times: dict[str, list[float]] = {"files": [], "encoder": []}
+    times: dict[str, list[tuple[float, float]]] = {"files": [], "encoder": []}
+
+    def take(name: str, records: int, function: Callable[[], object]) -> None:
+        cpu = time.process_time()
+        wall = seconds(function)
+        times[name].append((wall / records, (time.process_time() - cpu) / records))
+
     for _ in range(rounds):
-        times["encoder"].append(seconds(lambda: [model.embed_signals(*batch.content) for batch in batches]) / alone)
-        times["files"].append(seconds(lambda: EmbedFiles(read(folder), lambda: model, None).run(SILENT)) / files)
-    per_record = {name: statistics.median(taken) for name, taken in times.items()}
+        take("encoder", alone, lambda: [model.embed_signals(*batch.content) for batch in batches])
+        take("files", files, lambda: EmbedFiles(read(folder), lambda: model, None).run(SILENT))
+    per_record = {name: np.median(taken, axis=0) for name, taken in times.items()}
+    wall, cpu = per_record["encoder"] / per_record["files"]
     return {
-        "samples_per_s": round(1 / per_record["files"], 2),
-        "encoder_samples_per_s": round(1 / per_record["encoder"], 2),
-        "ratio": round(per_record["encoder"] / per_record["files"], 3),
+        "samples_per_s": round(1 / per_record["files"][0], 2),
+        "encoder_samples_per_s": round(1 / per_record["encoder"][0], 2),
+        "ratio": round(wall, 3),
+        "ratio_cpu": round(cpu, 3),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 

@@ -57,8 +57,8 @@ def main() -> None:
     )
 
 
-def make_inputs(folder: Path, records: int) -> tuple[Path, Path]:
-    """A store of simulated pairs, and a directory with a text encoder of MedCPT's size."""
+def make_inputs(folder: Path, records: int, **text: int) -> tuple[Path, Path]:
+    """A store of simulated pairs, and a directory with a text encoder of MedCPT's size, or of the sizes ``text``."""
     from transformers import BertConfig, BertModel
 
     from deri.datasets import open_dataset
@@ -70,7 +70,7 @@ def make_inputs(folder: Path, records: int) -> tuple[Path, Path]:
     dataset = open_dataset("mimic-iv-ecg", folder / "data")
     dataset.val_fraction = 0.0
     prepare(dataset, folder / "store")
-    BertModel(BertConfig()).save_pretrained(folder / "bert")
+    BertModel(BertConfig(**text)).save_pretrained(folder / "bert")
     load_tokenizer("minilm").save_pretrained(str(folder / "bert"))
     return folder / "store", folder / "bert"
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import resample_poly
 
 from deri.ecg import ECG, LEADS, normalise, standardise, standardise_windows
-from deri.ecg.standardise import choose_windows, repair_published, resample, window_count
+from deri.ecg.standardise import choose_windows, low_pass, repair_published, resample, window_count
 from deri.errors import DeriError, ReadError
 
 
@@ -82,6 +83,20 @@ def test_an_offset_alone_does_not_ring() -> None:
     ecg = sines(1000, 10000, offset=0)
     shifted = ECG(ecg.signal + 8, 1000)
     np.testing.assert_allclose(standardise(shifted).signal - 8, standardise(ecg).signal, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", ["1/2", "2", "1/4", "25/18", "125/128", "500/257"])
+@pytest.mark.parametrize("n", [20, 301, 5000])
+def test_resampling_is_a_polyphase_filter_over_a_point_reflection(ratio: str, n: int) -> None:
+    step = Fraction(ratio)
+    signal = np.random.default_rng(n).normal(1, 1, (2, 3, n)).astype(np.float32)
+    mean = signal.mean(axis=-1, keepdims=True, dtype=np.float64)
+    expected = resample_poly(
+        signal - mean, step.numerator, step.denominator, axis=-1, window=low_pass(step), padtype="antireflect"
+    )
+    found = resample(signal, step)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected + mean, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("fs", [1000, 400, 257])

@@ -163,7 +163,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "scratch": [],
         "gpt2": [f"writer={writers.save_gpt2(folder / 'gpt2')}"],
         "prefix": [f"writer=prefix:{writers.save_llama(folder / 'llama')}", "prefix_tokens=3"],
-        "r2gen": ["writer=r2gen", "tokenizer=scratch"],
+        "r2gen": ["writer=r2gen"],
     }
 
 

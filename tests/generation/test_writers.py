@@ -45,7 +45,7 @@ def config_of(kind: str, folder: Path, *more: str, **fields: Any) -> WriterConfi
     elif kind == "lora":
         fields |= {"writer": f"prefix:{writers.save_llama(folder / 'llama')}", "lora": {"rank": 2}}
     elif kind == "r2gen":
-        fields |= {"writer": "r2gen", "tokenizer": "scratch"}
+        fields["writer"] = "r2gen"
     return writers.config(*EPOCHS, *more, **fields)
 
 

@@ -120,6 +120,8 @@ def test_damage_and_files_of_others(file: Path, tmp_path: Path) -> None:
     onnx.save(other, bad)
     with pytest.raises(DeriError, match="not made by deri export"):
         load_encoder(bad)
+    with pytest.raises(DeriError, match="--precision bf16: an exported file has its own"):
+        load_encoder(file).compute_in("bf16")
     with pytest.raises(DeriError, match="gone.onnx cannot be read"):
         load_encoder(tmp_path / "gone.onnx")
 

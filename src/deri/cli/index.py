@@ -57,6 +57,7 @@ def index(
     device: options.Device = None,
     workers: options.Workers = None,
     engine: options.Engine = options.EngineName.local,
+    precision: options.Precision = options.PrecisionName.fp32,
 ) -> None:
     """Embed recordings into an index for deri search; run again, it adds what is new and embeds anew what changed.
 
@@ -71,7 +72,7 @@ def index(
     before = read_manifest(out) if (out / MANIFEST).exists() else None
     wanted = before["windows"] if before and windows is None else window_option(windows or "all")
     name = model or (before["model"]["name"] if before else DEFAULT_MODEL)
-    loaded = Loaded(load_model, name, device)
+    loaded = Loaded(load_model, name, device, precision.value)
     sources, reading = open_inputs(inputs, reading, together=True)
     if os.path.isdir(name):
         name = os.path.abspath(name)

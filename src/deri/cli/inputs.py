@@ -46,15 +46,21 @@ class Loaded(Generic[T_co]):
         load: takes the name, and ``device``.
         name: of the model.
         device: where it computes.
+        precision: what an encoder embeds in; None leaves it.
     """
 
-    def __init__(self, load: Callable[..., T_co], name: str, device: str | None) -> None:
-        self._given = load, name, device
+    def __init__(self, load: Callable[..., T_co], name: str, device: str | None, precision: str | None = None) -> None:
+        self._given = load, name, device, precision
 
     @cached_property
     def _model(self) -> T_co:
-        load, name, device = self._given
-        return load(name, device=device)
+        return self._on(self._given[2])
+
+    def _on(self, device: str | None) -> T_co:
+        load, name, _, precision = self._given
+        model: Any = load(name, device=device)
+        loaded: T_co = model if precision is None else model.compute_in(precision)
+        return loaded
 
     def __call__(self) -> T_co:
         """The model."""
@@ -62,9 +68,9 @@ class Loaded(Generic[T_co]):
 
     def beside(self, engine: Engine) -> T_co:
         """The model in the process that gives out the tasks, where the GPU may be missing that workers have."""
-        load, name, device = self._given
+        device = self._given[2]
         own = engine.device(device)
-        return self() if own == device else load(name, device=own)
+        return self() if own == device else self._on(own)
 
     def __reduce__(self) -> Any:
         return _in_worker, self._given
@@ -268,7 +274,8 @@ class Recordings:
                 self._pass_over(row["file"], error)
                 continue
             say_doubts(self.reading.told(row["file"]), ecg, self.progress)
-            leads = [lead for lead in ecg.leads if lead not in ecg.missing_leads]
+            missing = ecg.missing_leads
+            leads = [lead for lead in ecg.leads if lead not in missing]
             said = {name: ecg.metadata[name] for name in ABOUT if row.get(name) is None and ecg.metadata.get(name)}
             self.read.append({**row, **said, "leads": leads, **(intervals(ecg) if self.files.measure else {})})
             yield ecg

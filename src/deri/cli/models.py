@@ -115,6 +115,7 @@ def embed(
     device: options.Device = None,
     workers: options.Workers = None,
     engine: options.Engine = options.EngineName.local,
+    precision: options.Precision = options.PrecisionName.fp32,
 ) -> None:
     """Write embeddings, unit length: a row per recording with its file or store and what is known of it.
 
@@ -127,7 +128,7 @@ def embed(
     wanted = window_option(windows)
     reading = Reading.of(fs, units, gain, leads, anonymous, strict=strict, skip_damaged=skip_damaged)
     check_table_name(out)
-    loaded = Loaded(load_encoder, model, device)
+    loaded = Loaded(load_encoder, model, device, precision.value)
     with progress("embed") as show, open_engine(engine.value, workers, device=device) as opened:
         found = embed_inputs(loaded, inputs, reading, wanted, show, engine=opened)
     vectors, table = found.pooled(), found.table(reading.hidden)

@@ -23,6 +23,14 @@ class SplitName(str, Enum):
     all = "all"
 
 
+class PrecisionName(str, Enum):
+    """Number format of an encoder."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    auto = "auto"
+
+
 class FeaturesName(str, Enum):
     """What a probe is trained on."""
 
@@ -74,6 +82,10 @@ Seeds = Annotated[
 BootstrapSeed = Annotated[int, typer.Option(min=0, help="of the bootstrap")]
 Draws = Annotated[int, typer.Option(min=0, help="0: no intervals; else bootstrap samples, where an interval is drawn")]
 Device = Annotated[str | None, typer.Option(help="cpu | cuda | cuda:N [default: the GPU where there is one]")]
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(help="of the encoder; auto: bf16 where the device is fast in it, digits differ a little"),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="e.g. train.epochs=10")]
 
 

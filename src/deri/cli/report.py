@@ -54,7 +54,7 @@ def train(
     ] = None,
     memory: Annotated[str | None, typer.Option(help="tokens | mixed | aligned [default: tokens]")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="r2gen: medcpt | pubmedbert | scibert | clinicalbert | minilm | scratch | MODEL")
+        str | None, typer.Option(help="r2gen: scratch | medcpt | pubmedbert | scibert | clinicalbert | minilm | MODEL")
     ] = None,
     lora: Annotated[int | None, typer.Option(min=1, help="prefix:MODEL: train adapters of this rank instead")] = None,
     tune_encoder: Annotated[bool, typer.Option("--tune-encoder", help="train the ECG encoder too")] = False,

@@ -33,6 +33,7 @@ def serve(
         float | None, typer.Option(min=1, help="requests a minute and client [default: any number]")
     ] = None,
     device: options.Device = None,
+    precision: options.Precision = options.PrecisionName.fp32,
 ) -> None:
     """Answer over HTTP, and show a page for people: findings, report drafts, search, measurements, drawings.
 
@@ -59,6 +60,7 @@ def serve(
     opened = None if index is None else Index.open(index)
     name = model or (DEFAULT_MODEL if opened is None else opened.meta["model"]["name"])
     loaded = load_model(name, device=device) if opened is None else opened.model(model, device=device)
+    loaded.compute_in(precision.value)
     writes = None if writer is None else ReportWriter.from_pretrained(writer, device=device)
     service = Service(loaded, Path(name).name, index=opened, writer=writes, limits=limits)
     service.warm()

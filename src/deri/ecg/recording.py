@@ -105,17 +105,17 @@ class ECG:
     @property
     def missing_leads(self) -> tuple[str, ...]:
         """Leads without a single finite sample."""
-        # Row by row, the beginning first: of a day-long recording not one more array of its size.
-        return tuple(
-            lead
-            for lead, row in zip(LEADS, self.signal, strict=True)
-            if not np.isfinite(row[:4096]).any() and not np.isfinite(row[4096:]).any()
-        )
+        begun = np.isfinite(self.signal[:, :64]).any(axis=1)
+        # Row by row: of a day-long recording not one more array of its size.
+        rest = zip(LEADS, begun, self.signal[:, 64:], strict=True)
+        return tuple(lead for lead, there, row in rest if not there and not np.isfinite(row).any())
 
     @property
     def partial_leads(self) -> tuple[str, ...]:
         """Leads that are there, but lack more than 1 s of the recording."""
-        lacking = {lead: np.isnan(row).sum() for lead, row in zip(LEADS, self.signal, strict=True)}
+        with np.errstate(invalid="ignore"):  # ∞ − ∞ is as suspect as NaN
+            suspects = np.flatnonzero(np.isnan(np.add.reduce(self.signal, axis=1)))
+        lacking = {LEADS[row]: np.isnan(self.signal[row]).sum() for row in suspects}
         return tuple(lead for lead, n in lacking.items() if self.fs < n < self.n_samples)
 
     def plot(

@@ -194,7 +194,7 @@ def embed_windows(
     for start in range(0, len(every), batch_size):
         part = every[start : start + batch_size]
         ecg, valid = to_device(model.preprocess.of_store(store, part), model.device)
-        yield owners[start : start + len(part)], model.ecg_embedding(ecg, valid).float()
+        yield owners[start : start + len(part)], model.embed_prepared(ecg, valid)
         progress.update(start + len(part), len(every))
 
 

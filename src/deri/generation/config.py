@@ -45,7 +45,7 @@ class WriterConfig(Section):
         "scratch", min_length=1, description="scratch | r2gen | GPT-2 id or directory | prefix:ID or DIR"
     )
     tokenizer: str | None = Field(
-        None, description="r2gen: medcpt | pubmedbert | scibert | clinicalbert | minilm | scratch | hub id | directory"
+        None, description="r2gen: scratch | medcpt | pubmedbert | scibert | clinicalbert | minilm | hub id | directory"
     )
     memory: MemoryKind = "tokens"
     encoder: Literal["frozen", "tuned"] = "frozen"
@@ -66,7 +66,7 @@ class WriterConfig(Section):
     warmup: float = Field(0.05, ge=0, le=0.5, description="share of the steps in which lr rises")
     min_lr: float = Field(0.01, ge=0, le=1, description="lr at the end, as a multiple of lr")
     clip_grad: float = Field(1.0, gt=0)
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device is fast in it")
     seed: int = Field(42, ge=0)
     checkpoint_steps: int = Field(500, ge=1)
     log_steps: int = Field(50, ge=1)

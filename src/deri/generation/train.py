@@ -34,6 +34,7 @@ from deri.generation.writer import ReportWriter
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
 from deri.models.device import to_device
+from deri.models.precision import autocast, choose_precision
 from deri.objectives.gather import summed
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
@@ -42,7 +43,6 @@ from deri.training.distributed import Replica, broadcast_weights, join_replicas,
 from deri.training.engine import Engine, EpochResult, Task, Validation, derived_seed
 from deri.training.log import RunLog
 from deri.training.optimiser import adamw
-from deri.training.precision import autocast, choose_precision
 from deri.training.state import Checkpoint, Named, claim_directory
 
 _STATE_VERSION = 3
@@ -372,4 +372,7 @@ def _identity(config: WriterConfig, store: Store, digest: str) -> dict[str, Any]
     """What decides what is computed; how often it is logged or saved does not belong to it."""
     left_out = {"log_steps", "checkpoint_steps", "prefetch", "cache", "shard"}
     left_out |= {"beams", "length_penalty", "no_repeat_ngram", "repetition_penalty"}
-    return {**config.model_dump(exclude=left_out), "store": store.fingerprint, "encoder_digest": digest}
+    content = {**config.model_dump(exclude=left_out), "store": store.fingerprint, "encoder_digest": digest}
+    if config.tokenizer is None and "tokenizer" in config.decoder.options:
+        content["tokenizer"] = "scratch"  # runs of before that name none have MedCPT's
+    return content

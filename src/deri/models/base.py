@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from deri.models.device import to_device
 from deri.models.head import Head
 from deri.models.measurements import MeasurementHead
 from deri.models.output import Output, TextFeatures
+from deri.models.precision import Precision, autocast, choose_precision
 from deri.models.preprocess import Preprocess
 from deri.models.text import TextEncoder
 from deri.recipes import schema
@@ -127,10 +128,20 @@ class EcgEncoder(nn.Module):
     Attributes:
         config: the section ``model`` of its recipe.
         preprocess: from signals in mV to its input.
+        precision: in which it embeds signals, see :meth:`compute_in`.
     """
 
     config: schema.Model
     preprocess: Preprocess
+    precision: Precision = "fp32"
+
+    def compute_in(self, wanted: Precision | Literal["auto"]) -> Self:
+        """Embed recordings in ``fp32``, ``bf16`` or, ``auto``, in bf16 where the device is fast in it; returns itself.
+
+        bf16 moves embeddings a little (docs/performance.md), so that ``auto`` gives other digits on another device.
+        """
+        self.precision = choose_precision(wanted, self.device, fp16=False)
+        return self
 
     def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
         """Inference embedding of recordings, not normalised: (B, 12, n) → (B, d)."""
@@ -140,6 +151,11 @@ class EcgEncoder(nn.Module):
     def device(self) -> torch.device:
         """Where it computes."""
         raise NotImplementedError
+
+    def embed_prepared(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
+        """:meth:`ecg_embedding` computed in :attr:`precision`, float32."""
+        with autocast(self.precision, self.device):
+            return self.ecg_embedding(ecg, valid_samples).float()
 
     def encode_ecg(
         self, ecgs: Any, batch_size: int = 64, *, windows: int | None = None, fs: float | None = None
@@ -197,7 +213,7 @@ class EcgEncoder(nn.Module):
             normalise: to unit length.
         """
         self.eval()
-        embedding = self.ecg_embedding(*self.prepare(signals, fs, valid_samples, lead_mask)).float()
+        embedding = self.embed_prepared(*self.prepare(signals, fs, valid_samples, lead_mask))
         return _finite((F.normalize(embedding, dim=-1) if normalise else embedding).cpu().numpy(), "recordings")
 
     def prepare(

@@ -14,7 +14,7 @@ from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from deri.models.base import EcgEncoder, EcgTextModel, window_batches
 from deri.models.build import load_model
 from deri.models.calibration import encoder_digest
 from deri.models.device import choose_device
+from deri.models.precision import Precision
 from deri.models.preprocess import Preprocess
 from deri.models.text import portable_name
 from deri.recipes import schema
@@ -38,6 +39,7 @@ from deri.simulate.studies import draw_studies
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from typing_extensions import Self
 
 ABOUT = "deri"
 """Key of the JSON in an exported file that says what it is, and of ``deri.json`` in a ``.pt2``."""
@@ -82,6 +84,12 @@ class ExportedEncoder(EcgEncoder):
     def device(self) -> torch.device:
         """The CPU."""
         return torch.device("cpu")
+
+    def compute_in(self, wanted: Precision | Literal["auto"]) -> Self:
+        """Raises DeriError unless ``wanted`` is ``fp32``: an exported file has its own number formats."""
+        if wanted != "fp32":
+            raise DeriError(f"--precision {wanted}: an exported file has its own; use the model it was made of")
+        return self
 
     def ecg_embedding(self, ecg: Tensor, valid_samples: Tensor | None = None) -> Tensor:
         """See :meth:`EcgEncoder.ecg_embedding`; n is ``config.signal.samples``."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from deri.files import AGAIN, WriteError, cache_folder, check_place, writing
+import numpy as np
+
+from deri.errors import DeriError
+from deri.files import AGAIN, WriteError, atomic_path, cache_folder, check_place, writing
 from deri.progress import SILENT, Progress
 from deri.remote import Address
 from deri.store.locks import file_lock
@@ -47,3 +52,21 @@ def keep_beside(
             if not done(path):
                 make(path)
     return path
+
+
+def arrays_beside(
+    store: Store, name: str, make: Callable[[], dict[str, np.ndarray]], progress: Progress = SILENT
+) -> dict[str, np.ndarray]:
+    """The arrays that ``make`` gives, kept in ``KIND/NAME.npz``, see :func:`keep_beside`."""
+
+    def write(path: Path) -> None:
+        arrays = make()
+        with atomic_path(path) as aside, open(aside, "wb") as handle:
+            np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+    path = keep_beside(store, f"{name}.npz", Path.is_file, write, progress)
+    try:
+        with np.load(path) as file:  # a zip file: it holds the checksums of the arrays
+            return {key: file[key] for key in file.files}
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise DeriError(f"{path} is damaged ({error}): delete it, the same command makes it again") from None

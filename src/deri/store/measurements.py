@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from pathlib import Path
-
 import numpy as np
 
 from deri.ecg.measure import FEATURE_NAMES, VERSION, ecg_features, known_features
-from deri.errors import DeriError
-from deri.files import atomic_path
 from deri.progress import SILENT, Progress
-from deri.store.beside import keep_beside
+from deri.store.beside import arrays_beside
 from deri.store.reader import Store
 
 _PART = 512  # recordings that a process measures at a time
@@ -24,17 +18,8 @@ def measure_store(store: Store, *, progress: Progress = SILENT) -> np.ndarray:
     Measured once, by all processors, and kept beside the store, see :func:`deri.store.beside.keep_beside`.
     """
 
-    def make(path: Path) -> None:
-        values = _in_parallel(store, progress)
-        with atomic_path(path) as aside, open(aside, "wb") as handle:
-            np.savez(handle, values=values)
-
-    path = keep_beside(store, f"measurements/{store.fingerprint[:16]}-{VERSION}.npz", Path.is_file, make, progress)
-    try:
-        with np.load(path) as file:  # a zip file: it holds the checksum of the values
-            return np.asarray(file["values"])
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise DeriError(f"{path} is damaged ({error}): delete it, the same command makes it again") from None
+    name = f"measurements/{store.fingerprint[:16]}-{VERSION}"
+    return arrays_beside(store, name, lambda: {"values": _in_parallel(store, progress)}, progress)["values"]
 
 
 def _in_parallel(store: Store, progress: Progress) -> np.ndarray:

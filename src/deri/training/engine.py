@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from deri.ahead import read_ahead
 from deri.errors import DeriError, out_of_memory, some
 from deri.models import EcgTextModel
+from deri.models.precision import autocast, choose_precision
 from deri.objectives.gather import gather
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
@@ -29,7 +30,6 @@ from deri.store import Store
 from deri.training.distributed import Replica, average_gradients, whole
 from deri.training.interrupt import DeferredSignals
 from deri.training.log import RunLog, Tally
-from deri.training.precision import autocast, choose_precision
 from deri.training.recompute import cached_backward
 from deri.training.schedule import learning_rate
 from deri.training.state import Checkpoint, Named, State

@@ -11,10 +11,10 @@ from deri.models import EcgTextModel
 from deri.models.text import TextEncoder
 from deri.progress import SILENT, Progress
 from deri.recipes import Recipe
-from deri.reports.statements import split_statements
 from deri.store import Store
 from deri.store import TextFeatures as TextFeatureCache
 from deri.store.measurements import measure_store
+from deri.store.statements import store_statements
 from deri.training.batches import ClassPrompts, PairReader, SingleStatements
 from deri.training.class_texts import classes_of, read_class_texts
 from deri.training.distributed import Replica
@@ -102,7 +102,7 @@ class _Source:
         """The sentences of the reports, where pairs share texts by what these say."""
         if self.recipe.objective.shared != "findings":
             return None
-        statements = split_statements(self.store.reports)
+        statements = self.replica.first(lambda: store_statements(self.store))
         share = self.recipe.train.statements
         shown = share and statements.texts
         return SingleStatements(statements, self.features(statements.texts, "statements") if shown else None, share)

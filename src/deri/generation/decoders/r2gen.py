@@ -193,8 +193,8 @@ class R2GenDecoder(ReportDecoder):
 
     @classmethod
     def build(cls, config: WriterConfig, shape: Shape, texts: list[str]) -> Built:
-        """With the tokenizer that ``config`` names, MedCPT's if none; see :meth:`ReportDecoder.build`."""
-        name, size = config.tokenizer or "medcpt", config.network
+        """With the tokenizer that ``config`` names, or one of the texts; see :meth:`ReportDecoder.build`."""
+        name, size = config.tokenizer or "scratch", config.network
         if name == "scratch":
             tokenizer = ReportTokenizer.trained(texts, size.vocabulary)
         else:

@@ -1,4 +1,4 @@
-"""Number formats of training: which one, and the context in which a model runs in it."""
+"""Number formats of models: which one, and the context in which a model runs in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def choose_precision(wanted: Precision | Literal["auto"], device: torch.device, 
         fp16: whether ``auto`` may take fp16 on a GPU without bf16; else fp32 there.
     """
     if wanted == "fp16" and device.type == "cpu":
-        raise DeriError("train.precision=fp16 needs a GPU; use fp32 or bf16 on a CPU")
+        raise DeriError("precision fp16 (train.precision=fp16) needs a GPU; use fp32 or bf16 on a CPU")
     if wanted != "auto":
         return wanted
     if device.type != "cuda":
