@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, help="folder for the data")
     options = parser.parse_args()
 
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
     small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
         folder = Path(name)

@@ -35,9 +35,6 @@ def test_a_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two nodes of one processor each, which know the format of :mod:`support.deadly`; ``RAY_ADDRESS`` names them."""
-    pytest.importorskip("ray", reason="Ray is not installed")
-    from ray.cluster_utils import Cluster
-
     site = tmp_path_factory.mktemp("ray") / "site"
     deadly.install(site)
     source, tests = (Path(__file__).resolve().parents[i] for i in (2, 1))
@@ -45,8 +42,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # of a busy machine
         patch.syspath_prepend(site)
+        pytest.importorskip("ray", reason="Ray is not installed")
+        from ray.cluster_utils import Cluster
+
         small = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=small)
         cluster.lost = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)

@@ -126,6 +126,7 @@ def ray_workers(count: int | None, gpu: bool | None) -> Iterator[list[RayWorker]
     Raises:
         DeriError: Ray is not installed, there is no such cluster, or it has no GPU.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError:
@@ -147,8 +148,6 @@ def ray_workers(count: int | None, gpu: bool | None) -> Iterator[list[RayWorker]
 
 def _connect(ray: Any, count: int | None) -> None:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # of a busy machine
     address = os.environ.get("RAY_ADDRESS")
     try:
         ray.init(address="auto", **quiet)
