@@ -12,9 +12,13 @@ MODULE = """
 import json, os, signal, time
 from deri.ecg import ECG
 from deri.ecg.formats import Format
+from deri.errors import ReadError
 
 def read(path, options):
-    content = json.load(open(path))
+    try:
+        content = json.load(open(path))
+    except ValueError:
+        raise ReadError(f"{path}: is no JSON", "unreadable_file") from None
     if content["deadly"]:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(content["seconds"])

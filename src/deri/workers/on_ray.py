@@ -155,9 +155,9 @@ def _connect(ray: Any, count: int | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address:
             raise DeriError(f"RAY_ADDRESS={address}: no Ray cluster can be reached there ({error})") from error
-    ray.init(
-        address="local",
-        num_cpus=max(count or 0, os.cpu_count() or 1),
-        object_store_memory=_OBJECT_STORE,
-        **quiet,
-    )
+    try:
+        ray.init(
+            address="local", num_cpus=max(count or 0, os.cpu_count() or 1), object_store_memory=_OBJECT_STORE, **quiet
+        )
+    except Exception as error:  # Ray has no class for it
+        raise DeriError(f"--engine ray: Ray could not be started on this machine: {error}") from error
