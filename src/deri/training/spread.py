@@ -69,7 +69,11 @@ class RowDropPath(DropPath):
 
 
 class SyncBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm whose training statistics span all processes; also on CPUs, where torch's own does not run."""
+    """Batch norm whose training statistics span all processes; also on CPUs, where torch's own does not run.
+
+    Sums are in float64: then they hardly depend on how many processes share them, and neither does what Adam makes of
+    gradients near zero.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """input: (B, C) or (B, C, n) → same shape; processes may hold different numbers of values."""
@@ -78,14 +82,14 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
         x = input.float()
         dims = [d for d in range(x.dim()) if d != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
-        own = x.new_full((1,), x.numel() // x.shape[1])
-        total = summed(torch.cat([x.sum(dims), own]))
+        own = x.new_full((1,), x.numel() // x.shape[1], dtype=torch.float64)
+        total = summed(torch.cat([x.sum(dims, dtype=torch.float64), own]))
         count = total[-1].detach()
-        mean = total[:-1] / count
+        mean = (total[:-1] / count).float()
         centred = x - mean.view(shape)
-        variance = summed(centred.square().sum(dims)) / count
-        self._track(mean, variance, count)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
+        variance = summed(centred.square().sum(dims, dtype=torch.float64)) / count
+        self._track(mean, variance.float(), count.float())
+        scale = self.weight * torch.rsqrt(variance + self.eps).float()
         return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
 
     @torch.no_grad()
