@@ -57,6 +57,8 @@ from deri.recipes import load_recipe
 
 STAGES = {"prepare": "store", "pretrain": "run", "index": "index", "search": "found.csv", "serve": ""}
 """What each command makes."""
+BESIDE = {"text_features", "measurements", "statements"}
+"""Folders of a store that its readers make: which of them are there depends on what was run."""
 DISK = 64 << 20
 FLAT_MB = 8.0
 """Growth of the service's memory between the second quarter and the last that still is noise."""
@@ -227,7 +229,7 @@ class Soak:
     def bytes_now(self) -> dict[str, Any]:
         """Digests of all files of the model and of the store but for what is computed beside it, and what was found."""
         every = [path for name in ("store", "run/model") for path in (self.folder / name).rglob("*")]
-        files = [path for path in every if path.is_file() and not set(path.parts) & {"text_features", "measurements"}]
+        files = [path for path in every if path.is_file() and not set(path.parts) & BESIDE]
         digests = {str(p.relative_to(self.folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
         return {"bytes": digests, "found": (self.folder / "found.csv").read_text()}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deri.errors import DeriError
-from deri.files import atomic_path, read_yaml, remove_leftovers, write_json, write_text
+from deri.files import atomic_path, read_yaml, remove_leftovers, remove_leftovers_of, write_json, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -46,6 +46,11 @@ def test_leftovers_of_killed_writers_are_removed_and_those_of_living_ones_are_no
     others = [tmp_path / f".a.{os.getpid()}.tmp", tmp_path / ".notes.tmp", tmp_path / "b.1.txt"]
     for path in others:
         path.touch()
+    remove_leftovers_of(killed.parent / "last")
+    assert list(killed.parent.iterdir())  # of another file
+    remove_leftovers_of(killed)
+    assert not list(killed.parent.iterdir())
+    subprocess.run([sys.executable, "-c", script, str(killed)], check=False)
     remove_leftovers(tmp_path)
     assert not list(killed.parent.iterdir())
     assert all(path.exists() for path in others)

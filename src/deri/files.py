@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
@@ -172,7 +172,17 @@ def cache_folder() -> Path:
 
 def remove_leftovers(folder: str | Path) -> None:
     """Remove what writers left under ``folder`` when they were killed: temporary files of processes that are gone."""
-    for path in Path(folder).rglob(".*.tmp"):
+    _remove_of_the_gone(Path(folder).rglob(".*.tmp"))
+
+
+def remove_leftovers_of(path: str | Path) -> None:
+    """Remove what writers of one file left beside it when they were killed."""
+    path = Path(path)
+    _remove_of_the_gone(p for p in path.parent.glob(".*.tmp") if p.name.rsplit(".", 2)[0] == f".{path.name}")
+
+
+def _remove_of_the_gone(temporary: Iterable[Path]) -> None:
+    for path in temporary:
         process = path.name.split(".")[-2]
         if process.isdecimal() and not _runs(int(process)):
             _remove(path)

@@ -60,11 +60,12 @@ def test_beats_are_found_where_they_are(fs: float) -> None:
     np.testing.assert_allclose(found / fs, times, atol=0.03)
 
 
-@pytest.mark.parametrize("rate", [40, 75, 150])
+@pytest.mark.parametrize("rate", [40, 75, 150, 220])
 def test_rate_and_regularity(rate: int) -> None:
     values = measure(recording(np.arange(0.5, 9.7, 60 / rate)))
     assert values["rate"] == pytest.approx(rate, rel=0.02)
     assert values["rr_cv"] < 0.01
+    assert np.isfinite([values[f"{wave}_{lead}"] for wave in "pqrst" for lead in LEADS]).all()
     irregular = np.cumsum(np.random.default_rng(1).uniform(0.4, 1.1, 13))
     rr = np.diff(irregular[irregular < 9.9])
     values = measure(recording(irregular[irregular < 9.9]))

@@ -126,7 +126,7 @@ class FakeStore:
 
 def probe(x: np.ndarray, subjects: np.ndarray, labels: np.ndarray, **options: Any) -> dict[str, Any]:
     store = FakeStore(subjects, labels)
-    features: Any = SimpleNamespace(rows=lambda rows: x[rows], store=store, model=tiny.model(), digest="d", content="x")
+    features: Any = SimpleNamespace(rows=lambda rows: x[rows], store=store, encoder=None, digest="d", content="x")
     return probe_task(features, "labels", EvalOptions(**{"folds": 5, "draws": 50, **options}), model_name="tiny")
 
 

@@ -197,8 +197,7 @@ def test_a_worker_that_is_killed_is_replaced(dataset, content, tmp_path: Path) -
 
 
 def test_a_recording_that_kills_its_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deadly.install(tmp_path / "site")
-    monkeypatch.syspath_prepend(tmp_path / "site")
+    deadly.install(tmp_path / "site", monkeypatch)
     source = open_dataset("folder", deadly.archive(tmp_path / "source", 70, deadly=(2, 66)))
     prepare(source, tmp_path / "store", workers=2)
     rejects = Store.open(tmp_path / "store").rejects

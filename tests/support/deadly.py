@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from deri.ecg.formats import FORMATS
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 MODULE = """
@@ -28,8 +31,11 @@ SLOW = Format("slow JSON", lambda path, head: head.startswith(b'{"deadly"'), rea
 """
 
 
-def install(site: Path) -> None:
-    """A package below ``site``, which is to be on the path of Python."""
+def install(site: Path, patch: pytest.MonkeyPatch) -> None:
+    """A package below ``site``, which is on the path of Python while ``patch`` lasts."""
+    patch.syspath_prepend(site)
+    patch.setattr(FORMATS, "_rows", dict(FORMATS._rows))
+    patch.setattr(FORMATS, "_entry_points_loaded", False)
     about = site / "slow_json-1.0.dist-info"
     about.mkdir(parents=True)
     (site / "slow_json.py").write_text(MODULE)

@@ -36,13 +36,12 @@ def test_a_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two nodes of one processor each, which know the format of :mod:`support.deadly`; ``RAY_ADDRESS`` names them."""
     site = tmp_path_factory.mktemp("ray") / "site"
-    deadly.install(site)
     source, tests = (Path(__file__).resolve().parents[i] for i in (2, 1))
     paths = [str(site), str(source / "src"), str(tests)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.syspath_prepend(site)
+        deadly.install(site, patch)
         pytest.importorskip("ray", reason="Ray is not installed")
         from ray.cluster_utils import Cluster
 

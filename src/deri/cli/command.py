@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperOption
 
 from deri.cli.console import progress, say
 from deri.errors import DeriError
-from deri.files import WriteError, address_of, check_place
+from deri.files import WriteError, address_of, check_place, remove_leftovers_of
 from deri.remote import Address, check_address, send, stage
 
 _WRITTEN = ("out", "to", "save", "plot", "html")
@@ -53,6 +53,8 @@ class Command(TyperCommand):
                     raise WriteError(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
                 if path.is_file() and folder:
                     raise WriteError(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+                if not folder:
+                    remove_leftovers_of(path)
         there = ctx.params.get("engine") == "ray"  # where a device is another machine's
         if ctx.params.get("device") not in (None, "cpu") and not there:
             from deri.models.device import choose_device

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a line of information on stderr, so that stdout holds results alone."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # at once: a signal may come between a text and its end
+    sys.stderr.flush()
 
 
 def window_option(text: str) -> int | None:

@@ -102,8 +102,8 @@ def _beat(beat: Beat, waves: Waves) -> dict[str, float]:
     qrs = level[:, on:off]
     t_first = min(off + round(0.06 * fs), n - 2)
     t_wave = level[:, t_first : max(beat.at(min(AFTER, 0.65 * rr)), t_first + 2)]
-    p_first = beat.at(-min(0.32, 0.45 * rr))
-    p_wave = level[:, min(p_first, max(0, on - 2)) : max(2, on - round(0.02 * fs))]
+    p_last = max(2, on - round(0.02 * fs))
+    p_wave = level[:, min(beat.at(-min(0.32, 0.45 * rr)), p_last - 2) : p_last]
     top = qrs.argmax(axis=1)
     amplitude = {
         "r": qrs.max(axis=1),
