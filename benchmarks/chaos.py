@@ -83,12 +83,19 @@ def disturb(arguments: list[str], run: Path, options: argparse.Namespace) -> tup
 
 def checkpoint_step(run: Path) -> int:
     """The step of the last checkpoint of a run; 0 where there is none."""
+    from deri.errors import DeriError
     from deri.models.tensors import load_tensors
 
     path = run / "checkpoints" / "last.safetensors"
     if not path.is_file():
         return 0
-    _, about = load_tensors(path, "")
+    for attempt in range(5):
+        try:
+            _, about = load_tensors(path, "")
+            break
+        except DeriError:  # it was replaced while it was read
+            if attempt == 4:
+                raise
     return int(json.loads(about["progress"])["step"])
 
 
