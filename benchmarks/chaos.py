@@ -41,7 +41,7 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     store = make_store(folder / "data", options.records)
     switches = [*SMALL, f"train.epochs={options.epochs}", "train.checkpoint_steps=2", "train.log_steps=1"]
-    switches += [f"train.batch_size={options.batch}"]
+    switches += [f"train.batch_size={options.batch}", "train.timeout=60"]
     given = ["--recipe", "demo", "--device", "cpu", *switches]
     runs = {name: folder / name for name in ("straight", "killed")}
     start = time.perf_counter()

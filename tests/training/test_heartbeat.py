@@ -9,6 +9,7 @@ import warnings
 import pytest
 from torch.distributed import HashStore
 
+from deri.errors import DeriError
 from deri.training.distributed import join_replicas
 from deri.training.heartbeat import Heartbeat, Sign
 
@@ -86,3 +87,16 @@ def test_a_process_that_is_left_alone_ends_unless_it_is_done() -> None:
     assert process.exitcode == 2
     with Heartbeat(Gone(), 1, 2, 30.0):  # type: ignore[arg-type]
         time.sleep(0.1)
+
+
+def test_a_process_that_does_not_reach_the_others_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    told = r"process 0 did not reach the others within 1 s \(train.timeout\)"
+    with pytest.raises(DeriError, match=told), join_replicas("cpu", timeout=1.0):
+        pass

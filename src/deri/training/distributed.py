@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
 from deri.errors import DeriError
@@ -107,7 +108,7 @@ def join_replicas(device: str | None = None, timeout: float = 600.0) -> Iterator
         timeout: seconds without a sign after which a process hangs, see :meth:`Replica.watched`.
 
     Raises:
-        DeriError: another process ended, so that this one cannot go on.
+        DeriError: another process ended, so that this one cannot go on, or the others were not reached in ``timeout``.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -121,9 +122,19 @@ def join_replicas(device: str | None = None, timeout: float = 600.0) -> Iterator
     if joined:
         # The text features of a large store are computed by rank 0 while the others wait.
         patience = timedelta(hours=4)
-        store, _, _ = next(rendezvous("env://", timeout=patience))
+        limit = timedelta(seconds=timeout)
         backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=limit))
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
+        except RuntimeError as error:
+            raise DeriError(
+                f"process {rank} did not reach the others within {timeout:g} s (train.timeout): start it again, as "
+                "torchrun --max-restarts does; if it stays so, look for a firewall between the nodes"
+            ) from error
+        # Connections between processes that start again at the same moment can miss each other, and would for hours.
+        store.set_timeout(patience)
+        _set_pg_timeout(patience)
         heartbeat = Heartbeat(store, rank, world, timeout)
     try:
         yield Replica(rank, world, where, heartbeat)
