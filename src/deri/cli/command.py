@@ -45,8 +45,9 @@ class Command(TyperCommand):
         """Check, then work; what was made for an address is uploaded at the end."""
         sent = self._stage(ctx.params)
         for name in _WRITTEN:
-            path = ctx.params.get(name)
-            if isinstance(path, Path):
+            given = ctx.params.get(name)
+            if isinstance(given, (str, Path)):  # text in typer below 0.16
+                path = Path(given)
                 check_place(path)
                 folder = name == "save" or (self.name in _FOLDERS and name in ("out", "to"))
                 if path.is_dir() and not folder:
