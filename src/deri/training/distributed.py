@@ -132,7 +132,7 @@ def join_replicas(device: str | None = None, timeout: float = 600.0) -> Iterator
                 f"process {rank} did not reach the others within {timeout:g} s (train.timeout): start it again, as "
                 "torchrun --max-restarts does; if it stays so, look for a firewall between the nodes"
             ) from error
-        # Connections between processes that start again at the same moment can miss each other, and would for hours.
+        # Only from here on: processes that miss each other while they join would wait for hours.
         store.set_timeout(patience)
         _set_pg_timeout(patience)
         heartbeat = Heartbeat(store, rank, world, timeout)
