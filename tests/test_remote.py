@@ -524,3 +524,13 @@ def test_what_needs_the_disk_says_so(
     told = capsys.readouterr().err
     assert any(part in told for part in cause.split("|"))
     assert "Traceback" not in told
+
+
+def test_a_copy_of_what_tells_no_version_serves_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"name": "x", "type": "file", "size": 5}
+    before = remote._version(told)
+    assert remote._version(dict(told)) == before
+    assert remote._version({**told, "ETag": "a"}) != remote._version({**told, "ETag": "b"})
+    monkeypatch.setattr(remote, "_OF_THIS_PROCESS", "another")
+    assert remote._version(told) != before
+    assert remote._version({**told, "mtime": 1.0}) == remote._version({"size": 5, "mtime": 1.0})

@@ -10,6 +10,7 @@ import hashlib
 import posixpath
 import re
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,10 @@ _OBJECT_STORES = (*_S3, "gs", "gcs", "az", "abfs", "abfss", "oss", "oci")
 _SECRET = re.compile(r"://[^/@]*:[^/]*@")
 _FETCHED = ".fetched.json"
 # What tells the content of an object from another, in the listings of the file systems.
-_VERSION = ("size", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created", "modified")
+_VERSION = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created", "modified")
+_VERSION += ("modify", "modificationTime")
+# Where a listing tells none of these, a copy serves the process that made it and no other.
+_OF_THIS_PROCESS = uuid.uuid4().hex
 _OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _CURES = (
     ("Credentials", "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
@@ -55,6 +59,12 @@ _CURES = (
 
 class RemoteError(DeriError):
     """An address that gave no answer, or not the one that was asked for."""
+
+
+def _version(about: dict[str, Any]) -> str:
+    """A digest of what a listing says of the content of an object."""
+    told = [str(about[key]) for key in _VERSION if about.get(key) is not None]
+    return digest_of([str(about.get("size")), *(told or [_OF_THIS_PROCESS])])
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ class Address:
             if re.search(r"[\\\0:]", name) or not {"", ".", ".."}.isdisjoint(name.split("/")):
                 raise DeriError(f"{self} holds an object with the name {name!r}, which is no file's: remove it")
         return {
-            name: digest_of([str(about.get(key)) for key in _VERSION])
+            name: _version(about)
             for name, about in sorted(wanted.items())
             if not any(part.startswith(".") for part in name.split("/"))
         }

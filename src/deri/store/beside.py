@@ -68,5 +68,5 @@ def arrays_beside(
     try:
         with np.load(path) as file:  # a zip file: it holds the checksums of the arrays
             return {key: file[key] for key in file.files}
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DeriError(f"{path} is damaged ({error}): delete it, the same command makes it again") from None
