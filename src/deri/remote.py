@@ -44,8 +44,10 @@ _OBJECT_STORES = (*_S3, "gs", "gcs", "az", "abfs", "abfss", "oss", "oci")
 _SECRET = re.compile(r"://[^/@]*:[^/]*@")
 _FETCHED = ".fetched.json"
 # What tells the content of an object from another, in the listings of the file systems.
-_VERSION = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created", "modified")
-_VERSION += ("modify", "modificationTime")
+_VERSION = (
+    "ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created", "modified", "modify",
+    "modificationTime",
+)  # fmt: skip
 # Where a listing tells none of these, a copy serves the process that made it and no other.
 _OF_THIS_PROCESS = uuid.uuid4().hex
 _OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
