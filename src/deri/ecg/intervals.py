@@ -35,17 +35,14 @@ _IRREGULAR = 0.1  # standard deviation of the RR intervals over their mean
 class Waves(NamedTuple):
     """Where the waves of a median beat begin and end, in samples of it; None where one is not seen.
 
-    ``qrs``: the first sample of the QRS complex and the first after it, at least one apart.
+    ``qrs``: the first sample of the QRS complex and the first after it, at least one apart. ``base``: the level of each
+    lead just before it, (leads, 1).
     """
 
     p_onset: int | None
     qrs: tuple[int, int]
     t_end: float | None
-
-    def base(self, beat: Beat) -> np.ndarray:
-        """The level of each lead just before the QRS complex, (leads, 1)."""
-        on = self.qrs[0]
-        return np.asarray(beat.signal[:, max(0, on - 5) : max(1, on - 1)].mean(axis=1, keepdims=True))
+    base: np.ndarray
 
     def lengths(self, beat: Beat) -> dict[str, float | None]:
         """``pr_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Bazett); None where one cannot be measured.
@@ -91,7 +88,7 @@ def intervals(ecg: ECG) -> dict[str, float | None]:
     waves = find_waves(beat)
     found |= waves.lengths(beat)
     if found["qrs_ms"] is not None and whole[LEADS.index("I")] and whole[LEADS.index("aVF")]:
-        net = (beat.signal[:, slice(*waves.qrs)] - waves.base(beat)).sum(axis=1)
+        net = (beat.signal[:, slice(*waves.qrs)] - waves.base).sum(axis=1)
         found["axis_deg"] = float(np.degrees(frontal_axis(net)))
     return found
 
@@ -99,8 +96,18 @@ def intervals(ecg: ECG) -> dict[str, float | None]:
 def find_waves(beat: Beat) -> Waves:
     """Where P begins, the QRS complex begins and ends, and T ends."""
     on, off = _qrs(beat)
-    only = Waves(None, (on, off), None)
-    return Waves(_p_onset(beat, on), only.qrs, _t_end(beat, off, only.base(beat)))
+    base = np.asarray(beat.signal[:, max(0, on - 5) : max(1, on - 1)].mean(axis=1, keepdims=True))
+    return Waves(_p_onset(beat, on), (on, off), _t_end(beat, off, base), base)
+
+
+def p_limits(beat: Beat, on: int) -> tuple[int, int]:
+    """Where P is looked for before a QRS complex that begins at ``on``: the first sample, and the first after it."""
+    return beat.at(-min(0.32, 0.45 * beat.middle_rr)), on - round(0.02 * beat.fs)
+
+
+def t_limits(beat: Beat, off: int) -> tuple[int, int]:
+    """Where T is looked for after a QRS complex that ends at ``off``: the first sample, and the last of the beat."""
+    return off + round(0.06 * beat.fs), beat.at(min(AFTER, 0.65 * beat.middle_rr))
 
 
 def frontal_axis(net: np.ndarray) -> float:
@@ -140,8 +147,8 @@ def _t_end(beat: Beat, off: int, base: np.ndarray) -> float | None:
 
     None where nothing rises after the QRS complex: without a T wave, or with one lower than the ST segment.
     """
-    last = beat.at(min(AFTER, 0.65 * beat.middle_rr)) + 1
-    first = min(off + round(0.06 * beat.fs), last - 5)
+    first, last = t_limits(beat, off)
+    first, last = min(first, last - 4), last + 1
     size = np.sqrt(((beat.signal[:, first:last] - base) ** 2).sum(axis=0))
     peak = min(int(size.argmax()), len(size) - 2)
     steps = np.diff(size[peak:])
@@ -154,7 +161,7 @@ def _t_end(beat: Beat, off: int, base: np.ndarray) -> float | None:
 
 def _p_onset(beat: Beat, on: int) -> int | None:
     """Where P begins; None where there is none to be seen."""
-    first, last = beat.at(-min(0.32, 0.45 * beat.middle_rr)), on - round(0.02 * beat.fs)
+    first, last = p_limits(beat, on)
     if last - first < 3:
         return None
     wave = beat.signal[:, first:last]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from deri.ecg.beats import AFTER, Beat, at_beat_rate, find_beats, median_beat
-from deri.ecg.intervals import Waves, find_waves, frontal_axis
+from deri.ecg.beats import Beat, at_beat_rate, find_beats, median_beat
+from deri.ecg.intervals import Waves, find_waves, frontal_axis, p_limits, t_limits
 from deri.ecg.leads import LEADS
 
 VERSION = 2
@@ -96,14 +96,16 @@ def _rhythm(rr: np.ndarray) -> dict[str, float]:
 
 def _beat(beat: Beat, waves: Waves) -> dict[str, float]:
     """Intervals, axes and amplitudes of the median beat."""
-    fs, n, rr = beat.fs, beat.signal.shape[1], beat.middle_rr
+    fs, n = beat.fs, beat.signal.shape[1]
     on, off = waves.qrs
-    level = beat.signal - waves.base(beat)
+    level = beat.signal - waves.base
     qrs = level[:, on:off]
-    t_first = min(off + round(0.06 * fs), n - 2)
-    t_wave = level[:, t_first : max(beat.at(min(AFTER, 0.65 * rr)), t_first + 2)]
-    p_last = max(2, on - round(0.02 * fs))
-    p_wave = level[:, min(beat.at(-min(0.32, 0.45 * rr)), p_last - 2) : p_last]
+    t_first, t_last = t_limits(beat, off)
+    t_first = min(t_first, n - 2)
+    t_wave = level[:, t_first : max(t_last, t_first + 2)]
+    p_first, p_last = p_limits(beat, on)
+    p_last = max(p_last, 2)
+    p_wave = level[:, min(p_first, p_last - 2) : p_last]
     top = qrs.argmax(axis=1)
     amplitude = {
         "r": qrs.max(axis=1),
@@ -144,7 +146,7 @@ def _extreme(wave: np.ndarray) -> np.ndarray:
 
 def _alike(beat: Beat) -> dict[str, float]:
     """How alike the beats are to their median, around the QRS complex."""
-    near = slice(max(0, beat.at(-0.1)), beat.at(0.14))
+    near = slice(beat.at(-0.1), beat.at(0.14))
     cut, middle = beat.each[:, :, near], beat.signal[:, near]
     a = (cut - cut.mean(axis=2, keepdims=True)).reshape(len(cut), -1)
     b = (middle - middle.mean(axis=1, keepdims=True)).ravel()

@@ -8,6 +8,7 @@ from importlib import resources
 
 import numpy as np
 
+from deri.files import digest_of
 from deri.progress import SILENT, Progress
 from deri.reports.statements import Statements, split_statements
 from deri.store.beside import arrays_beside
@@ -29,7 +30,7 @@ def store_statements(store: Store, *, progress: Progress = SILENT) -> Statements
         texts = np.frombuffer("\n".join(found.texts).encode(), np.uint8)  # a line break ends a sentence
         return {"texts": texts} | {name: getattr(found, name) for name in _ARRAYS}
 
-    name = hashlib.sha256(f"{store.meta['files'][REPORTS_FILE]} {_rules()}".encode()).hexdigest()[:16]
+    name = digest_of([store.meta["files"][REPORTS_FILE], _rules()])
     kept = arrays_beside(store, f"statements/{name}", make, progress)
     texts = kept["texts"].tobytes().decode()
     return Statements(texts.split("\n") if texts else [], *(kept[name] for name in _ARRAYS))
