@@ -7,7 +7,7 @@ import time
 import warnings
 
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import HashStore, TCPStore
 
 from deri.errors import DeriError
 from deri.training.distributed import join_replicas
@@ -87,6 +87,29 @@ def test_a_process_that_is_left_alone_ends_unless_it_is_done() -> None:
     assert process.exitcode == 2
     with Heartbeat(Gone(), 1, 2, 30.0):  # type: ignore[arg-type]
         time.sleep(0.1)
+
+
+def join(rank: int, attempt: int, port: int, late: float) -> None:
+    given = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    given |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": attempt}
+    os.environ |= {name: str(value) for name, value in given.items()}
+    time.sleep(late)
+    with join_replicas("cpu", timeout=10.0):
+        os._exit(0)  # as one that is killed
+
+
+def test_processes_that_are_started_again_do_not_take_the_addresses_of_those_before() -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True)  # torchrun's, which all its processes share
+    context = multiprocessing.get_context("fork")
+    for attempt, late in enumerate([(0.0, 0.0), (2.0, 0.0), (0.0, 2.0)]):
+        processes = [context.Process(target=join, args=(rank, attempt, store.port, late[rank])) for rank in range(2)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for process in processes:
+                process.start()
+        for process in processes:
+            process.join(30)
+        assert [process.exitcode for process in processes] == [0, 0], attempt
 
 
 def test_a_process_that_does_not_reach_the_others_ends(monkeypatch: pytest.MonkeyPatch) -> None:

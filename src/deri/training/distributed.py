@@ -125,7 +125,10 @@ def join_replicas(device: str | None = None, timeout: float = 600.0) -> Iterator
         limit = timedelta(seconds=timeout)
         backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
         try:
-            store, _, _ = next(rendezvous("env://", timeout=limit))
+            shared, _, _ = next(rendezvous("env://", timeout=limit))
+            # torchrun's store outlives its processes, with the addresses of those that were started before.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"attempt {attempt} of {world}", shared)
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
         except RuntimeError as error:
             raise DeriError(
