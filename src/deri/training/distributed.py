@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
 from deri.errors import DeriError
@@ -128,7 +128,7 @@ def join_replicas(device: str | None = None, timeout: float = 600.0) -> Iterator
             shared, _, _ = next(rendezvous("env://", timeout=limit))
             # torchrun's store outlives its processes, with the addresses of those that were started before.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = dist.PrefixStore(f"attempt {attempt} of {world}", shared)
+            store = PrefixStore(f"attempt {attempt} of {world}", shared)
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
         except RuntimeError as error:
             raise DeriError(
