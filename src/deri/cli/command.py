@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperOption
 
-from deri.cli.console import progress, say
+from deri.cli.console import first_process, progress, say
 from deri.errors import DeriError
 from deri.files import WriteError, address_of, check_place, remove_leftovers_of
 from deri.remote import Address, check_address, send, stage
@@ -62,7 +62,7 @@ class Command(TyperCommand):
 
             choose_device(ctx.params["device"])
         result = super().invoke(ctx)
-        for address in sent if os.environ.get("RANK", "0") == "0" else ():
+        for address in sent if first_process() else ():
             with progress(f"upload to {address}") as show:
                 send(address, show)
             say(f"uploaded: {address}")

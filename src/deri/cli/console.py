@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -24,6 +25,11 @@ def say(text: str) -> None:
     """Print a line of information on stderr, so that stdout holds results alone."""
     sys.stderr.write(f"{text}\n")  # at once: a signal may come between a text and its end
     sys.stderr.flush()
+
+
+def first_process() -> bool:
+    """Whether this is the only process of a command, or the first of those that torchrun started for it."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def window_option(text: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from deri.cli import options as opt
 from deri.cli import report_evaluate
-from deri.cli.console import open_store, progress, say, window_option
+from deri.cli.console import first_process, open_store, progress, say, window_option
 from deri.cli.inputs import (
     REPORT,
     Files,
@@ -84,7 +83,7 @@ def train(
     loaded = load_model(model)
     with progress("report train") as shown:
         train_writer(loaded, store, out, config, model_name=model, resume=resume, device=device, progress=shown)
-    if os.environ.get("RANK", "0") != "0":
+    if not first_process():
         return
     with progress("report calibrate") as shown:
         calibrate_directory(out / "writer", store, device=device, progress=shown)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deri.cli import options as opt
-from deri.cli.console import open_store, progress
+from deri.cli.console import first_process, open_store, progress
 
 
 def pretrain(
@@ -37,5 +36,5 @@ def pretrain(
     stores = [open_store(path, skip_damaged) for path in data]
     with progress("pretrain") as bar:
         run(stores, out, content, init=init, resume=resume, device=device, progress=bar)
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         print(out)
