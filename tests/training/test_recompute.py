@@ -12,7 +12,7 @@ from deri.models.output import Output
 from deri.objectives import PairBatch, PairObjective
 from deri.recipes import Objective
 from deri.training.recompute import cached_backward, checkpoint_blocks, unmoved_statistics
-from deri.training.spread import Rows, spread
+from deri.training.spread import Drawn, Rows, spread
 from support import tiny
 
 B = 12
@@ -65,15 +65,34 @@ def compare(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("drawn", [None, Drawn()], ids=["anew", "kept"])
 @pytest.mark.parametrize("k", [2, 5])
-def test_parts_without_batch_norm_have_loss_and_gradients_of_the_whole(k: int) -> None:
+def test_parts_without_batch_norm_have_loss_and_gradients_of_the_whole(k: int, drawn: Drawn | None) -> None:
     """Also with dropout, which draws for the whole batch; and the parts need not be equal."""
-    whole, parts = Case("vit_tiny"), Case("vit_tiny", Rows(slice(0, B), B))
+    whole, parts = Case("vit_tiny"), Case("vit_tiny", Rows(slice(0, B), B, drawn))
     expected = whole.embed(slice(0, B))
     loss(expected).backward()  # type: ignore[no-untyped-call]
     output = cached_backward(pieces(k), parts.embed, loss, parts.model)
     torch.testing.assert_close(loss(output), loss(expected).detach())
     compare(parts.results(), whole.results())
+
+
+def test_dropout_that_is_kept_equals_that_of_the_whole_batch_to_the_bit_and_so_does_what_is_drawn_after_it() -> None:
+    def results(drawn: Drawn | None) -> list[Tensor]:
+        rows = Rows(slice(0, 5), 5, drawn)
+        layer = nn.Sequential(nn.Dropout(0.3))
+        spread(layer, rows, batchnorm=False)
+        found = []
+        for rows.part in (slice(0, 2), slice(2, 5), slice(0, 5)):
+            torch.manual_seed(3)
+            x = torch.arange(1.0, 5 * 77 + 1).view(5, 7, 11)[rows.part]
+            found += [layer(x), layer(x), torch.rand(2)]
+        return found
+
+    drawn = Drawn()
+    for kept, anew in zip(results(drawn), results(None), strict=True):
+        assert torch.equal(kept, anew)
+    assert len(drawn.known) == 2
 
 
 def test_statistics_of_batch_norm_are_those_of_each_part_and_are_kept_once() -> None:

@@ -40,7 +40,7 @@ from deri.training.optimiser import adamw
 from deri.training.recompute import checkpoint_blocks
 from deri.training.schedule import with_warmup
 from deri.training.sources import open_sources
-from deri.training.spread import Rows, spread
+from deri.training.spread import Drawn, Rows, spread
 from deri.training.state import Checkpoint, claim_directory
 from deri.training.warm_start import Start, start_of
 
@@ -162,6 +162,7 @@ class PairTask(Task[Batch]):
         k, first = self.recipe.train.accumulate, part.first or 0
         if k == 1:
             return [part]
+        self._rows.drawn = Drawn()
         places = [replace(self.replica, rank=i, world=k).part(len(part.ecg)) for i in range(k)]
         return [replace(rows_of(part, place), first=first + place.start) for place in places]
 

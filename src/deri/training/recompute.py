@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -58,7 +59,8 @@ def cached_backward(
     """Add the gradients of one loss over all pieces, with the memory of one; returns the output of all, detached.
 
     Each piece is embedded without a graph; the loss over all embeddings gives their gradients; then each piece is
-    embedded again with a graph, which these gradients go back through (Gao et al. 2021, gradient caching).
+    embedded again with a graph, which these gradients go back through (Gao et al. 2021, gradient caching). The last
+    piece keeps the graph of its first time.
 
     Args:
         pieces: of a batch.
@@ -67,24 +69,31 @@ def cached_backward(
         model: whose batch norms count a piece once. Their statistics are those of each piece.
     """
     with torch.no_grad():
-        parts = [embed(piece) for piece in pieces]
+        parts = [embed(piece) for piece in pieces[:-1]]
+    last = embed(pieces[-1])
+    parts.append(last.map(Tensor.detach))
     whole = parts[0].map(lambda *values: torch.cat(values).requires_grad_(values[0].is_floating_point()), *parts[1:])
     loss(whole).backward()  # type: ignore[no-untyped-call]
+    ends = np.cumsum([0, *(len(part.ecg_aligned) for part in parts)])
+    *others, own = map(slice, ends, ends[1:])
+    _backward(last, whole, own)
+    del last  # and with it its graph
     with unmoved_statistics(model):
-        start = 0
-        for piece in pieces:
-            again = embed(piece)
-            rows = slice(start, start + len(again.ecg_aligned))
-            start = rows.stop
-            found: list[tuple[Tensor, Tensor]] = []
-            again.map(partial(_collect, found, rows), whole)
-            outputs, grads = zip(*found, strict=True)
-            torch.autograd.backward(outputs, grads)
+        for piece, rows in zip(pieces, others, strict=False):
+            _backward(embed(piece), whole, rows)
     return whole.map(Tensor.detach)
 
 
-def _collect(found: list[tuple[Tensor, Tensor]], rows: slice, output: Tensor, whole: Tensor) -> Tensor:
-    """Add ``output`` with its gradient, where it has one."""
-    if output.requires_grad and whole.grad is not None:
-        found.append((output, whole.grad[rows]))
-    return output
+def _backward(output: Output, whole: Output, rows: slice) -> None:
+    """Let the gradients of ``rows`` of ``whole`` go back through ``output``, where it has a graph."""
+    outputs: list[Tensor] = []
+    grads: list[Tensor] = []
+
+    def collect(value: Tensor, over_all: Tensor) -> Tensor:
+        if value.requires_grad and over_all.grad is not None:
+            outputs.append(value)
+            grads.append(over_all.grad[rows])
+        return value
+
+    output.map(collect, whole)
+    torch.autograd.backward(outputs, grads)

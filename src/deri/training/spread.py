@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -14,11 +18,36 @@ from deri.objectives.gather import summed
 
 
 @dataclass
+class Drawn:
+    """Which values dropout keeps of the whole batch of a step, a bit each, for parts that come after the first.
+
+    They are found by the state of torch's generator before they were drawn, which is set to the state behind them.
+    """
+
+    known: dict[Any, tuple[np.ndarray, Tensor]] = field(default_factory=dict)
+
+    def rows(self, part: slice, about: tuple[Any, ...], draw: Callable[[], Tensor]) -> Tensor:
+        """Rows ``part``, bool, of the values other than 0 that ``draw`` returns, (B, …), which ``about`` tells too."""
+        key = (torch.get_rng_state().numpy().tobytes(), *about)
+        if key not in self.known:
+            kept = draw().ne(0).flatten(1).numpy()
+            self.known[key] = np.packbits(kept, axis=1), torch.get_rng_state()
+        bits, after = self.known[key]
+        torch.set_rng_state(after)
+        shape = about[0]
+        return torch.from_numpy(np.unpackbits(bits[part], axis=1, count=math.prod(shape))).view(-1, *shape).bool()
+
+
+@dataclass
 class Rows:
-    """Which rows of the whole batch are being computed."""
+    """Which rows of the whole batch are being computed.
+
+    ``drawn``: where they are computed in several parts; whoever calls the model makes it anew for each batch.
+    """
 
     part: slice
     total: int
+    drawn: Drawn | None = None
 
     def are(self, n: int) -> bool:
         """Whether they are ``n``."""
@@ -53,8 +82,16 @@ class RowDropout(nn.Dropout):
         """(B, …) → same shape."""
         if not self.training or not self.p or not self.rows.are(len(input)):
             return super().forward(input)
-        whole = F.dropout(input.new_ones(self.rows.total, *input.shape[1:]), self.p)
-        return input * whole[self.rows.part]
+        shape = input.shape[1:]
+
+        def draw() -> Tensor:
+            return F.dropout(input.new_ones(self.rows.total, *shape), self.p)
+
+        drawn, part = self.rows.drawn, self.rows.part
+        if drawn is None or input.device.type != "cpu":
+            return input * draw()[part]
+        kept = drawn.rows(part, (shape, input.dtype, self.p), draw)
+        return input * kept.to(input.dtype).div_(1 - self.p)
 
 
 class RowDropPath(DropPath):
