@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
 from deri.simulate import Noise, Patient, draw_tracing
+from deri.simulate.beats import LEAD_IN, LEAD_OUT, Variability, sinus_times
 from deri.simulate.leadfield import (
     DOWER,
     FROM_ELECTRODES,
@@ -164,3 +165,14 @@ def test_most_recordings_are_clean() -> None:
     kinds = [Noise.draw(rng).quality for _ in range(500)]
     assert 0.5 < kinds.count("clean") / 500 < 0.7
     assert {"clean", "light", "wander", "muscle", "mains", "motion"} == set(kinds)
+
+
+@pytest.mark.parametrize("respiration", [0.01, 0.5, 0.87, 0.9, 3.0])
+def test_beats_fill_a_recording_however_much_the_sinus_node_would_vary(respiration: float) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        depths = Variability(respiration, 0.1, 0.01, most=0.11)
+        times = sinus_times(rng, 0.9, Patient.draw(rng), 10.0, depths)
+        assert times[0] <= -LEAD_IN + 0.9
+        assert times[-1] >= 10.0 + LEAD_OUT - 1.35
+        assert np.ptp(np.diff(times)) <= 0.11 + 1e-9

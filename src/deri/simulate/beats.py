@@ -75,7 +75,8 @@ def sinus_times(
 ) -> Array:
     """P onsets of the sinus node: mean interval ``rr`` s with the given variability."""
     v = variability
-    count = int(np.ceil((seconds + LEAD_IN + LEAD_OUT) / (rr * (1 - v.respiration - v.slow - 3 * v.chance)))) + 2
+    shortest = rr * max(0.1, 1 - v.respiration - v.slow - 3 * v.chance)  # of large depths ``most`` leaves little
+    count = int(np.ceil((seconds + LEAD_IN + LEAD_OUT) / shortest)) + 2
     nominal = rr * np.arange(count)
     phase = rng.uniform(0, 2 * np.pi, 2)
     swing = (
