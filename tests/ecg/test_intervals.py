@@ -44,6 +44,16 @@ def test_each_interval_follows_its_wave(name: str, change: dict[str, float], by:
     assert intervals(beats(**change))[name] - intervals(beats())[name] == pytest.approx(by, abs=9)
 
 
+def test_a_complex_whose_begin_is_not_seen_has_no_intervals() -> None:
+    """A slope of 3 mV/s runs into it from 250 ms before."""
+    ecg = beats(p=0.0)
+    t = np.mod(np.arange(5000) / 500, 0.8)
+    slope = np.interp(t, [0.05, 0.3, 0.35], [0, 0.75, 0], left=0, right=0)
+    found = intervals(ECG(ecg.signal + slope.astype(np.float32), 500.0))
+    assert found["rate_bpm"] == pytest.approx(75, abs=0.5)
+    assert {found[name] for name in INTERVALS if name != "rate_bpm"} == {None}
+
+
 def test_what_is_not_there_is_none() -> None:
     assert intervals(beats(p=0.0))["pr_ms"] is None
     one = beats()

@@ -35,25 +35,26 @@ _IRREGULAR = 0.1  # standard deviation of the RR intervals over their mean
 class Waves(NamedTuple):
     """Where the waves of a median beat begin and end, in samples of it; None where one is not seen.
 
-    ``qrs``: the first sample of the QRS complex and the first after it, at least one apart. ``base``: the level of each
-    lead just before it, (leads, 1).
+    ``qrs``: the first sample of the QRS complex and the first after it, at least one apart. ``whole``: whether both are
+    seen; else −160 and 200 ms stand for them. ``base``: the level of each lead just before it, (leads, 1).
     """
 
     p_onset: int | None
     qrs: tuple[int, int]
+    whole: bool
     t_end: float | None
     base: np.ndarray
 
     def lengths(self, beat: Beat) -> dict[str, float | None]:
         """``pr_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Bazett); None where one cannot be measured.
 
-        Where a QRS complex would be shorter than 60 ms or longer than 240 (a pacemaker's spike; one whose end is not
-        seen), there is none of them. PR needs a P wave that most beats share, and is never below 80 ms.
+        Where an end of the QRS complex is not seen, or it would be shorter than 60 ms (a pacemaker's spike) or longer
+        than 240, there is none of them. PR needs a P wave that most beats share, and is never below 80 ms.
         """
         found: dict[str, float | None] = dict.fromkeys(("pr_ms", "qrs_ms", "qt_ms", "qtc_ms"))
         on, off = self.qrs
         qrs = 1000 * (off - on) / beat.fs
-        if not _QRS_LEAST <= qrs <= _QRS_MOST:
+        if not self.whole or not _QRS_LEAST <= qrs <= _QRS_MOST:
             return found
         found["qrs_ms"] = qrs
         if self.t_end is not None:
@@ -69,9 +70,9 @@ class Waves(NamedTuple):
 def intervals(ecg: ECG) -> dict[str, float | None]:
     """Rate and intervals of the first 10 s of a recording; None where one cannot be measured.
 
-    Leads that were printed for a part of the time are left out, and the axis needs I and aVF. Where a QRS complex would
-    be shorter than 60 ms or longer than 240 (a pacemaker's spike; one whose end is not seen), only the rate is given.
-    PR needs a P wave that most beats share, and is never below 80 ms.
+    Leads that were printed for a part of the time are left out, and the axis needs I and aVF. Where an end of the QRS
+    complex is not seen, or it would be shorter than 60 ms (a pacemaker's spike) or longer than 240, only the rate is
+    given. PR needs a P wave that most beats share, and is never below 80 ms.
 
     Returns:
         ``rate_bpm`` (of the median RR interval), ``pr_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Bazett), ``axis_deg``
@@ -95,9 +96,9 @@ def intervals(ecg: ECG) -> dict[str, float | None]:
 
 def find_waves(beat: Beat) -> Waves:
     """Where P begins, the QRS complex begins and ends, and T ends."""
-    on, off = _qrs(beat)
+    on, off, whole = _qrs(beat)
     base = np.asarray(beat.signal[:, max(0, on - 5) : max(1, on - 1)].mean(axis=1, keepdims=True))
-    return Waves(_p_onset(beat, on), (on, off), _t_end(beat, off, base), base)
+    return Waves(_p_onset(beat, on), (on, off), whole, _t_end(beat, off, base), base)
 
 
 def p_limits(beat: Beat, on: int) -> tuple[int, int]:
@@ -128,8 +129,10 @@ def _filled(ecg: ECG) -> tuple[np.ndarray, np.ndarray]:
     return signal, whole
 
 
-def _qrs(beat: Beat) -> tuple[int, int]:
-    """First sample of the QRS complex, and the first after it: where all leads have been calm for two samples."""
+def _qrs(beat: Beat) -> tuple[int, int, bool]:
+    """First sample of the QRS complex, the first after it, where all leads have been calm for two samples, and whether
+    both are seen.
+    """
     speed = np.abs(np.gradient(beat.signal, axis=1)).sum(axis=0)
     low, high = beat.at(-0.16), beat.at(0.2)
     near = beat.at(-0.1)
@@ -139,7 +142,8 @@ def _qrs(beat: Beat) -> tuple[int, int]:
     calm = calm[:-1] & calm[1:]
     before, after = np.flatnonzero(calm[low : top - 2]), np.flatnonzero(calm[top + 3 : high])
     on = low + int(before[-1]) + 1 if len(before) else low
-    return on, top + 3 + int(after[0]) if len(after) else high
+    off = top + 3 + int(after[0]) if len(after) else high
+    return on, off, bool(len(before) and len(after))
 
 
 def _t_end(beat: Beat, off: int, base: np.ndarray) -> float | None:

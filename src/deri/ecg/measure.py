@@ -13,7 +13,7 @@ from deri.ecg.beats import Beat, at_beat_rate, find_beats, median_beat
 from deri.ecg.intervals import Waves, find_waves, frontal_axis, p_limits, t_limits
 from deri.ecg.leads import LEADS
 
-VERSION = 2
+VERSION = 3
 """Of the features; part of the identity of results."""
 
 _RHYTHM = (
