@@ -84,7 +84,7 @@ def test_a_container_that_starts_again_has_the_process_id_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with atomic_path(tmp_path / "a") as ours:
-        before = ours.with_name(ours.name.replace(deri.files._PROCESS, "0" * 8))
+        before = ours.with_name(ours.name.replace(deri.files.OF_THIS_PROCESS, "0" * 8))
         for path in (ours, before):
             path.mkdir()
         remove_leftovers(tmp_path)

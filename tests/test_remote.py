@@ -785,6 +785,6 @@ def test_a_copy_of_what_tells_no_version_serves_one_process_alone(monkeypatch: p
     before = remote._version(told)
     assert remote._version(dict(told)) == before
     assert remote._version({**told, "ETag": "a"}) != remote._version({**told, "ETag": "b"})
-    monkeypatch.setattr(remote, "_OF_THIS_PROCESS", "another")
+    monkeypatch.setattr(remote, "OF_THIS_PROCESS", "another")
     assert remote._version(told) != before
     assert remote._version({**told, "mtime": 1.0}) == remote._version({"size": 5, "mtime": 1.0})

@@ -30,7 +30,8 @@ OTHER_CACHE = f"{AGAIN}; DERI_CACHE names another folder"
 LEFT_SECONDS = 24 * 3600
 """How long nothing was written to a temporary file of another host until it counts as left."""
 
-_PROCESS = uuid.uuid4().hex[:8]
+OF_THIS_PROCESS = uuid.uuid4().hex[:8]
+"""Tells this process, and those that it forks, from every other."""
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-([0-9a-f]{8})\.tmp$")
 
 _CURES = {
@@ -193,7 +194,7 @@ def host_digest() -> str:
 
 def _temporary_name(name: str) -> str:
     """Of a file or folder that this process alone writes; ``_is_written`` finds that of a killed one."""
-    return f".{name}.{host_digest()}-{os.getpid()}-{_PROCESS}.tmp"
+    return f".{name}.{host_digest()}-{os.getpid()}-{OF_THIS_PROCESS}.tmp"
 
 
 def remove_leftovers(folder: str | Path) -> None:
@@ -227,7 +228,7 @@ def _is_written(path: Path, host: str, process: int, of_process: str) -> bool:
             return time.time() - written < LEFT_SECONDS
         return True  # it is vanishing
     if process == os.getpid():  # in a container that started again the id may be that of the one before
-        return of_process == _PROCESS
+        return of_process == OF_THIS_PROCESS
     return _runs(process)
 
 

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from deri.errors import DeriError, install, some
 from deri.files import (
     AGAIN,
+    OF_THIS_PROCESS,
     OTHER_CACHE,
     WriteError,
     address_of,
@@ -63,8 +64,6 @@ _VERSION = (
     "ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created", "modified", "modify",
     "modificationTime",
 )  # fmt: skip
-# Where a listing tells none of these, a copy serves the process that made it and no other.
-_OF_THIS_PROCESS = uuid.uuid4().hex
 _OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _CURES = (
     ("Credentials", "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
@@ -85,7 +84,8 @@ class RemoteError(DeriError):
 def _version(about: dict[str, Any]) -> str:
     """A digest of what a listing says of the content of an object."""
     told = [str(about[key]) for key in _VERSION if about.get(key) is not None]
-    return digest_of([str(about.get("size")), *(told or [_OF_THIS_PROCESS])])
+    # Where a listing tells none of these, a copy serves the process that made it and no other.
+    return digest_of([str(about.get("size")), *(told or [OF_THIS_PROCESS])])
 
 
 @dataclass(frozen=True)
@@ -401,7 +401,7 @@ def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) ->
     sizes = {name: (folder / name).stat().st_size for name in _parts(folder)}
     if not sizes:
         raise DeriError(f"{folder} holds no files to upload: name another folder")
-    there, left = _lying(target, sizes if over else ())
+    left = _lying(target, sizes if over else ())
     mark, own = target / _UNFINISHED, {"files": sorted({*left, *sizes}), "upload": uuid.uuid4().hex}
     done, total = 0, sum(sizes.values())
 
@@ -419,6 +419,7 @@ def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) ->
     with tempfile.TemporaryDirectory() as aside:
         write_sealed(Path(aside) / _UNFINISHED, own)
         mark.upload(Path(aside) / _UNFINISHED)
+    there = target.below()  # now that whoever uploads something later is told
     changed = []
     for name, size in sizes.items():
         if _is_same(folder / name, size, there.get(name, {})):
@@ -437,20 +438,21 @@ def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) ->
     mark.remove()
 
 
-def _lying(target: Address, own: Collection[str]) -> tuple[dict[str, dict[str, Any]], set[str]]:
-    """What lies below ``target``, and the names of the files of an upload there that was cut off.
+def _lying(target: Address, own: Collection[str]) -> set[str]:
+    """The names of the files of an upload to ``target`` that was cut off.
 
     Raises:
-        DeriError: there are others than these, ``own`` and hidden ones, with which an upload would mix.
+        DeriError: others than these, ``own`` and hidden ones lie there, with which an upload would mix.
     """
-    there, left = target.below(), set(_unfinished(target).get("files", ()))
-    taken = sorted((not _is_manifest(name), name) for name in there.keys() - left - {*own} if not _is_hidden(name))
+    left = set(_unfinished(target).get("files", ()))
+    others = target.below().keys() - left - {*own}
+    taken = sorted((not _is_manifest(name), name) for name in others if not _is_hidden(name))
     if taken:
         found = some([name for _, name in taken], 3)
         raise DeriError(
             f"{target} holds {found} already, which is not written over: name another place, or delete what is there"
         )
-    return there, left
+    return left
 
 
 def _unfinished(target: Address) -> dict[str, Any]:
