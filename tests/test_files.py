@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+import deri.files
 from deri.errors import DeriError
 from deri.files import atomic_path, read_yaml, remove_leftovers, remove_leftovers_of, write_json, write_text
 
@@ -43,7 +45,8 @@ def test_leftovers_of_killed_writers_are_removed_and_those_of_living_ones_are_no
     killed = tmp_path / "checkpoints" / "last.safetensors"
     subprocess.run([sys.executable, "-c", script, str(killed)], check=False)
     assert [path.name.startswith(".last.safetensors.") for path in killed.parent.iterdir()] == [True]
-    others = [tmp_path / f".a.{os.getpid()}.tmp", tmp_path / ".notes.tmp", tmp_path / "b.1.txt"]
+    living = tmp_path / deri.files._temporary_name("a")
+    others = [living, tmp_path / ".notes.tmp", tmp_path / ".notes.1.tmp", tmp_path / "b.1.txt"]
     for path in others:
         path.touch()
     remove_leftovers_of(killed.parent / "last")
@@ -54,6 +57,51 @@ def test_leftovers_of_killed_writers_are_removed_and_those_of_living_ones_are_no
     remove_leftovers(tmp_path)
     assert not list(killed.parent.iterdir())
     assert all(path.exists() for path in others)
+
+
+def test_what_other_hosts_write_is_theirs_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True)
+    folder, file = (tmp_path / f".{name}.0123abcd-{int(gone.stdout)}-89abcdef.tmp" for name in ("folder", "file"))
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "part").touch()
+    file.touch()
+    remove_leftovers(tmp_path)
+    remove_leftovers_of(tmp_path / "file")
+    assert folder.is_dir()
+    assert file.is_file()
+    old = time.time() - 25 * 3600
+    for path in (file, folder, folder / "inner"):
+        os.utime(path, (old, old))
+    remove_leftovers(tmp_path)
+    assert folder.is_dir()  # something in it is new
+    assert not file.exists()
+    os.utime(folder / "inner" / "part", (old, old))
+    remove_leftovers(tmp_path)
+    assert not folder.exists()
+
+
+def test_a_container_that_starts_again_has_the_process_id_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with atomic_path(tmp_path / "a") as ours:
+        before = ours.with_name(ours.name.replace(deri.files.OF_THIS_PROCESS, "0" * 8))
+        for path in (ours, before):
+            path.mkdir()
+        remove_leftovers(tmp_path)
+        assert ours.is_dir()
+        assert not before.exists()
+    for kind in ("uts", "pid"):  # another host, another container
+        monkeypatch.undo()
+        deri.files.host_digest.cache_clear()
+        here = deri.files.host_digest()
+        deri.files.host_digest.cache_clear()
+        if kind == "uts":
+            monkeypatch.setattr("socket.gethostname", lambda: "another")
+        else:
+            monkeypatch.setattr("os.readlink", lambda _: "pid:[1]")
+        assert deri.files.host_digest() != here
+    monkeypatch.undo()
+    deri.files.host_digest.cache_clear()
 
 
 @pytest.mark.parametrize(

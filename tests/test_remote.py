@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from deri.generation.writer import ReportWriter
 from deri.models import load_model
 from deri.remote import Address
 from deri.store import Store
+from deri.store.beside import arrays_beside
 from deri.store.merge import merge_stores
 from support import tiny
 from support.command import run
@@ -35,6 +37,7 @@ from support.stores import simulated_store
 fsspec = pytest.importorskip("fsspec")
 
 ROW = 12 * 5000 * 2  # bytes
+MARK = ".deri-upload.json"
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,7 @@ def test_ten_rows_take_the_bytes_of_ten_rows(s3: Server, url: str, local: Store)
     store = Store.open(url)
     assert not s3.asked("GET", "/signals/")
     np.testing.assert_array_equal(store.signals_int16(range(20, 30)), local.signals_int16(range(20, 30)))
-    assert [request.sent for request in s3.asked("GET", "/signals/")] == [128, 10 * ROW]
+    assert sorted(request.sent for request in s3.asked("GET", "/signals/")) == [128, 10 * ROW]
     assert (store.fingerprint, store.provenance["path"]) == (local.fingerprint, url)
     assert store.index.equals(local.index)
     assert store.reports == local.reports
@@ -279,6 +282,19 @@ DOORS: dict[str, Callable[[str], object]] = {"store": Store.open, "model": load_
         f"s3://AKIA:{SECRET}/x+y@ecg/x",
         f"https://me:{SECRET}@host/x",
         f"s3://AKIA:{SECRET}",
+        f"https://{SECRET}@host/x",
+        f"s3://{SECRET}@ecg/x",
+        f"HTTPS://{SECRET}@host:8000/x",
+        f"https://me:pass/{SECRET}@host/x",
+        f"https://host/x.dcm?X-Amz-Date=1&X-Amz-Signature={SECRET}",
+        f"https://host/x.dcm?X%2DAmz%2DSignature={SECRET}",
+        f"https://host/x?sv=2024-11-04&sig={SECRET}",
+        f"https://host/x?download=1&token={SECRET}",
+        f"https://host/x?AWSAccessKeyId={SECRET}&Expires=1",
+        f"https://host/x#access_token={SECRET}",
+        f"abfs://container@account.dfs.core.windows.net/x?sig={SECRET}",
+        f"simplecache::https://host/x?api_key={SECRET}",
+        f"zip://a.csv::https://{SECRET}@host/x.zip",
     ],
 )
 def test_addresses_with_keys_are_refused_and_not_repeated(
@@ -290,6 +306,68 @@ def test_addresses_with_keys_are_refused_and_not_repeated(
     assert run("info", address) == 2
     assert run("retrieval", "--model", "x", "--data", address, "--out", address) == 2
     assert SECRET not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sftp://me@host:22/x",
+        "abfs://container@account.dfs.core.windows.net/x",
+        "oci://bucket@namespace/x",
+        "https://host:8000/x?format=original&id=10.13026",
+        "https://[2001:db8:0:0:0:0:0:1]:8000/x",
+        "s3://arn:aws:s3:us-east-1:1:accesspoint/name/a@b",
+        "file:///C:/x@y",
+        "zip://a.csv::s3://ecg/x.zip",
+    ],
+)
+def test_addresses_without_secrets_pass(address: str) -> None:
+    remote.check_address(address)
+    remote.check_address(f"--out={address}")
+
+
+@pytest.mark.parametrize(
+    "text", [f"403, url='https://a.b/x?X-Amz-Signature={SECRET}'", f"cannot reach http://me:{SECRET}@minio:9000/x"]
+)
+def test_what_servers_say_is_told_without_their_secrets(text: str) -> None:
+    told = remote.told_by(OSError(text))
+    assert SECRET not in told
+    assert told[:8] == text[:8]
+
+
+def test_forbidden_is_not_missing(
+    s3: Server, url: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, both = "s3://ecg/forbidden/model", "Forbidden; the credentials do not allow it, or it is not there"
+    remote.publish(model_dir, there)
+    monkeypatch.setattr(s3, "forbids", lambda method, _: method == "HEAD")
+    for ask in (lambda: load_model(there), lambda: Store.open(url)):
+        with pytest.raises(DeriError, match=both) as error:
+            ask()
+        assert "no such file" not in one_line(error)
+    for forbidden in ("HEAD", "GET"):  # of objects, of the list
+        monkeypatch.setattr(s3, "forbids", lambda method, _, forbidden=forbidden: method == forbidden)
+        with pytest.raises(DeriError, match="do not allow it"), remote.stage(Address(f"{there}2"), anew=False):
+            pass
+    (tmp_path / "x").mkdir()
+
+    def refuse(self: Any, path: str, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(type(fsspec.filesystem("file")), "ls", refuse)
+    with pytest.raises(DeriError, match="do not allow it"), remote.stage(Address(f"file://{tmp_path}/x"), anew=False):
+        pass
+
+
+def test_a_recording_is_told_of_where_the_rest_is_forbidden(
+    s3: Server, ecg_real: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = next(ecg_real.rglob("*_hr.hea"), None) or next(ecg_real.rglob("*.hea"))
+    for file in header.parent.glob(f"{header.stem}.*"):
+        files().put_file(str(file), f"ecg/alone/{file.name}")
+    monkeypatch.setattr(s3, "forbids", lambda _, path: not path.startswith("/ecg/alone/") or ".json" in path)
+    assert run("info", f"s3://ecg/alone/{header.name}") == 0
+    assert "leads" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -358,7 +436,7 @@ def test_the_manifest_comes_last(s3: Server, local: Store, model_dir: Path) -> N
     s3.log.clear()
     remote.publish(local.path, "s3://ecg/last/store")
     remote.publish(model_dir, "s3://ecg/last/model")
-    names = [request.path.rpartition("/last/")[2] for request in s3.asked("PUT")]
+    names = [path.rpartition("/last/")[2] for _, path, _ in s3.asked("PUT") if not path.endswith(MARK)]
     written = {file.relative_to(local.path).as_posix() for file in local.path.rglob("*") if file.is_file()}
     assert set(names[: len(written)]) == {f"store/{name}" for name in written}
     assert names[len(written) - 1] == "store/store.json"
@@ -388,6 +466,7 @@ def test_a_killed_upload_leaves_no_store_and_is_continued(
     sent = [request.path.rpartition("/")[2] for request in s3.asked("PUT")]
     assert sent[-1] == "store.json"
     assert "shard-00000.npy" not in sent  # which is there
+    assert not [name for name in files().find(there) if name.endswith(MARK)]
     np.testing.assert_array_equal(Store.open(there).signals(range(70)), local.signals(range(70)))
 
 
@@ -401,7 +480,7 @@ def test_parts_have_a_checksum_too(s3: Server, tmp_path: Path, monkeypatch: pyte
             file.write_bytes(file.read_bytes()[:-1] + b"x")
         s3.log.clear()
         remote.publish(file.parent, "s3://ecg/parts")
-        assert len(s3.asked("PUT")) == requests
+        assert len(s3.asked("PUT", "large.bin")) == requests
         assert files().cat_file("s3://ecg/parts/large.bin") == file.read_bytes()
 
 
@@ -430,7 +509,182 @@ def test_nothing_is_written_to_a_folder_called_like_a_protocol(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DeriError, match=r"s3://ecg/x: write to a folder, then upload it"):
         write_text("s3://ecg/x", "text")
+    with pytest.raises(DeriError, match="is refused"):
+        write_text(f"s3://{SECRET}@ecg/x", "text")
     assert not (tmp_path / "s3:").exists()
+
+
+def lying(url: str) -> set[str]:
+    """The names of all objects below an address."""
+    strip = type(files())._strip_protocol(url)
+    return {name[len(strip) + 1 :] for name in files().find(url)}
+
+
+def parts_of(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("name", ["plain", "odd [a*] ü #1 (2)"])
+def test_files_of_an_upload_that_was_cut_off_do_not_join_another(
+    s3: Server, local: Store, model_dir: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, there = tmp_path / "first", f"s3://ecg/joined/{name}"
+    shutil.copytree(model_dir, first)
+    for stray in ("calibration.json", "model/config.json", "sub [0]/tokenizer.json"):
+        write_text(first / stray, "{}")
+    put = Address.upload
+    monkeypatch.setattr(
+        Address, "upload", lambda self, file: put(self, file) if self.url != f"{there}/config.json" else fail()
+    )
+
+    def fail() -> None:
+        raise DeriError("cable pulled")
+
+    with pytest.raises(DeriError, match="cable pulled"):
+        remote.publish(first, there)
+    monkeypatch.undo()
+    monkeypatch.setenv("DERI_CACHE", str(tmp_path / "cache"))
+    assert lying(there) == parts_of(first) - {"config.json"} | {MARK}
+    files().pipe_file(f"{there}/.hidden", b"of the user")
+    with remote.saving(there) as made:
+        shutil.copytree(model_dir, made)
+    assert lying(there) == parts_of(model_dir) | {".hidden"}
+    assert load_model(there).config == load_model(model_dir).config
+
+
+def test_an_upload_leaves_alone_what_is_not_of_deri(
+    s3: Server, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = "s3://ecg/of-a-user"
+    files().pipe_file(f"{there}/thesis/notes.txt", b"mine")
+    with pytest.raises(DeriError, match="of-a-user holds thesis/notes.txt already, which is not written over: name"):
+        remote.publish(model_dir, there)
+    assert run("prepare", "ptb-xl", model_dir, "--out", there) == 2  # before it looks at its source
+    assert "holds thesis/notes.txt already" in capsys.readouterr().err
+    assert lying(there) == {"thesis/notes.txt"}
+    remote.publish(model_dir, f"{there}/model")  # beside it
+    with pytest.raises(DeriError, match="holds config.json"), remote.saving(f"{there}/model"):
+        pass
+
+
+def test_what_came_while_it_was_made_is_not_written_over(s3: Server, model_dir: Path) -> None:
+    saving = remote.saving(there := "s3://ecg/came-first")
+    shutil.copytree(model_dir, saving.__enter__())
+    remote.publish(model_dir, there)
+    with pytest.raises(DeriError, match="holds config.json.*\n.* is kept in"):
+        saving.__exit__(None, None, None)
+
+
+def test_no_model_is_there_while_another_takes_its_place(
+    s3: Server, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = "s3://ecg/replaced"
+    remote.publish(model_dir, there)
+    shutil.copytree(model_dir, tmp_path / "other")
+    write_text(tmp_path / "other" / "README.md", "another")
+    seen = []
+
+    def look(method: str, path: str) -> None:
+        if method == "PUT" and not path.endswith((MARK, "config.json")):
+            seen.append(path)
+            assert not files().exists(f"{there}/config.json")
+
+    monkeypatch.setattr(s3, "before", look)
+    remote.publish(tmp_path / "other", there)
+    assert [path.rpartition("/")[2] for path in seen] == ["README.md"]
+    assert lying(there) == parts_of(model_dir)
+
+
+def test_of_two_uploads_to_one_address_the_first_gives_way(
+    s3: Server, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, slow = "s3://ecg/raced", tmp_path / "slow"
+    tiny.model(seed=7).save_pretrained(slow)
+    write_text(slow / "a.txt", "of the first")
+
+    def overtake(method: str, path: str) -> None:
+        if method == "PUT" and path.endswith("README.md"):
+            monkeypatch.setattr(s3, "before", lambda *_: None)
+            remote.publish(model_dir, there)
+
+    monkeypatch.setattr(s3, "before", overtake)
+    with pytest.raises(DeriError, match="another upload to it has begun, which README.md may be mixed into") as error:
+        remote.publish(slow, there)
+    one_line(error)
+    assert lying(there) == parts_of(model_dir)
+    for name in ("config.json", "model.safetensors"):
+        assert files().cat_file(f"{there}/{name}") == (model_dir / name).read_bytes()
+
+
+def test_a_folder_without_files_is_no_upload(s3: Server, tmp_path: Path) -> None:
+    with pytest.raises(DeriError, match="none holds no files to upload"):
+        remote.publish(tmp_path / "none", "s3://ecg/none")
+
+
+@pytest.mark.parametrize("name", [".hidden", "x.lock", ".hidden.json"])
+def test_a_name_that_is_hidden_below_a_folder_is_one_to_write_to(s3: Server, model_dir: Path, name: str) -> None:
+    with remote.saving(f"s3://ecg/hidden/{name}") as made:
+        if name == ".hidden":
+            shutil.copytree(model_dir, made)
+        else:
+            write_text(made, "result")
+    assert (
+        parts_of(model_dir) <= lying(f"s3://ecg/hidden/{name}") or files().cat_file(f"ecg/hidden/{name}") == b"result"
+    )
+
+
+def test_one_command_at_a_time_makes_what_is_for_an_address(
+    s3: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Address("s3://ecg/alone/store")
+    with remote.stage(target, anew=False) as made:
+        write_text(made / "x", "of the first")
+        assert run("prepare", "ptb-xl", "nowhere", "--out", target.url) == 2
+        assert "is being written by another command" in one_line_of(capsys.readouterr().err)
+        with remote.stage(target, anew=False, alone=False) as shared:  # by torchrun
+            assert shared == made
+        assert (made / "x").is_file()
+    with remote.stage(target, anew=True) as made:
+        assert not made.exists()
+
+
+def one_line_of(text: str) -> str:
+    assert len(text.strip().splitlines()) == 1
+    return text
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    s3: Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(url)
+    write_text(tmp_path / "file", "no folder")
+    monkeypatch.setenv("DERI_CACHE", str(tmp_path / "file" / "cache"))
+    told: list[str] = []
+    asked: list[Callable[[], object]] = [
+        lambda: Store.open(url),
+        lambda: arrays_beside(store, "measurements/x", dict, SimpleNamespace(message=told.append)),  # type: ignore[arg-type]
+        lambda: remote.stage(Address("s3://ecg/unwritable"), anew=False).__enter__(),
+    ]
+    for ask in asked:
+        with pytest.raises(DeriError, match=r"cannot write .*file/cache.* DERI_CACHE names another folder") as error:
+            ask()
+        assert "read-only" not in one_line(error)
+    assert not told
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_want_the_same_files_fetch_them_once(
+    s3: Server, model_dir: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Address("s3://ecg/models/shared")
+    remote.publish(model_dir, there)
+    s3.log.clear()
+    with ThreadPoolExecutor(4) as threads:
+        folders = set(threads.map(lambda _: remote.fetch_folder(there, (".json", ".safetensors")), range(4)))
+    assert len(folders) == 1
+    assert len(s3.asked("GET", "model.safetensors")) == 1
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -451,7 +705,7 @@ def test_commands_read_and_write_addresses(
     ).read_text(encoding="utf-8")
     found = json.loads(files().cat_file(f"{out}/r.json"))
     assert (found["store"]["path"], found["model"]) == (f"{out}/store", f"{out}/model")
-    assert not list((cache / "outgoing").iterdir())
+    assert not list((cache / "outgoing").glob("*/"))
 
     capsys.readouterr()
     assert run("info", "--json", f"{out}/store") == 0
@@ -492,9 +746,9 @@ def test_a_store_is_prepared_at_an_address_and_kept_here_when_the_upload_fails(
     for file in local.path.rglob("*"):
         if file.is_file():
             assert files().cat_file(f"{out}/{file.relative_to(local.path).as_posix()}") == file.read_bytes()
-    assert not list((cache / "outgoing").iterdir())
+    assert not list((cache / "outgoing").glob("*/"))
     assert run("prepare", "ptb-xl", source, "--out", out) == 2
-    assert "holds a store.json already" in capsys.readouterr().err
+    assert "holds store.json, index.parquet" in capsys.readouterr().err
 
 
 def test_an_index_keeps_stores_at_addresses_that_are_not_named_again() -> None:
@@ -531,6 +785,6 @@ def test_a_copy_of_what_tells_no_version_serves_one_process_alone(monkeypatch: p
     before = remote._version(told)
     assert remote._version(dict(told)) == before
     assert remote._version({**told, "ETag": "a"}) != remote._version({**told, "ETag": "b"})
-    monkeypatch.setattr(remote, "_OF_THIS_PROCESS", "another")
+    monkeypatch.setattr(remote, "OF_THIS_PROCESS", "another")
     assert remote._version(told) != before
     assert remote._version({**told, "mtime": 1.0}) == remote._version({"size": 5, "mtime": 1.0})

@@ -8,6 +8,9 @@ import json
 import os
 import re
 import shutil
+import socket
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -22,6 +25,14 @@ if TYPE_CHECKING:
 
 AGAIN = "run the same command again"
 """How to go on after most accidents."""
+OTHER_CACHE = f"{AGAIN}; DERI_CACHE names another folder"
+"""How to go on where :func:`cache_folder` cannot be written."""
+LEFT_SECONDS = 24 * 3600
+"""How long nothing was written to a temporary file of another host until it counts as left."""
+
+OF_THIS_PROCESS = uuid.uuid4().hex[:8]
+"""Tells this process, and those that it forks, from every other."""
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-([0-9a-f]{8})\.tmp$")
 
 _CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
@@ -71,6 +82,9 @@ def writing(path: str | Path, way_on: str = "") -> Iterator[None]:
         DeriError: the path was an address.
     """
     if address := address_of(path):
+        from deri.remote import check_address
+
+        check_address(address)
         raise DeriError(f"{address}: write to a folder, then upload it: deri.remote.publish(folder, address)")
     try:
         yield
@@ -108,8 +122,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         WriteError: the system refuses.
     """
     path = Path(path)
-    # The process id keeps two writers apart; remove_leftovers finds that of a killed one.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +150,7 @@ def _remove(path: Path) -> None:
 def atomic_files(folder: str | Path) -> Iterator[Path]:
     """Yield a temporary folder, for libraries that name their files themselves; move its files to ``folder`` after."""
     folder = Path(folder)
-    temporary = folder / f".files.{os.getpid()}.tmp"
+    temporary = folder / _temporary_name("files")
     try:
         with writing(folder):
             temporary.mkdir(parents=True)
@@ -170,22 +183,53 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deri"
 
 
+@cache
+def host_digest() -> str:
+    """8 hex digits that tell apart where a process id means another process: hosts, their starts, and containers."""
+    told = [socket.gethostname()]
+    with suppress(OSError):  # Linux alone tells more than the name, which containers share
+        told += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return digest_of(told)[:8]
+
+
+def _temporary_name(name: str) -> str:
+    """Of a file or folder that this process alone writes; ``_is_written`` finds that of a killed one."""
+    return f".{name}.{host_digest()}-{os.getpid()}-{OF_THIS_PROCESS}.tmp"
+
+
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what writers left under ``folder`` when they were killed: temporary files of processes that are gone."""
-    _remove_of_the_gone(Path(folder).rglob(".*.tmp"))
+    """Remove what writers left under ``folder`` when they were killed.
+
+    That is temporary files of processes of this host that are gone, and of other hosts those to which nothing was
+    written for :data:`LEFT_SECONDS`.
+    """
+    for at, folders, files in os.walk(folder):  # which passes over what vanishes meanwhile
+        _remove_of_the_gone(Path(at, name) for name in (*folders, *files))
 
 
 def remove_leftovers_of(path: str | Path) -> None:
-    """Remove what writers of one file left beside it when they were killed."""
+    """:func:`remove_leftovers` of the writers of one file."""
     path = Path(path)
-    _remove_of_the_gone(p for p in path.parent.glob(".*.tmp") if p.name.rsplit(".", 2)[0] == f".{path.name}")
+    _remove_of_the_gone(p for p in path.parent.glob(".*.tmp") if _TEMPORARY.sub("", p.name) == f".{path.name}")
 
 
-def _remove_of_the_gone(temporary: Iterable[Path]) -> None:
-    for path in temporary:
-        process = path.name.split(".")[-2]
-        if process.isdecimal() and not _runs(int(process)):
+def _remove_of_the_gone(paths: Iterable[Path]) -> None:
+    for path in paths:
+        found = _TEMPORARY.search(path.name)
+        if found and not _is_written(path, found[1], int(found[2]), found[3]):
             _remove(path)
+
+
+def _is_written(path: Path, host: str, process: int, of_process: str) -> bool:
+    """Whether the writer of a temporary file or folder may live."""
+    if host != host_digest():
+        with suppress(OSError):
+            written = max(part.lstat().st_mtime for part in (path, *path.rglob("*")))
+            return time.time() - written < LEFT_SECONDS
+        return True  # it is vanishing
+    if process == os.getpid():  # in a container that started again the id may be that of the one before
+        return of_process == OF_THIS_PROCESS
+    return _runs(process)
 
 
 def _runs(process: int) -> bool:

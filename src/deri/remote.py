@@ -10,27 +10,33 @@ import hashlib
 import posixpath
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from deri.errors import DeriError, install
+from deri.errors import DeriError, install, some
 from deri.files import (
     AGAIN,
+    OF_THIS_PROCESS,
+    OTHER_CACHE,
     WriteError,
     address_of,
     atomic_path,
     cache_folder,
     digest_of,
     file_sha256,
+    host_digest,
     read_sealed,
     remove_leftovers,
     write_sealed,
     writing,
 )
+from deri.locks import file_lock
 from deri.progress import SILENT, Progress
 
 MANIFESTS = ("store.json", "run.json", "classes.json", "index.json", "config.json")
@@ -41,19 +47,31 @@ PART_BYTES = 50 * 2**20
 _S3 = ("s3", "s3a")
 # Here an object is there as a whole or not at all. Elsewhere it is written under another name and moved.
 _OBJECT_STORES = (*_S3, "gs", "gcs", "az", "abfs", "abfss", "oss", "oci")
+# Where a user or a container stands before an @, which is no secret.
+_LOGINS = ("sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "az", "abfs", "abfss", "oci")
 _SECRET = re.compile(r"://[^/@]*:[^/]*@")
+_AUTHORITY = re.compile(r"(?<![a-z0-9+.-])(?=([a-z0-9+.-]+)://([^/?#]*))")
+# Parameters by which signed addresses and share links give access.
+_SECRET_QUERY = re.compile(
+    r"[?&;#]([^=&;#]*(token|secret|signature|credential|passw|pwd|session|jwt|(api|access|account).?key|key.?pair)"
+    r"[^=&;#]*|sig|key|auth|authorization|code|pass)="
+)
+_UNTOLD = re.compile(r"(?<=://)[^/@\s\"']*@|\?[^\s\"']*=[^\s\"']*")
 _FETCHED = ".fetched.json"
+_UNFINISHED = ".deri-upload.json"
 # What tells the content of an object from another, in the listings of the file systems.
 _VERSION = (
     "ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created", "modified", "modify",
     "modificationTime",
 )  # fmt: skip
-# Where a listing tells none of these, a copy serves the process that made it and no other.
-_OF_THIS_PROCESS = uuid.uuid4().hex
 _OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _CURES = (
     ("Credentials", "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-    ("Permission", "the credentials do not allow it: check them and the rules of the bucket"),
+    (
+        "Permission",
+        "the credentials do not allow it, or it is not there, which S3 tells only those who may list the bucket: check "
+        "them, the rules of the bucket and the address",
+    ),
     ("FileNotFound", "check the address"),
     ("Connect", "check the network and AWS_ENDPOINT_URL"),
 )
@@ -66,7 +84,8 @@ class RemoteError(DeriError):
 def _version(about: dict[str, Any]) -> str:
     """A digest of what a listing says of the content of an object."""
     told = [str(about[key]) for key in _VERSION if about.get(key) is not None]
-    return digest_of([str(about.get("size")), *(told or [_OF_THIS_PROCESS])])
+    # Where a listing tells none of these, a copy serves the process that made it and no other.
+    return digest_of([str(about.get("size")), *(told or [OF_THIS_PROCESS])])
 
 
 @dataclass(frozen=True)
@@ -99,10 +118,10 @@ class Address:
         return Address(self.url.rsplit("/", 1)[0])
 
     def is_file(self) -> bool:
-        """Whether there is such a file; what may not be seen is not there.
+        """Whether there is such a file.
 
         Raises:
-            DeriError: nobody answers, or there are no credentials.
+            DeriError: nobody answers, or the credentials do not allow to know.
         """
         with self._asking() as (files, path):
             return (_info(files, path) or {}).get("type") == "file"
@@ -124,19 +143,33 @@ class Address:
             files.get_file(path, str(target))
 
     def upload(self, file: Path) -> None:
-        """Put a file there, whole or not at all, unless the same content is there already."""
+        """Put a file there, whole or not at all."""
         protocol = self.url.partition("://")[0]
         with self._asking() as (files, path):
-            there = _info(files, path) or {}
-            if "ETag" in there and there["size"] == file.stat().st_size and _is_same(file, there["ETag"]):
-                return
             if protocol in _OBJECT_STORES:
                 files.put_file(str(file), path, **({"chunksize": PART_BYTES} if protocol in _S3 else {}))
                 return
             folder, name = posixpath.split(path)
             files.makedirs(folder, exist_ok=True)
-            files.put_file(str(file), aside := f"{folder}/.{name}.tmp")
+            files.put_file(str(file), aside := f"{folder}/.{name}.{host_digest()}.tmp")
             files.mv(aside, path)
+
+    def remove(self) -> None:
+        """Remove the file."""
+        with self._asking() as (files, path):
+            files.rm_file(path)
+
+    def below(self) -> dict[str, dict[str, Any]]:
+        """The files below, by their relative names, hidden ones too, and what their listing says."""
+        with self._asking() as (files, path):
+            found = files.find(path, detail=True)
+            if not found and (_info(files, path) or {}).get("type") == "directory":
+                files.ls(path)  # an error where it may not be read, which find passes over
+        return {
+            full[len(path) + 1 :]: about
+            for full, about in sorted(found.items())
+            if len(full) > len(path) + 1 and not full.endswith("/")  # the folder itself, as S3 consoles make it
+        }
 
     def versions(self, suffixes: Sequence[str]) -> dict[str, str]:
         """The files below, by their relative names that end with ``suffixes``, and a digest of what their listing says.
@@ -146,18 +179,11 @@ class Address:
         Raises:
             DeriError: an object has a name that would leave the folder.
         """
-        with self._asking() as (files, path):
-            found = files.find(path, detail=True)
-        names = {full[len(path) + 1 :]: about for full, about in found.items() if full != path}
-        wanted = {name: about for name, about in names.items() if name.endswith(tuple(suffixes))}
+        wanted = {name: about for name, about in self.below().items() if name.endswith(tuple(suffixes))}
         for name in wanted:
             if re.search(r"[\\\0:]", name) or not {"", ".", ".."}.isdisjoint(name.split("/")):
                 raise DeriError(f"{self} holds an object with the name {name!r}, which is no file's: remove it")
-        return {
-            name: _version(about)
-            for name, about in sorted(wanted.items())
-            if not any(part.startswith(".") for part in name.split("/"))
-        }
+        return {name: _version(about) for name, about in wanted.items() if not _is_hidden(name)}
 
     @contextmanager
     def _asking(self) -> Iterator[tuple[Any, str]]:
@@ -191,16 +217,30 @@ def place(name: str | Path | Address) -> Path | Address:
 
 
 def check_address(url: str) -> None:
-    """DeriError where an address names no place, or holds a key or a password; the latter is not repeated."""
-    protocol, _, rest = url.partition("://")
-    if not rest:
+    """DeriError where an address names no place, or holds a key, password or signature; these are not repeated."""
+    if not url.partition("://")[2]:
         raise DeriError(f"{url}: names no bucket or host")
-    host = rest.partition("/")[0]
-    if _SECRET.search(url) or (protocol in _OBJECT_STORES and ":" in host and not host.startswith("arn:")):
+    plain = unquote(url).lower()
+    if (
+        _SECRET.search(plain)
+        or _SECRET_QUERY.search(plain)
+        or any(_holds_login(*found) for found in _AUTHORITY.findall(plain))
+    ):
         raise DeriError(
-            "an address with a key or password in it is refused, logs and results would repeat it: give credentials by "
-            "AWS_PROFILE, AWS_ACCESS_KEY_ID and their like, and the address without them"
+            "an address with a key, password or signature in it is refused, logs and results would repeat it: give "
+            "credentials by AWS_PROFILE, AWS_ACCESS_KEY_ID and their like, and the address without them"
         )
+
+
+def _holds_login(protocol: str, authority: str) -> bool:
+    """Whether what stands between ``://`` and the path is more than a host or bucket, and a port."""
+    login, at, host = authority.partition("::")[0].rpartition("@")
+    if at and (":" in login or protocol not in _LOGINS):
+        return True
+    if protocol in _OBJECT_STORES:
+        return ":" in host and not host.startswith("arn:")
+    port = host.rpartition("]")[2].partition(":")[2]
+    return protocol in ("http", "https", *_LOGINS) and not (port or "0").isdecimal()
 
 
 def connect(url: str) -> tuple[Any, str]:
@@ -222,30 +262,33 @@ def connect(url: str) -> tuple[Any, str]:
     return found
 
 
-def cause_of(error: Exception) -> Exception:
+def _cause_of(error: Exception) -> Exception:
     """What was wrong: fsspec calls every fault of HTTP a missing file, the cause knows better."""
     cause = error.__cause__
     return cause if isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp") else error
 
 
+def told_by(error: Exception) -> str:
+    """What was wrong on one short line, without the queries and users of addresses: servers redirect to signed ones."""
+    cause = _cause_of(error)
+    return _UNTOLD.sub("…", " ".join(str(cause).split()))[:160] or type(cause).__name__
+
+
 def is_missing(error: Exception) -> bool:
     """Whether an error of a file system says that there is no such file, and nothing worse."""
-    cause = cause_of(error)
+    cause = _cause_of(error)
     missing = cause is error or getattr(cause, "status", 0) == 404
     return isinstance(error, FileNotFoundError) and missing and "bucket does not exist" not in str(error)
 
 
 def _told(url: str, error: Exception) -> RemoteError:
-    cause = cause_of(error)
-    kinds = " ".join(kind.__name__ for kind in type(cause).__mro__)
+    kinds = " ".join(kind.__name__ for kind in type(_cause_of(error)).__mro__)
     if isinstance(error, ImportError):
         package = re.search(r"[Ii]nstall (\S+)", str(error))
         protocol = url.partition("://")[0]
         cure = install("s3") if protocol in _S3 else f"pip install {package[1] if package else protocol}"
         return RemoteError(f"{url}: the package for {protocol}:// is not installed: {cure}")
-    text = " ".join(str(cause).split())[:160] or type(cause).__name__
-    if isinstance(error, FileNotFoundError) and is_missing(error):
-        text = "there is no such file"
+    text = "there is no such file" if is_missing(error) else told_by(error)
     cure = next((cure for kind, cure in _CURES if kind in kinds), "check the address")
     return RemoteError(f"{url}: {text}; {cure}")
 
@@ -292,21 +335,27 @@ def fetch(source: Address, files: Mapping[str, str]) -> Path:
     folder = cache_folder() / "fetched" / f"{name}-{digest_of([source.url, dict(files)])}"
     if _whole(folder):
         return folder
-    with writing(folder, f"{AGAIN}; DERI_CACHE names another folder"):
+    with writing(folder, OTHER_CACHE):
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # tables may hold reports
         remove_leftovers(folder.parent)
-        if folder.exists():
-            shutil.rmtree(folder)
-        try:
-            with atomic_path(folder) as aside:
-                for relative in files:
-                    (aside / relative).parent.mkdir(parents=True, exist_ok=True)
-                    (source / relative).download(aside / relative)
-                write_sealed(aside / _FETCHED, {relative: file_sha256(aside / relative) for relative in files})
-        except WriteError:  # another process was faster
-            if not _whole(folder):
-                raise
+        with file_lock(folder.with_name(f"{folder.name}.lock"), wait=True):
+            if not _whole(folder):  # as another process left it
+                _download(source, files, folder)
     return folder
+
+
+def _download(source: Address, files: Iterable[str], folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    try:
+        with atomic_path(folder) as aside:
+            for relative in files:
+                (aside / relative).parent.mkdir(parents=True, exist_ok=True)
+                (source / relative).download(aside / relative)
+            write_sealed(aside / _FETCHED, {relative: file_sha256(aside / relative) for relative in files})
+    except WriteError:  # where there are no locks another process may be faster
+        if not _whole(folder):
+            raise
 
 
 def fetch_folder(source: Address, suffixes: Sequence[str]) -> Path:
@@ -318,7 +367,7 @@ def fetch_folder(source: Address, suffixes: Sequence[str]) -> Path:
     before = source.versions(suffixes)
     folder = fetch(source, before)
     if source.versions(suffixes) != before:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # another process may do so too
         raise DeriError(f"{source} changed while it was fetched: {AGAIN}")
     return folder
 
@@ -335,79 +384,172 @@ def publish(folder: str | Path, target: str | Address, progress: Progress = SILE
     """Upload the files below ``folder`` to ``target``, manifests last, so that a part of them is no store or model.
 
     What is there already with the same content is passed over, where the file system tells checksums (S3 without
-    encryption by a key of one's own). Hidden files and locks stay here.
+    encryption by a key of one's own). Files of ``folder`` take the place of those with their names; what an upload
+    that was cut off left there is removed. Hidden files and locks stay here.
 
     Raises:
-        DeriError: the address cannot be written.
+        DeriError: the address cannot be written, other files are there, or another upload to it has begun.
     """
-    folder, there = Path(folder), place(target)
+    there = place(target)
     if isinstance(there, Path):
         raise DeriError(f"{target} is no address: copy the folder as you copy others")
-    files = [file for file in folder.rglob("*") if file.is_file() and _is_part(file.relative_to(folder))]
-    files.sort(key=lambda file: (file.name in MANIFESTS, -len(file.parts) if file.name in MANIFESTS else 0, str(file)))
-    sizes, done = [file.stat().st_size for file in files], 0
-    for file, size in zip(files, sizes, strict=True):
-        (there / file.relative_to(folder).as_posix()).upload(file)
-        done += size
-        progress.update(done, sum(sizes))
+    _upload(Path(folder), there, progress, over=True)
 
 
-def _is_part(name: Path) -> bool:
-    return name.suffix != ".lock" and not any(part.startswith(".") for part in name.parts)
+def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) -> None:
+    """:func:`publish`; with ``over`` in place of any files with the same names, else of those of a cut off upload."""
+    sizes = {name: (folder / name).stat().st_size for name in _parts(folder)}
+    if not sizes:
+        raise DeriError(f"{folder} holds no files to upload: name another folder")
+    left = _lying(target, sizes if over else ())
+    mark, own = target / _UNFINISHED, {"files": sorted({*left, *sizes}), "upload": uuid.uuid4().hex}
+    done, total = 0, sum(sizes.values())
+
+    def put(names: Iterable[str]) -> None:
+        nonlocal done
+        for name in names:
+            (target / name).upload(folder / name)
+            if _unfinished(target) != own:
+                raise DeriError(
+                    f"{target}: another upload to it has begun, which {name} may be mixed into: when both have ended, "
+                    "delete what is there, then upload one of them again"
+                )
+            progress.update(done := done + sizes[name], total)
+
+    with tempfile.TemporaryDirectory() as aside:
+        write_sealed(Path(aside) / _UNFINISHED, own)
+        mark.upload(Path(aside) / _UNFINISHED)
+    there = target.below()  # now that whoever uploads something later is told
+    changed = []
+    for name, size in sizes.items():
+        if _is_same(folder / name, size, there.get(name, {})):
+            progress.update(done := done + size, total)
+        else:
+            changed.append(name)
+    manifests = [name for name in sizes if _is_manifest(name)]
+    if changed:  # without manifests, the outermost first, it is no store or model until all is there
+        for name in sorted(filter(_is_manifest, there.keys() & own["files"]), key=lambda name: name.count("/")):
+            (target / name).remove()
+        put(name for name in changed if name not in manifests)
+    for name in target.below().keys() & (left - sizes.keys()):
+        (target / name).remove()
+    if changed:
+        put(manifests)
+    mark.remove()
+
+
+def _lying(target: Address, own: Collection[str]) -> set[str]:
+    """The names of the files of an upload to ``target`` that was cut off.
+
+    Raises:
+        DeriError: others than these, ``own`` and hidden ones lie there, with which an upload would mix.
+    """
+    left = set(_unfinished(target).get("files", ()))
+    others = target.below().keys() - left - {*own}
+    taken = sorted((not _is_manifest(name), name) for name in others if not _is_hidden(name))
+    if taken:
+        found = some([name for _, name in taken], 3)
+        raise DeriError(
+            f"{target} holds {found} already, which is not written over: name another place, or delete what is there"
+        )
+    return left
+
+
+def _unfinished(target: Address) -> dict[str, Any]:
+    """What an upload to ``target`` that has not ended is to write there, and its own id; empty where there is none."""
+    try:
+        return read_sealed(target / _UNFINISHED, "delete it, and the files there if no upload of them ended")
+    except RemoteError as error:
+        if isinstance(error.__cause__, Exception) and is_missing(error.__cause__):
+            return {}
+        raise
+
+
+def _parts(folder: Path) -> list[str]:
+    """The names of what is uploaded of ``folder``, in this order: manifests last, of these the outermost."""
+    found = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    shown = [name for name in found if not (_is_hidden(name) or name.endswith(".lock"))]
+    return sorted(shown, key=lambda name: (_is_manifest(name), -name.count("/") if _is_manifest(name) else 0, name))
+
+
+def _is_manifest(name: str) -> bool:
+    return posixpath.basename(name) in MANIFESTS
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _info(files: Any, path: str) -> dict[str, Any] | None:
-    """What a file system says of a path; None where there is nothing that may be seen."""
+    """What a file system says of a path; None where there is nothing."""
     try:
         return dict(files.info(path))
-    except PermissionError:
-        return None
     except FileNotFoundError as error:
         if is_missing(error):
             return None
         raise
 
 
-def _is_same(file: Path, tag: str) -> bool:
-    """Whether S3's ETag is that of the file: its MD5, or that of the MD5s of the parts in which it came."""
+def _is_same(file: Path, size: int, there: dict[str, Any]) -> bool:
+    """Whether S3 lists the file's size and its ETag: its MD5, or that of the MD5s of the parts in which it came."""
+    if there.get("size") != size or "ETag" not in there:
+        return False
     whole, parts = hashlib.md5(usedforsecurity=False), b""
     with open(file, "rb") as handle:
         while block := handle.read(PART_BYTES):
             whole.update(block)
             parts += hashlib.md5(block, usedforsecurity=False).digest()
     in_parts = hashlib.md5(parts, usedforsecurity=False).hexdigest()
-    digest, _, count = tag.strip('"').partition("-")
-    return digest == (in_parts if count else whole.hexdigest())
+    digest, _, count = there["ETag"].strip('"').partition("-")
+    return bool(digest == (in_parts if count else whole.hexdigest()))
 
 
-def stage(target: Address, *, anew: bool) -> Path:
-    """A path in the cache where what is to lie at ``target`` is made; :func:`send` uploads it.
+def _outgoing(target: Address) -> Path:
+    return cache_folder() / "outgoing" / digest_of(target.url)
+
+
+@contextmanager
+def stage(target: Address, *, anew: bool, alone: bool = True) -> Iterator[Path]:
+    """Yield a path in the cache where what is to lie at ``target`` is made; :func:`send` uploads it.
 
     Args:
         target: of a file or folder.
         anew: remove what an earlier try left there.
+        alone: hold the place until the block ends; False for a process that shares it with one that does.
 
     Raises:
-        DeriError: nobody answers there, or a store, run, model or index is there already.
+        DeriError: nobody answers there, something is there already, or another process holds the place.
     """
     if "/" not in target.url.partition("://")[2]:
         raise DeriError(f"{target}: name a folder or file in it")
-    if found := next((name for name in MANIFESTS if (target / name).is_file()), None):
-        raise DeriError(
-            f"{target} holds a {found} already, which is not written over: name another place, or delete it"
-        )
-    folder = cache_folder() / "outgoing" / digest_of(target.url)
-    if anew and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / target.name
+    _lying(target, ())
+    folder = _outgoing(target)
+    with ExitStack() as stack:
+        with writing(folder, OTHER_CACHE):
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = file_lock(folder.with_name(f"{folder.name}.lock"), wait=False)
+            if alone and not stack.enter_context(lock):
+                raise DeriError(
+                    f"{target} is being written by another command: wait for its end, or name another place"
+                )
+            if anew and folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        yield folder / target.name
 
 
 def send(target: Address, progress: Progress = SILENT) -> None:
     """Upload what was made at :func:`stage`'s path for ``target``, and what lies beside it; then remove it here."""
-    folder = cache_folder() / "outgoing" / digest_of(target.url)
+    folder = _outgoing(target)
+    made = folder / target.name
     try:
-        publish(folder, target.parent, progress)
+        for name in _parts(folder):
+            if name.partition("/")[0] != target.name:
+                (target.parent / name).upload(folder / name)
+        if made.is_dir():
+            _upload(made, target, progress, over=False)
+        elif made.is_file():
+            target.upload(made)
     except DeriError as error:
         raise DeriError(f"{error}\n{AGAIN}: what was made is kept in {folder}") from error
     shutil.rmtree(folder)
@@ -420,5 +562,6 @@ def saving(name: str | Path | Address) -> Iterator[Path]:
     if isinstance(there, Path):
         yield there
         return
-    yield stage(there, anew=True)
-    send(there)
+    with stage(there, anew=True) as made:
+        yield made
+        send(there)

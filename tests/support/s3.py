@@ -17,16 +17,20 @@ class Request(NamedTuple):
 
 
 class Server:
-    """Notes requests in ``log``; calls ``before`` with the method and path of each."""
+    """Notes requests in ``log``; calls ``before`` with the method and path of each; forbids what ``forbids`` is of."""
 
     def __init__(self, app: Any, url: str) -> None:
         self.app, self.url = app, url
         self.log: list[Request] = []
         self.before: Callable[[str, str], None] = lambda method, path: None
+        self.forbids: Callable[[str, str], bool] = lambda method, path: False
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.before(method, path)
+        if self.forbids(method, path):
+            start("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         body = b"".join(self.app(environ, start))
         self.log.append(Request(method, path, len(body)))
         return [body]

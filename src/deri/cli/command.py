@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Check, then work; what was made for an address is uploaded at the end."""
-        sent = self._stage(ctx.params)
+        with ExitStack() as held:
+            return self._work(ctx, self._stage(ctx.params, held))
+
+    def _work(self, ctx: Any, sent: list[Address]) -> Any:
         for name in _WRITTEN:
             given = ctx.params.get(name)
             if isinstance(given, (str, Path)):  # text in typer below 0.16
@@ -68,17 +72,21 @@ class Command(TyperCommand):
             say(f"uploaded: {address}")
         return result
 
-    def _stage(self, params: dict[str, Any]) -> list[Address]:
-        """Put local places where ``params`` name an address to write to, and return these addresses."""
+    def _stage(self, params: dict[str, Any], held: ExitStack) -> list[Address]:
+        """Put local places where ``params`` name an address to write to, and return these addresses, outer ones first.
+
+        The places are this command's until ``held`` is closed.
+        """
         found = {name: url for name, path in params.items() if (url := address_of(path))}
         for name, url in found.items():
             if name not in _WRITTEN:
                 raise DeriError(f"{name} {url}: is read from the disk; copy it here first")
             if params.get("shard", "1/1") != "1/1":
                 raise DeriError(f"--{name} {url}: the parts of --shard share a folder; prepare there, then upload it")
-            params[name] = stage(Address(url), anew=self.name not in _GO_ON)
+            target = stage(Address(url), anew=self.name not in _GO_ON, alone=first_process())
+            params[name] = held.enter_context(target)
             say(f"{url}: is made in {params[name].parent}, and uploaded when it is whole")
-        return [Address(url) for url in found.values()]
+        return [Address(url) for url in sorted(found.values(), key=len)]
 
 
 def _values(args: list[str], names: list[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from deri.cli.console import lead_note, progress, say
 from deri.cli.inputs import Reading, is_store
 from deri.errors import DeriError
 from deri.files import read_sealed
-from deri.remote import MANIFESTS, Address, fetch_folder, place
+from deri.remote import MANIFESTS, Address, RemoteError, fetch_folder, place
 
 if TYPE_CHECKING:
     from deri.store import Store
@@ -78,8 +79,9 @@ def _local(source: str) -> Path:
 
     path = place(source)
     if isinstance(path, Address):
-        if any((path / name).is_file() for name in MANIFESTS[1:]):
-            return fetch_folder(path, (".json", ".jsonl", ".txt", ".md", ".model"))
+        with suppress(RemoteError):  # of a recording its reader tells why
+            if any((path / name).is_file() for name in MANIFESTS[1:]):
+                return fetch_folder(path, (".json", ".jsonl", ".txt", ".md", ".model"))
         return Path(source)
     known = builtin_directory(source) if source.startswith("deri-") and not path.exists() else None
     return known or path

@@ -33,8 +33,8 @@ from deri.evaluation.index_layout import (
     read_manifest,
 )
 from deri.files import AGAIN, atomic_path, digest_of, file_sha256, remove_leftovers, write_sealed, writing
+from deri.locks import file_lock
 from deri.models import EcgTextModel
-from deri.store.locks import file_lock
 
 JOINED = 50_000
 """Recordings of a part at most, after parts of earlier runs were joined."""

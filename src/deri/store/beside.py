@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from deri.errors import DeriError
-from deri.files import AGAIN, WriteError, atomic_path, cache_folder, check_place, writing
+from deri.files import AGAIN, OTHER_CACHE, WriteError, atomic_path, cache_folder, check_place, writing
+from deri.locks import file_lock
 from deri.progress import SILENT, Progress
 from deri.remote import Address
-from deri.store.locks import file_lock
 from deri.store.reader import Store
 
 
@@ -41,12 +41,13 @@ def keep_beside(
     path = elsewhere if isinstance(store.path, Address) else store.path / name
     if done(path):
         return path
-    try:
-        check_place(path)
-    except WriteError:
-        path = elsewhere
-        progress.message(f"{store.path} is read-only: {kind.replace('_', ' ')} are kept in {path}")
-    with writing(path, f"{AGAIN}: what is done is kept"):
+    if path != elsewhere:
+        try:
+            check_place(path)
+        except WriteError:
+            path = elsewhere
+            progress.message(f"{store.path} is read-only: {kind.replace('_', ' ')} are kept in {path}")
+    with writing(path, OTHER_CACHE if path == elsewhere else f"{AGAIN}: what is done is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(path.with_suffix(".lock"), wait=True):
             if not done(path):

@@ -15,7 +15,8 @@ import numpy as np
 from deri.ecg.formats.wfdb_signals import NO_SAMPLE
 from deri.ecg.recording import ABOUT
 from deri.errors import DeriError, ReadError
-from deri.files import atomic_path
+from deri.files import atomic_path, remove_leftovers_of
+from deri.locks import file_lock
 from deri.progress import SILENT, Progress
 from deri.store.layout import (
     FS,
@@ -28,7 +29,6 @@ from deri.store.layout import (
     chunk_file,
     shard_name,
 )
-from deri.store.locks import file_lock
 from deri.store.npy import npy_bytes
 from deri.store.shard import ShardWriter, waveform_digest
 from deri.workers import DIED
@@ -301,8 +301,7 @@ def convert_chunk(job: ChunkJob, progress: Progress = SILENT) -> bool:
 def _write_chunk(job: ChunkJob, progress: Progress) -> None:
     shard = job.store / shard_name(job.number)
     shard.parent.mkdir(exist_ok=True)
-    for leftover in shard.parent.glob(f".{shard.name}.*.tmp"):  # of a killed run; the lock is ours
-        leftover.unlink(missing_ok=True)
+    remove_leftovers_of(shard)
     rows = _Rows()
     progress.update(0, len(job))
     with atomic_path(shard) as temporary, ShardWriter(temporary) as output:

@@ -14,10 +14,10 @@ import numpy as np
 from deri._version import __version__
 from deri.errors import DeriError
 from deri.files import atomic_path, writing
+from deri.locks import file_lock
 from deri.remote import Address
 from deri.store.duplicates import Duplicates, digest_keys
 from deri.store.layout import SIGNALS_DIR, VERSION, shard_name
-from deri.store.locks import file_lock
 from deri.store.reader import Store
 from deri.store.splits import draw_split
 from deri.store.summary import Summary

@@ -12,6 +12,7 @@ from deri._version import __version__
 from deri.ecg.recording import ABOUT
 from deri.errors import DeriError
 from deri.files import read_sealed, write_json
+from deri.locks import file_lock
 from deri.remote import Address
 from deri.store.layout import (
     FS,
@@ -24,7 +25,6 @@ from deri.store.layout import (
     WORK_DIR,
     chunk_size,
 )
-from deri.store.locks import file_lock
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,6 +14,7 @@ import numpy as np
 from deri.datasets.anonymous import capped, year
 from deri.errors import DeriError
 from deri.files import AGAIN, WriteError, writing
+from deri.locks import file_lock
 from deri.progress import SILENT, Progress, Shifted
 from deri.store.chunk import DIGEST_KEY, ROW_COLUMNS, ChunkJob, chunk_done
 from deri.store.duplicates import Duplicates, digest_keys
@@ -33,7 +34,6 @@ from deri.store.layout import (
     chunk_size,
     shard_name,
 )
-from deri.store.locks import file_lock
 from deri.store.plan import (
     TEXT_COLUMNS,
     check_dataset,

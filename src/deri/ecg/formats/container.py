@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from deri.ecg.formats.common import brief
 from deri.errors import DeriError, ReadError
-from deri.remote import cause_of, connect, is_missing
+from deri.remote import connect, is_missing, told_by
 
 MAX_UNPACKED = 256 * 2**20
 """Bytes that one recording may take when unpacked."""
@@ -176,8 +176,7 @@ def fetched(url: str) -> Iterator[Unpacked]:
         except Exception as error:  # every protocol has its own errors
             if is_missing(error):
                 raise KeyError(part) from None
-            problem = brief(cause_of(error))
-            raise ReadError(f"{url}: {part} cannot be fetched ({problem})", "unreadable_file") from error
+            raise ReadError(f"{url}: {part} cannot be fetched ({told_by(error)})", "unreadable_file") from error
 
     source = url[: len(url) - len(name)].rstrip("/") + "/"
     with tempfile.TemporaryDirectory() as temporary:
