@@ -73,6 +73,9 @@ for _registered in (*app.registered_commands, *report.app.registered_commands):
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; errors that a user can cure become one or two lines and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Before torch is imported: its threads would spin where they wait for one another, and keep the processors from
+    # readers and from other work, which they wait for in the end.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Accepted anywhere: people add it to the end of the line that failed.
     debug = "--debug" in arguments or bool(os.environ.get("DERI_DEBUG"))
     arguments = [a for a in arguments if a != "--debug"]
