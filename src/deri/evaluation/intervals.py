@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from deri.evaluation.contributions import Contributions, patient_numbers
 
@@ -331,7 +331,7 @@ def _with_runs(variance: float, df: float, runs: np.ndarray) -> tuple[float, flo
 
 
 def _quantile(level: float, df: float) -> float:
-    return float(stats.t.ppf(0.5 + level / 2, df))
+    return float(stdtrit(df, 0.5 + level / 2))
 
 
 def _wilson(value: float, ratio: float, quantile: float) -> tuple[float, float]:
@@ -360,7 +360,7 @@ def _tested(
     if abs(shortfall) > half:
         return Difference(*both, value, None, None, _BIASED)
     ci = max(-1.0, centre - half), min(1.0, centre + half)
-    return Difference(*both, value, ci, float(2 * stats.t.sf(abs(centre) / error, df)))
+    return Difference(*both, value, ci, float(2 * stdtr(df, -abs(centre) / error)))
 
 
 def _too_few(least: int) -> str:

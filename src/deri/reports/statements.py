@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -12,11 +13,14 @@ from deri.reports.labeller import asserted, known_findings, sentence_spans
 
 def finding_bits(text: str) -> int:
     """The findings that ``text`` asserts, possible ones included, as bits in the order of the labeller's table."""
-    return sum(1 << _POSITION[code] for code in asserted(text))
+    return sum(1 << _positions()[code] for code in asserted(text))
 
 
-_POSITION = {code: i for i, code in enumerate(known_findings())}
-assert len(_POSITION) < 64, "findings of a text are kept in 64 bits"
+@cache
+def _positions() -> dict[str, int]:
+    positions = {code: i for i, code in enumerate(known_findings())}
+    assert len(positions) < 64, "findings of a text are kept in 64 bits"
+    return positions
 
 
 @dataclass(frozen=True)
