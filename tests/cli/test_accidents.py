@@ -501,7 +501,7 @@ def test_signals_at_random_moments(name: str, number: signal.Signals, given: Pat
         if name.startswith("prepare"):
             command = [*command[:3], "--out", *command[-1:], "--workers", "2" if "workers" in name else "1"]
         process = forked.start(messages, *command)
-        process.join(0.1 + draw.random() * (6 if "workers" in name else SECONDS.get(name, 2)))
+        process.join(0.1 + draw.random() * (3 if "workers" in name else SECONDS.get(name, 2)))
         if process.exitcode is None:
             os.kill(process.pid or 0, number)
         process.join(120)
