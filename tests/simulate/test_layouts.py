@@ -7,9 +7,8 @@ import csv
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +26,8 @@ from deri.simulate import FINDINGS, LAYOUTS, simulate
 from deri.simulate.layouts import mimic, ptbxl
 from deri.simulate.layouts.wfdb16 import digitise, write_record
 from deri.simulate.studies import Study, draw_studies
+from support import forked
+from support.told import Told
 
 N = 60
 WITHOUT_STATEMENT = {code for code, finding in FINDINGS.items() if not finding.scp}
@@ -413,17 +414,14 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_run_leaves_no_finished_looking_layout(tmp_path: Path) -> None:
     out = tmp_path / "x"
-    code = (
-        "import os, signal, sys; from deri.progress import Progress; from deri.simulate import simulate\n"
-        "class Kill(Progress):\n"
-        "    def update(self, done, total):\n"
-        "        if done == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "simulate('ptb-xl', 9, sys.argv[1], progress=Kill())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert done.returncode == -signal.SIGKILL
+
+    def kill(done: int, total: int) -> None:
+        if done == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = forked.fork(partial(simulate, "ptb-xl", 9, out, progress=Told(kill)))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not out.exists()
     assert not list(tmp_path.rglob("ptbxl_database.csv"))
     simulate("ptb-xl", 9, out)

@@ -4,94 +4,85 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from deri.datasets import open_dataset
 from deri.store import Store, prepare
-from support import deadly
+from support import deadly, forked
+from support.told import Told
 
-SCRIPT = """
-import pickle, sys, time
-from pathlib import Path
 
-from deri.progress import Progress
+@dataclass
+class Running:
+    """A preparation in a process of its own, which tells how many recordings are done."""
 
-class Slow(Progress):
-    def update(self, done, total):
-        print(done, flush=True)
-        time.sleep(0.002)
+    process: ForkProcess
+    lines: TextIO
 
-if __name__ == "__main__":
-    from deri.store import prepare
-    dataset = pickle.loads(Path(sys.argv[1]).read_bytes())
-    print("start", flush=True)
-    prepare(dataset, sys.argv[2], workers=int(sys.argv[3]), progress=Slow())
-    print("end", flush=True)
-"""
+    def read_until(self, wanted: int) -> bool:
+        """Read progress lines until ``wanted`` recordings are done; False if the run ended before."""
+        for line in self.lines:
+            if line.strip() == "end":
+                return False
+            if line.strip() != "start" and int(line) >= wanted:
+                return True
+        raise AssertionError("the run failed")
 
-LAST_STEP = """
-import os, pickle, shutil, signal, sys
-from pathlib import Path
-from deri.store import prepare
-
-def deadly(function, position):
-    def call(*arguments, **options):
-        if Path(arguments[position]).name == sys.argv[3]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return call
-
-os.replace = deadly(os.replace, 1)
-shutil.rmtree = deadly(shutil.rmtree, 0)
-prepare(pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2])
-"""
+    def kill(self) -> bool:
+        """Kill it, and wait until its workers have left: they hold the other end of the pipe. False if it had ended."""
+        self.process.kill()
+        self.process.join()
+        with self.lines:
+            self.lines.read()
+        return self.process.exitcode == -signal.SIGKILL
 
 
 @pytest.fixture
-def command(dataset, tmp_path: Path):
-    (tmp_path / "run.py").write_text(SCRIPT)
-    (tmp_path / "dataset.pickle").write_bytes(pickle.dumps(dataset))
+def begin(dataset, tmp_path: Path) -> Callable[[int], Running]:
+    """Begins the preparation of ``killed``."""
 
-    def start(workers: int) -> subprocess.Popen[str]:
-        arguments = [sys.executable, "run.py", "dataset.pickle", "killed", str(workers)]
-        return subprocess.Popen(
-            arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+    def work(workers: int, pipe: int) -> None:
+        def tell(done: int, total: int) -> None:
+            print(done, flush=True)
+            time.sleep(0.002)
+
+        os.setsid()
+        os.dup2(pipe, 1)
+        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+        print("start")
+        prepare(dataset, tmp_path / "killed", workers=workers, progress=Told(tell))
+        print("end")
+
+    def start(workers: int) -> Running:
+        read, write = os.pipe()
+        process, lines = forked.fork(work, workers, write), os.fdopen(read)
+        os.close(write)
+        return Running(process, lines)
 
     return start
 
 
-def read_until(process: subprocess.Popen[str], wanted: int) -> bool:
-    """Read progress lines until ``wanted`` recordings are done; False if the run ended before."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == "end":
-            return False
-        if line.strip() != "start" and int(line) >= wanted:
-            return True
-    raise AssertionError("the run failed")
-
-
-def test_killed_in_one_process(command, dataset, content, tmp_path: Path) -> None:
+def test_killed_in_one_process(begin, dataset, content, tmp_path: Path) -> None:
     expected = prepare(dataset, tmp_path / "whole")
     rng = random.Random()
     for low, high in ((1, 60), (60, 125), (125, 190)):
-        process = command(1)
-        if read_until(process, rng.randrange(low, high)):
+        running = begin(1)
+        if running.read_until(rng.randrange(low, high)):
             time.sleep(rng.uniform(0, 0.003))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        running.kill()
         # At least 140 recordings of 2 ms were left at the first kill.
         assert high > 60 or not (tmp_path / "killed" / "store.json").exists()
     assert prepare(dataset, tmp_path / "killed") == expected
@@ -100,20 +91,16 @@ def test_killed_in_one_process(command, dataset, content, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_any_moment(command, dataset, content, tmp_path: Path) -> None:
+def test_twenty_kills_at_any_moment(begin, dataset, content, tmp_path: Path) -> None:
     """One process or two, 20 kills; where a run was faster than its kill, the next store is begun."""
     expected = prepare(dataset, tmp_path / "whole")
     rng = random.Random()
     kills = stores = 0
     while kills < 20:
-        process = command(rng.choice([1, 1, 1, 2]))
-        assert process.stdout is not None
-        process.stdout.readline()
+        running = begin(rng.choice([1, 1, 1, 2]))
+        running.lines.readline()
         time.sleep(rng.uniform(0, 0.9))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.read()
-        process.stdout.close()
+        kills += running.kill()
         if (tmp_path / "killed" / "store.json").exists() or kills == 20:
             stores += 1
             assert prepare(dataset, tmp_path / "killed") == expected
@@ -123,20 +110,15 @@ def test_twenty_kills_at_any_moment(command, dataset, content, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_killed_with_worker_processes(command, dataset, content, tmp_path: Path) -> None:
+def test_killed_with_worker_processes(begin, dataset, content, tmp_path: Path) -> None:
     expected = prepare(dataset, tmp_path / "whole")
     rng = random.Random()
     for _ in range(3):
-        process = command(2)
-        assert process.stdout is not None
-        process.stdout.readline()
+        running = begin(2)
+        running.lines.readline()
         # The workers need half a second to start; kills fall before, while and after they work.
         time.sleep(rng.uniform(0.4, 1.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        # Its workers hold the other end of the pipe: the end of file comes when the last of them has left.
-        process.stdout.read()
-        process.stdout.close()
+        running.kill()
     assert prepare(dataset, tmp_path / "killed", workers=2) == expected
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
@@ -144,11 +126,8 @@ def test_killed_with_worker_processes(command, dataset, content, tmp_path: Path)
 def test_killed_in_the_last_step(dataset, content, tmp_path: Path) -> None:
     """A kill before each rename of the last step, and before the removal of the work files."""
     prepare(dataset, tmp_path / "whole")
-    (tmp_path / "run.py").write_text(LAST_STEP)
-    (tmp_path / "dataset.pickle").write_bytes(pickle.dumps(dataset))
     for file in ("index.parquet", "rejects.parquet", "reports.parquet", "store.json", "work"):
-        status = subprocess.run([sys.executable, "run.py", "dataset.pickle", "killed", file], cwd=tmp_path)
-        assert status.returncode == -signal.SIGKILL
+        forked.run_until_killed(prepare, dataset, tmp_path / "killed", at=file)
         assert (tmp_path / "killed" / "store.json").exists() == (file == "work")
         assert (tmp_path / "killed" / "work" / "plan.json").exists()
     prepare(dataset, tmp_path / "killed")
@@ -156,25 +135,16 @@ def test_killed_in_the_last_step(dataset, content, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_with_worker_processes(dataset, content, tmp_path: Path) -> None:
+def test_interrupted_with_worker_processes(begin, dataset, content, tmp_path: Path) -> None:
     """Ctrl-C reaches parent and workers alike; all leave soon and the next run continues."""
     prepare(dataset, tmp_path / "whole")
-    (tmp_path / "run.py").write_text(SCRIPT)
-    (tmp_path / "dataset.pickle").write_bytes(pickle.dumps(dataset))
-    process = subprocess.Popen(
-        [sys.executable, "run.py", "dataset.pickle", "killed", "2"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
+    running = begin(2)
+    running.lines.readline()
     time.sleep(0.7)
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert "end" in output or "KeyboardInterrupt" in errors
+    os.killpg(running.process.pid, signal.SIGINT)
+    running.process.join(60)
+    output = running.lines.read()
+    assert "end" in output or "KeyboardInterrupt" in output
     prepare(dataset, tmp_path / "killed")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 

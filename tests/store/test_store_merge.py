@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from deri.errors import DeriError
 from deri.store import Store, prepare
 from deri.store.merge import merge_stores
 from deri.store.splits import unit_hash
-from support import windowed
+from support import forked, windowed
 
 
 @pytest.fixture(scope="module")
@@ -192,28 +189,10 @@ def test_shards_are_links_or_copies(parts: list[Path], content, tmp_path: Path, 
     assert content(tmp_path / "copied") == content(tmp_path / "linked")
 
 
-MERGE = """
-import os, signal, sys
-from pathlib import Path
-from deri.store.merge import merge_stores
-
-def deadly(function):
-    def call(source, target, *arguments, **options):
-        if Path(target).name == sys.argv[1]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(source, target, *arguments, **options)
-    return call
-
-os.replace, os.rename, os.link = deadly(os.replace), deadly(os.rename), deadly(os.link)
-merge_stores(sys.argv[2:-1], sys.argv[-1])
-"""
-
-
 def test_a_killed_merge_leaves_nothing_under_its_name(parts: list[Path], content, tmp_path: Path) -> None:
     merge_stores(parts, tmp_path / "whole")
     for place in ("shard-00001.npy", "index.parquet", "store.json", "killed"):
-        done = subprocess.run([sys.executable, "-c", MERGE, place, *map(str, parts), str(tmp_path / "killed")])
-        assert done.returncode == -signal.SIGKILL
+        forked.run_until_killed(merge_stores, parts, tmp_path / "killed", at=place)
         assert not (tmp_path / "killed").exists()
     merge_stores(parts, tmp_path / "killed")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
 import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ import torch
 
 from deri.training.distributed import join_replicas
 from deri.training.pretrain import PairTask
-from support import small_run
+from support import forked, small_run
 
 
 @dataclass
@@ -67,12 +65,7 @@ def perform(runs: Sequence[Run], world: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_perform, args=(runs, rank, world, port)) for rank in range(world)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forks of a process with threads
-        for process in processes:
-            process.start()
+    processes = [forked.fork(_perform, runs, rank, world, port) for rank in range(world)]
     for process in processes:
         process.join()
     assert not any(process.exitcode for process in processes)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import time
-import warnings
 
 import pytest
 from torch.distributed import HashStore, TCPStore
@@ -12,6 +10,7 @@ from torch.distributed import HashStore, TCPStore
 from deri.errors import DeriError
 from deri.training.distributed import join_replicas
 from deri.training.heartbeat import Heartbeat, Sign
+from support import forked
 
 
 def watcher(signs: list[Sign]) -> Heartbeat:
@@ -53,12 +52,7 @@ def test_a_process_that_hangs_ends_all_with_a_word(capfd: pytest.CaptureFixture[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=hang, args=(rank, port)) for rank in range(2)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forks of a process with threads
-        for process in processes:
-            process.start()
+    processes = [forked.fork(hang, rank, port) for rank in range(2)]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [2, 2]
@@ -79,10 +73,7 @@ def stuck() -> None:
 
 
 def test_a_process_that_is_left_alone_ends_unless_it_is_done() -> None:
-    process = multiprocessing.get_context("fork").Process(target=stuck)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        process.start()
+    process = forked.fork(stuck)
     process.join(30)
     assert process.exitcode == 2
     with Heartbeat(Gone(), 1, 2, 30.0):  # type: ignore[arg-type]
@@ -100,13 +91,8 @@ def join(rank: int, attempt: int, port: int, late: float) -> None:
 
 def test_processes_that_are_started_again_do_not_take_the_addresses_of_those_before() -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True)  # torchrun's, which all its processes share
-    context = multiprocessing.get_context("fork")
     for attempt, late in enumerate([(0.0, 0.0), (2.0, 0.0), (0.0, 2.0)]):
-        processes = [context.Process(target=join, args=(rank, attempt, store.port, late[rank])) for rank in range(2)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for process in processes:
-                process.start()
+        processes = [forked.fork(join, rank, attempt, store.port, late[rank]) for rank in range(2)]
         for process in processes:
             process.join(30)
         assert [process.exitcode for process in processes] == [0, 0], attempt
