@@ -45,7 +45,7 @@ def main() -> None:
                 cases.append(measure(store, Path(folder) / "run", batch, processes, options))
                 shutil.rmtree(Path(folder) / "run")
     for case in cases:
-        alone = (c for c in cases if all(c[k] == case[k] for k in ("records", "batch_size")) and c["processes"] == 1)
+        alone = (c for c in cases if all(c[k] == case[k] for k in ("store", "batch_size")) and c["processes"] == 1)
         first = next(alone, case)
         pairs = zip(case["losses"], first["losses"], strict=True)
         case["largest_relative_difference"] = max(abs(a - b) / abs(b) for a, b in pairs)
@@ -117,6 +117,7 @@ def measure(
         if len(lines) < steps:
             raise SystemExit(f"the run ended after {len(lines)} steps:\n{Path(log.name).read_text()[-2000:]}")
     return {
+        "store": str(store),
         "records": len(opened),
         "processes": processes,
         "batch_size": batch,

@@ -288,6 +288,8 @@ DOORS: dict[str, Callable[[str], object]] = {"store": Store.open, "model": load_
         f"https://me:pass/{SECRET}@host/x",
         f"https://host/x.dcm?X-Amz-Date=1&X-Amz-Signature={SECRET}",
         f"https://host/x.dcm?X%2DAmz%2DSignature={SECRET}",
+        f"https://me:12%2F{SECRET}@host/x",
+        f"https://host/x?rlkey={SECRET}&dl=0",
         f"https://host/x?sv=2024-11-04&sig={SECRET}",
         f"https://host/x?download=1&token={SECRET}",
         f"https://host/x?AWSAccessKeyId={SECRET}&Expires=1",
@@ -327,7 +329,12 @@ def test_addresses_without_secrets_pass(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"403, url='https://a.b/x?X-Amz-Signature={SECRET}'", f"cannot reach http://me:{SECRET}@minio:9000/x"]
+    "text",
+    [
+        f"403, url='https://a.b/x?X-Amz-Signature={SECRET}'",
+        f"403, url='https://a.b/x;token={SECRET}'",
+        f"cannot reach http://me:{SECRET}@minio:9000/x",
+    ],
 )
 def test_what_servers_say_is_told_without_their_secrets(text: str) -> None:
     told = remote.told_by(OSError(text))
@@ -563,6 +570,36 @@ def test_an_upload_leaves_alone_what_is_not_of_deri(
     assert "holds thesis/notes.txt already" in capsys.readouterr().err
     assert lying(there) == {"thesis/notes.txt"}
     remote.publish(model_dir, f"{there}/model")  # beside it
+    with pytest.raises(DeriError, match="holds config.json"), remote.saving(f"{there}/model"):
+        pass
+
+
+def test_a_file_that_lay_there_before_an_upload_was_cut_off_stays(
+    s3: Server, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = "s3://ecg/with-notes"
+    files().pipe_file(f"{there}/notes.txt", b"of the user")
+    shutil.copytree(model_dir, tmp_path / "first")
+    write_text(tmp_path / "first" / "notes.txt", "of the model")
+    put = Address.upload
+
+    def cut(self: Address, file: Path) -> None:
+        if not self.url.endswith(MARK):
+            raise DeriError("cable pulled")
+        put(self, file)
+
+    monkeypatch.setattr(Address, "upload", cut)
+    with pytest.raises(DeriError, match="cable pulled"):
+        remote.publish(tmp_path / "first", there)
+    monkeypatch.undo()
+    with pytest.raises(DeriError, match="holds notes.txt already"):
+        remote.publish(model_dir, there)
+    assert files().cat_file(f"{there}/notes.txt") == b"of the user"
+
+
+def test_a_model_that_another_upload_made_is_not_written_over(s3: Server, model_dir: Path) -> None:
+    there = "s3://ecg/of-another"
+    remote.publish(model_dir, f"{there}/model")
     with pytest.raises(DeriError, match="holds config.json"), remote.saving(f"{there}/model"):
         pass
 

@@ -197,14 +197,14 @@ def _temporary_name(name: str) -> str:
     return f".{name}.{host_digest()}-{os.getpid()}-{OF_THIS_PROCESS}.tmp"
 
 
-def remove_leftovers(folder: str | Path) -> None:
+def remove_leftovers(folder: str | Path, seconds: float = LEFT_SECONDS) -> None:
     """Remove what writers left under ``folder`` when they were killed.
 
     That is temporary files of processes of this host that are gone, and of other hosts those to which nothing was
-    written for :data:`LEFT_SECONDS`.
+    written for so many ``seconds``.
     """
     for at, folders, files in os.walk(folder):  # which passes over what vanishes meanwhile
-        _remove_of_the_gone(Path(at, name) for name in (*folders, *files))
+        _remove_of_the_gone((Path(at, name) for name in (*folders, *files)), seconds)
 
 
 def remove_leftovers_of(path: str | Path) -> None:
@@ -213,19 +213,19 @@ def remove_leftovers_of(path: str | Path) -> None:
     _remove_of_the_gone(p for p in path.parent.glob(".*.tmp") if _TEMPORARY.sub("", p.name) == f".{path.name}")
 
 
-def _remove_of_the_gone(paths: Iterable[Path]) -> None:
+def _remove_of_the_gone(paths: Iterable[Path], seconds: float = LEFT_SECONDS) -> None:
     for path in paths:
         found = _TEMPORARY.search(path.name)
-        if found and not _is_written(path, found[1], int(found[2]), found[3]):
+        if found and not _is_written(path, found[1], int(found[2]), found[3], seconds):
             _remove(path)
 
 
-def _is_written(path: Path, host: str, process: int, of_process: str) -> bool:
+def _is_written(path: Path, host: str, process: int, of_process: str, seconds: float) -> bool:
     """Whether the writer of a temporary file or folder may live."""
     if host != host_digest():
         with suppress(OSError):
             written = max(part.lstat().st_mtime for part in (path, *path.rglob("*")))
-            return time.time() - written < LEFT_SECONDS
+            return time.time() - written < seconds
         return True  # it is vanishing
     if process == os.getpid():  # in a container that started again the id may be that of the one before
         return of_process == OF_THIS_PROCESS

@@ -54,9 +54,9 @@ _AUTHORITY = re.compile(r"(?<![a-z0-9+.-])(?=([a-z0-9+.-]+)://([^/?#]*))")
 # Parameters by which signed addresses and share links give access.
 _SECRET_QUERY = re.compile(
     r"[?&;#]([^=&;#]*(token|secret|signature|credential|passw|pwd|session|jwt|(api|access|account).?key|key.?pair)"
-    r"[^=&;#]*|sig|key|auth|authorization|code|pass)="
+    r"[^=&;#]*|[^=&;#]*key|sig|auth|authorization|code|pass)="
 )
-_UNTOLD = re.compile(r"(?<=://)[^/@\s\"']*@|\?[^\s\"']*=[^\s\"']*")
+_UNTOLD = re.compile(r"(?<=://)[^/@\s\"']*@|[?;#&][^\s\"']*=[^\s\"']*")
 _FETCHED = ".fetched.json"
 _UNFINISHED = ".deri-upload.json"
 # What tells the content of an object from another, in the listings of the file systems.
@@ -220,11 +220,11 @@ def check_address(url: str) -> None:
     """DeriError where an address names no place, or holds a key, password or signature; these are not repeated."""
     if not url.partition("://")[2]:
         raise DeriError(f"{url}: names no bucket or host")
-    plain = unquote(url).lower()
-    if (
-        _SECRET.search(plain)
-        or _SECRET_QUERY.search(plain)
-        or any(_holds_login(*found) for found in _AUTHORITY.findall(plain))
+    if any(
+        _SECRET.search(text)
+        or _SECRET_QUERY.search(text)
+        or any(_holds_login(*found) for found in _AUTHORITY.findall(text))
+        for text in (url.lower(), unquote(url).lower())
     ):
         raise DeriError(
             "an address with a key, password or signature in it is refused, logs and results would repeat it: give "
@@ -402,7 +402,9 @@ def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) ->
     if not sizes:
         raise DeriError(f"{folder} holds no files to upload: name another folder")
     left = _lying(target, sizes if over else ())
-    mark, own = target / _UNFINISHED, {"files": sorted({*left, *sizes}), "upload": uuid.uuid4().hex}
+    # What lay there before is not named: it may be another's, and stays if this upload is cut off before it.
+    new = sizes.keys() - target.below().keys()
+    mark, own = target / _UNFINISHED, {"files": sorted(left | new), "upload": uuid.uuid4().hex}
     done, total = 0, sum(sizes.values())
 
     def put(names: Iterable[str]) -> None:
@@ -428,7 +430,7 @@ def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) ->
             changed.append(name)
     manifests = [name for name in sizes if _is_manifest(name)]
     if changed:  # without manifests, the outermost first, it is no store or model until all is there
-        for name in sorted(filter(_is_manifest, there.keys() & own["files"]), key=lambda name: name.count("/")):
+        for name in sorted(filter(_is_manifest, there.keys() & {*left, *sizes}), key=lambda name: name.count("/")):
             (target / name).remove()
         put(name for name in changed if name not in manifests)
     for name in target.below().keys() & (left - sizes.keys()):

@@ -79,10 +79,10 @@ def _local(source: str) -> Path:
 
     path = place(source)
     if isinstance(path, Address):
+        listed = False
         with suppress(RemoteError):  # of a recording its reader tells why
-            if any((path / name).is_file() for name in MANIFESTS[1:]):
-                return fetch_folder(path, (".json", ".jsonl", ".txt", ".md", ".model"))
-        return Path(source)
+            listed = any((path / name).is_file() for name in MANIFESTS[1:])
+        return fetch_folder(path, (".json", ".jsonl", ".txt", ".md", ".model")) if listed else Path(source)
     known = builtin_directory(source) if source.startswith("deri-") and not path.exists() else None
     return known or path
 

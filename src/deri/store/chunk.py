@@ -15,7 +15,7 @@ import numpy as np
 from deri.ecg.formats.wfdb_signals import NO_SAMPLE
 from deri.ecg.recording import ABOUT
 from deri.errors import DeriError, ReadError
-from deri.files import atomic_path, remove_leftovers_of
+from deri.files import atomic_path
 from deri.locks import file_lock
 from deri.progress import SILENT, Progress
 from deri.store.layout import (
@@ -301,7 +301,8 @@ def convert_chunk(job: ChunkJob, progress: Progress = SILENT) -> bool:
 def _write_chunk(job: ChunkJob, progress: Progress) -> None:
     shard = job.store / shard_name(job.number)
     shard.parent.mkdir(exist_ok=True)
-    remove_leftovers_of(shard)
+    for leftover in shard.parent.glob(f".{shard.name}.*.tmp"):  # of a killed run, on any machine; the lock is ours
+        leftover.unlink(missing_ok=True)
     rows = _Rows()
     progress.update(0, len(job))
     with atomic_path(shard) as temporary, ShardWriter(temporary) as output:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deri._version import __version__
+from deri.ecg.measure import VERSION
 from deri.evaluation.retrieval import recall_at_k
 from deri.files import write_sealed, write_yaml, writing
 from deri.models import EcgTextModel, build_model, build_text_encoder
@@ -210,6 +211,7 @@ class PairTask(Task[Batch]):
     def train_mode(self, on: bool) -> None:
         """Of the whole model."""
         self.model.train(on)
+        self._rows.drawn = None
 
     def validate(self) -> Validation | None:
         """Terms of the held-out pairs, their weighted sum ``loss``, and retrieval recall. No labels are looked at.
@@ -388,6 +390,8 @@ def _identity(recipe: Recipe, stores: list[Store], start: Start | None) -> dict[
         del content["train"][key]
     if recipe.train.accumulate == 1:  # runs of before have no such key
         del content["train"]["accumulate"]
+    if recipe.model.measurements:
+        content["measurements"] = VERSION
     prints = [store.fingerprint for store in stores]
     # Runs of before with several processes had batches of as many times the size: they do not fit.
     content |= {"store": prints[0] if len(prints) == 1 else prints, "processes": 1}

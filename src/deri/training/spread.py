@@ -30,7 +30,7 @@ class Drawn:
         """Rows ``part``, bool, of the values other than 0 that ``draw`` returns, (B, …), which ``about`` tells too."""
         key = (torch.get_rng_state().numpy().tobytes(), *about)
         if key not in self.known:
-            kept = draw().ne(0).flatten(1).numpy()
+            kept = (whole := draw()).ne(0).reshape(len(whole), -1).numpy()
             self.known[key] = np.packbits(kept, axis=1), torch.get_rng_state()
         bits, after = self.known[key]
         torch.set_rng_state(after)
@@ -88,7 +88,7 @@ class RowDropout(nn.Dropout):
             return F.dropout(input.new_ones(self.rows.total, *shape), self.p)
 
         drawn, part = self.rows.drawn, self.rows.part
-        if drawn is None or input.device.type != "cpu":
+        if drawn is None or input.device.type != "cpu" or self.p == 1:
             return input * draw()[part]
         kept = drawn.rows(part, (shape, input.dtype, self.p), draw)
         return input * kept.to(input.dtype).div_(1 - self.p)

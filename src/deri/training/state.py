@@ -23,6 +23,7 @@ from deri.progress import SILENT, Progress
 from deri.training.distributed import part_of, whole
 
 Named = list[tuple[str, nn.Parameter]]
+_LEFT_SECONDS = 3600  # nobody writes to a checkpoint with so long a pause; a run that is requeued leaves many
 """Trained parameters by name."""
 
 
@@ -205,4 +206,4 @@ def claim_directory(out: Path, *, resume: bool | None = None) -> None:
     if out.is_file() or (not resume and out.exists() and any(out.iterdir())):
         cure = "name another" if resume is None else "continue it with --resume, or name another"
         raise DeriError(f"--out {out} exists and is not empty; {cure}")
-    remove_leftovers(out)
+    remove_leftovers(out, _LEFT_SECONDS)
