@@ -8,18 +8,23 @@ windows of the same recordings that are in memory already, in the same batches, 
 of the processor time of all threads. `constant` is the cost
 per record of the largest folder over that of the smallest. `encoders` are records per second of processor time of one
 thread: the plain model (no folded weights), the model as it embeds, and what `deri export` makes of it; `cosine` is the
-lowest to the plain model. Memory is the peak of this process after each folder.
+lowest to the plain model. Memory is the peak of this process after each folder. ``--beside N`` lets N other processes
+compute all the time. Commands of deri set OMP_WAIT_POLICY=PASSIVE; set it to measure what they do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -110,17 +115,31 @@ def encoders(model: EcgTextModel, batch: WindowBatch, folder: Path, rounds: int)
     }
 
 
+@contextmanager
+def others(count: int) -> Iterator[None]:
+    """Processes that compute while the block lasts."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--distinct", type=int, default=100)
     parser.add_argument("--model", default="deri-open")
+    parser.add_argument("--beside", type=int, default=0, help="other processes that compute all the time")
     parser.add_argument("--encoders", action="store_true", help="also compare the encoder with its exported forms")
     options = parser.parse_args()
     model = load_model(options.model)
     result: dict[str, Any] = {"benchmark": "embed", "model": options.model, "threads": torch.get_num_threads()}
-    with tempfile.TemporaryDirectory() as temporary:
+    result |= {"beside": options.beside, "wait_policy": os.environ.get("OMP_WAIT_POLICY")}
+    with tempfile.TemporaryDirectory() as temporary, others(options.beside):
         root, sizes = Path(temporary), {}
         for files in sorted(options.sizes):
             folder = root / f"folder{files}"

@@ -23,10 +23,8 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from deri.models.build import build_model, build_text_encoder
-from deri.progress import Progress
 from deri.recipes import load_recipe
 from deri.store import Store
 from deri.training.batches import Batch, BatchPlan
@@ -35,6 +33,7 @@ from deri.training.engine import Engine, EpochResult
 from deri.training.optimiser import adamw
 from deri.training.pretrain import PairTask
 from deri.training.sources import open_sources
+from peaks import Products, copy_peak, matrix_peak, wait
 from pretrain_step import make_inputs
 from scaling import SMALL
 
@@ -58,58 +57,25 @@ class Steps(PairTask):
         """Nothing is kept."""
 
 
-class Watch(Progress):
+class Watch(Products):
     """Counts the products of the second step, times those after the third, and profiles the last ones."""
 
     def __init__(self, device: torch.device, steps: int) -> None:
-        self.device, self.steps = device, steps
-        self.flops, self.seconds = FlopCounterMode(display=False), 0.0
+        super().__init__()
+        self.device, self.steps, self.seconds = device, steps, 0.0
         activities = [ProfilerActivity.CUDA] if device.type == "cuda" else []
         self.profile = profile(activities=[ProfilerActivity.CPU, *activities])
 
     def update(self, done: int, total: int) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        if done == 1:
-            self.flops.__enter__()
-        elif done == 2:
-            self.flops.__exit__(None, None, None)
-        elif done == WARM:
+        wait(self.device)
+        super().update(done, total)
+        if done == WARM:
             self.seconds = time.perf_counter()
         elif done == WARM + self.steps:
             self.seconds = time.perf_counter() - self.seconds
             self.profile.__enter__()
         elif done == total:
             self.profile.__exit__(None, None, None)
-
-
-def peaks(device: torch.device) -> dict[str, float]:
-    """TFLOP/s of a large matrix product in fp32 (TF32 off) and bf16, and GB/s of a copy (read and written)."""
-    n = 8192 if device.type == "cuda" else 512
-
-    def seconds(run: Any) -> float:
-        run()
-        times = []
-        for _ in range(5):
-            _wait(device)
-            start = time.perf_counter()
-            run()
-            _wait(device)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    found = {}
-    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a = torch.randn(n, n, device=device).to(kind)
-        found[f"{name}_tflop_s"] = 2 * n**3 / seconds(lambda a=a: a @ a) / 1e12
-    source = torch.empty(n * n * 4, device=device)
-    found["copy_gb_s"] = 2 * 4 * source.numel() / seconds(source.clone) / 1e9
-    return {name: round(value, 4) for name, value in found.items()}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(
@@ -131,7 +97,7 @@ def measure(
     engine = Engine(task, content.train, adamw(task.trained, 1e-4, 0.0), replica, progress=watch)
     engine.fit()
     rate = options.batch * options.steps / watch.seconds
-    flops = watch.flops.get_total_flops() * options.steps / watch.seconds / 1e12
+    flops = watch.flops * options.steps / watch.seconds / 1e12
     time_of = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     times = {event.key: float(getattr(event, time_of)) for event in watch.profile.key_averages()}
     total = sum(times.values())
@@ -164,7 +130,8 @@ def main() -> None:
     small = device.type == "cpu"
     if not small and not torch.cuda.is_available():
         parser.error(f"torch {torch.__version__} finds no GPU here; --device cpu tries the script at a small size")
-    peak = peaks(device)
+    peak = {f"{precision}_tflop_s": matrix_peak(device, precision) for precision in ("fp32", "bf16")}
+    peak["copy_gb_s"] = copy_peak(device)
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         path, text = make_inputs(Path(folder), options.batch, **(SMALL_TEXT if small else {}))
