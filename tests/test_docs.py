@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from deri.cli.main import main
 from deri.evaluation import classical
 from deri.models.backbones import BACKBONES
+from support.command import run
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -70,12 +70,7 @@ def perform(command: str, made: dict[str, Path]) -> None:
     if command in made:
         shutil.copytree(made[command], arguments[-1])
         return
-    code = 0
-    try:
-        main(arguments)
-    except SystemExit as end:
-        code = end.code or 0
-    assert code == 0, command
+    assert run(*arguments) == 0, command
     if arguments[0] in ("simulate", "prepare") and arguments[-2] == "--out":
         made[command] = Path(arguments[-1]).absolute()
 

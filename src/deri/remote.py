@@ -401,9 +401,9 @@ def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) ->
     sizes = {name: (folder / name).stat().st_size for name in _parts(folder)}
     if not sizes:
         raise DeriError(f"{folder} holds no files to upload: name another folder")
-    left = _lying(target, sizes if over else ())
+    left, before = _lying(target, sizes if over else ())
     # What lay there before is not named: it may be another's, and stays if this upload is cut off before it.
-    new = sizes.keys() - target.below().keys()
+    new = sizes.keys() - before
     mark, own = target / _UNFINISHED, {"files": sorted(left | new), "upload": uuid.uuid4().hex}
     done, total = 0, sum(sizes.values())
 
@@ -440,21 +440,22 @@ def _upload(folder: Path, target: Address, progress: Progress, *, over: bool) ->
     mark.remove()
 
 
-def _lying(target: Address, own: Collection[str]) -> set[str]:
-    """The names of the files of an upload to ``target`` that was cut off.
+def _lying(target: Address, own: Collection[str]) -> tuple[set[str], set[str]]:
+    """The names of the files that an upload to ``target`` which was cut off was to write, and of all that lie there.
 
     Raises:
         DeriError: others than these, ``own`` and hidden ones lie there, with which an upload would mix.
     """
     left = set(_unfinished(target).get("files", ()))
-    others = target.below().keys() - left - {*own}
+    there = {*target.below()}
+    others = there - left - {*own}
     taken = sorted((not _is_manifest(name), name) for name in others if not _is_hidden(name))
     if taken:
         found = some([name for _, name in taken], 3)
         raise DeriError(
             f"{target} holds {found} already, which is not written over: name another place, or delete what is there"
         )
-    return left
+    return left, there
 
 
 def _unfinished(target: Address) -> dict[str, Any]:

@@ -143,6 +143,7 @@ def test_interrupted_with_worker_processes(begin, dataset, content, tmp_path: Pa
     time.sleep(0.7)
     os.killpg(running.process.pid, signal.SIGINT)
     running.process.join(60)
+    assert running.process.exitcode is not None
     output = running.lines.read()
     assert "end" in output or "KeyboardInterrupt" in output
     prepare(dataset, tmp_path / "killed")

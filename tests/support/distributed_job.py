@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ import torch
 from deri.training.distributed import join_replicas
 from deri.training.pretrain import PairTask
 from support import forked, small_run
+from support.ports import free_port
 
 
 @dataclass
@@ -62,9 +62,7 @@ def perform(runs: Sequence[Run], world: int) -> None:
         for run in runs:
             run()
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [forked.fork(_perform, runs, rank, world, port) for rank in range(world)]
     for process in processes:
         process.join()

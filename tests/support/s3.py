@@ -29,8 +29,9 @@ class Server:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.before(method, path)
         if self.forbids(method, path):
-            start("403 Forbidden", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
+            body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            start("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+            return [] if method == "HEAD" else [body]
         body = b"".join(self.app(environ, start))
         self.log.append(Request(method, path, len(body)))
         return [body]

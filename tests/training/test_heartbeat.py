@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 
 import pytest
@@ -11,6 +10,7 @@ from deri.errors import DeriError
 from deri.training.distributed import join_replicas
 from deri.training.heartbeat import Heartbeat, Sign
 from support import forked
+from support.ports import free_port
 
 
 def watcher(signs: list[Sign]) -> Heartbeat:
@@ -49,9 +49,7 @@ def hang(rank: int, port: int) -> None:
 
 
 def test_a_process_that_hangs_ends_all_with_a_word(capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [forked.fork(hang, rank, port) for rank in range(2)]
     for process in processes:
         process.join(60)
@@ -99,9 +97,7 @@ def test_processes_that_are_started_again_do_not_take_the_addresses_of_those_bef
 
 
 def test_a_process_that_does_not_reach_the_others_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in given.items():
         monkeypatch.setenv(name, value)

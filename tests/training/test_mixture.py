@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from deri.ecg.measure import FEATURE_NAMES, ecg_features
+from deri.ecg.measure import FEATURE_NAMES, VERSION, ecg_features
 from deri.errors import DeriError
 from deri.models import load_model
 from deri.models.measurements import MeasurementHead
@@ -43,11 +44,16 @@ def test_a_mixture_trains_on_both_stores_and_resumes_to_the_same_bits(
     ptb_store: Path,
     text_dir: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data, content = [mimic_store, ptb_store], recipe(text_dir, *ALL)
     straight = run(data, tmp_path / "a", content)
     with pytest.raises(KeyboardInterrupt):
         run(data, tmp_path / "b", content, progress=StopAt(3))
+    with monkeypatch.context() as changed:
+        changed.setattr(sys.modules["deri.training.pretrain"], "VERSION", VERSION + 1)
+        with pytest.raises(DeriError, match=f"version of measurements was {VERSION} and is {VERSION + 1}"):
+            run(data, tmp_path / "b", content, resume=True)
     resumed = run(data, tmp_path / "b", content, resume=True)
     one, other = weights(straight), weights(resumed)
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -130,8 +130,9 @@ def _filled(ecg: ECG) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _qrs(beat: Beat) -> tuple[int, int, bool]:
-    """First sample of the QRS complex, the first after it, where all leads have been calm for two samples, and whether
-    both are seen.
+    """First sample of the QRS complex, the first after it, and whether both are seen.
+
+    They are seen where all leads are calm for two samples.
     """
     speed = np.abs(np.gradient(beat.signal, axis=1)).sum(axis=0)
     low, high = beat.at(-0.16), beat.at(0.2)

@@ -391,7 +391,7 @@ def _identity(recipe: Recipe, stores: list[Store], start: Start | None) -> dict[
     if recipe.train.accumulate == 1:  # runs of before have no such key
         del content["train"]["accumulate"]
     if recipe.model.measurements:
-        content["measurements"] = VERSION
+        content["version of measurements"] = VERSION
     prints = [store.fingerprint for store in stores]
     # Runs of before with several processes had batches of as many times the size: they do not fit.
     content |= {"store": prints[0] if len(prints) == 1 else prints, "processes": 1}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,18 +23,18 @@ class Drawn:
     They are found by the state of torch's generator before they were drawn, which is set to the state behind them.
     """
 
-    known: dict[Any, tuple[np.ndarray, Tensor]] = field(default_factory=dict)
+    known: dict[Any, tuple[np.ndarray, torch.Size, Tensor]] = field(default_factory=dict)
 
-    def rows(self, part: slice, about: tuple[Any, ...], draw: Callable[[], Tensor]) -> Tensor:
-        """Rows ``part``, bool, of the values other than 0 that ``draw`` returns, (B, …), which ``about`` tells too."""
+    def rows(self, part: slice, draw: Callable[[], Tensor], *about: Any) -> Tensor:
+        """Rows ``part`` of the values other than 0 that ``draw`` returns, bool; ``about`` tells draws apart."""
         key = (torch.get_rng_state().numpy().tobytes(), *about)
         if key not in self.known:
-            kept = (whole := draw()).ne(0).reshape(len(whole), -1).numpy()
-            self.known[key] = np.packbits(kept, axis=1), torch.get_rng_state()
-        bits, after = self.known[key]
+            kept = draw().ne(0)
+            bits = np.packbits(kept.reshape(len(kept), -1).numpy(), axis=1)
+            self.known[key] = bits, kept.shape[1:], torch.get_rng_state()
+        bits, shape, after = self.known[key]
         torch.set_rng_state(after)
-        shape = about[0]
-        return torch.from_numpy(np.unpackbits(bits[part], axis=1, count=math.prod(shape))).view(-1, *shape).bool()
+        return torch.from_numpy(np.unpackbits(bits[part], axis=1, count=shape.numel())).view(-1, *shape).bool()
 
 
 @dataclass
@@ -90,7 +89,7 @@ class RowDropout(nn.Dropout):
         drawn, part = self.rows.drawn, self.rows.part
         if drawn is None or input.device.type != "cpu" or self.p == 1:
             return input * draw()[part]
-        kept = drawn.rows(part, (shape, input.dtype, self.p), draw)
+        kept = drawn.rows(part, draw, shape, input.dtype, self.p)
         return input * kept.to(input.dtype).div_(1 - self.p)
 
 

@@ -23,8 +23,8 @@ from deri.progress import SILENT, Progress
 from deri.training.distributed import part_of, whole
 
 Named = list[tuple[str, nn.Parameter]]
-_LEFT_SECONDS = 3600  # nobody writes to a checkpoint with so long a pause; a run that is requeued leaves many
 """Trained parameters by name."""
+_LEFT_SECONDS = 3600  # nobody writes to a checkpoint with so long a pause; a run that is requeued leaves many
 
 
 @dataclass
