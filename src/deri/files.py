@@ -255,6 +255,9 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+MADE_AGAIN = "delete it, the same command makes it again"
+"""What mends a damaged file that holds nothing but what was computed of others."""
+
 SEAL = "sha256"
 """Key of a JSON object under which the checksum of the rest of it stands."""
 _YAML_SEAL = f"# {SEAL}: "

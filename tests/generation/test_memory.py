@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from deri.errors import DeriError
 from deri.generation.memory import MemoryCache, memory_of, memory_shape, read_memory, statistics_of
 from deri.models import load_model
 from deri.store import Store
@@ -56,3 +57,10 @@ def test_memories_are_what_the_model_gives(family: str, mimic_store: Path, tmp_p
     np.testing.assert_allclose(mean[0], tokens.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(scale[0], np.where(tokens.std(0) > 1e-6, tokens.std(0), 1), rtol=1e-3)
     np.testing.assert_allclose(mean[-1], values[:, -1].double().numpy().mean(0), rtol=1e-4, atol=1e-5)
+    for name in ("tokens.npy", "rows.npz"):
+        file = cache.path / name
+        whole = bytearray(file.read_bytes())
+        whole[len(whole) // 2] ^= 4
+        file.write_bytes(whole)
+        with pytest.raises(DeriError, match="is damaged .*the same command makes it again"):
+            MemoryCache(cache.path).get(rows)

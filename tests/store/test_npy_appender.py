@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deri.store.npy import NpyAppender, npy_bytes
+from deri.errors import DeriError
+from deri.store.npy import NpyAppender, npy_bytes, read_arrays, write_arrays
 
 
 @settings(max_examples=40, deadline=None)
@@ -54,3 +56,19 @@ def test_continuing_a_file_that_lost_its_rows_is_refused(tmp_path: Path) -> None
         file.append(np.zeros((2, 3), np.int16))
     with pytest.raises(ValueError, match="fewer than 3 rows"):
         NpyAppender(tmp_path / "x.npy", (3,), "<i2", rows=3)
+
+
+def test_every_flipped_bit_of_kept_arrays_is_named_or_changes_nothing(tmp_path: Path) -> None:
+    path, arrays = tmp_path / "x.npz", {"rows": np.arange(5), "scores": np.linspace(0, 1, 6, dtype=np.float32)}
+    write_arrays(path, **arrays)
+    whole, told = path.read_bytes(), []
+    for place, bit in itertools.product(range(len(whole)), range(8)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        try:
+            found = read_arrays(path, "make it again")
+        except DeriError as error:
+            told.append(str(error))
+        else:
+            np.testing.assert_equal(found, arrays)
+    assert len(told) > 8 * sum(array.nbytes for array in arrays.values())
+    assert all(text.startswith(f"{path} is damaged (") and text.endswith("): make it again") for text in told)

@@ -9,7 +9,6 @@ else. docs/benchmark.md says what is written.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,10 +31,11 @@ from deri.evaluation.result import provenance, scored_records
 from deri.evaluation.task import Task, choose_tasks, lacking_records, load_task
 from deri.evaluation.transfer import Transfer, choose_transfers, score_transfer
 from deri.evaluation.zero_shot import score_zero_shot
-from deri.files import atomic_path, digest_of, write_json, write_text
+from deri.files import MADE_AGAIN, digest_of, read_sealed, write_json, write_sealed, write_text
 from deri.progress import SILENT, Progress
 from deri.reports import prompts_for
 from deri.store import Store
+from deri.store.npy import read_arrays, write_arrays
 
 VERSION = 2
 """Of what is kept in ``cells``; part of the keys."""
@@ -300,11 +300,10 @@ class _Benchmark:
             content, scores = compute()
             about = {"kind": candidate.kind, "mode": key["mode"], "fraction": key["fraction"]}
             content = content | about | {"folds": self.options.folds, "file": f"cells/{file.name}", "key": key}
-            with atomic_path(arrays) as path, open(path, "wb") as handle:
-                np.savez(handle, scores=scores)
-            write_json(file, content)
+            write_arrays(arrays, scores=scores)
+            write_sealed(file, content)
         else:
-            content, scores = json.loads(file.read_text(encoding="utf-8")), np.load(arrays)["scores"]
+            content, scores = read_sealed(file, MADE_AGAIN), read_arrays(arrays, MADE_AGAIN)["scores"]
         content["store"] = content["store"] | {"path": str(store.path)}
         return ScoredTask(content | {"model": candidate.name, "task": label}, scores, new)
 
@@ -323,7 +322,7 @@ class _Benchmark:
             key = digest_of([first.content["key"], second.content["key"], self.options.draws])
             file = self.out / "cells" / f"compare-{key}.json"
             if not file.is_file():
-                write_json(file, _compare(task.classes, labels, first, second, subjects, self.options))
+                write_sealed(file, _compare(task.classes, labels, first, second, subjects, self.options))
             about = {
                 "task": task.label,
                 "mode": mode,
@@ -334,7 +333,7 @@ class _Benchmark:
                 "n_patients": len(np.unique(subjects)),
                 "training_seed": None if fraction is None else self.options.seed,
             }
-            found.append(about | json.loads(file.read_text(encoding="utf-8")))
+            found.append(about | read_sealed(file, MADE_AGAIN))
         return found
 
 

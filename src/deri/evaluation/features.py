@@ -14,7 +14,7 @@ from torch import Tensor
 from deri._version import __version__
 from deri.ecg import measure
 from deri.errors import DeriError
-from deri.files import atomic_path, digest_of
+from deri.files import MADE_AGAIN, digest_of
 from deri.models import EcgTextModel
 from deri.models.base import EcgEncoder
 from deri.models.calibration import encoder_digest
@@ -22,6 +22,7 @@ from deri.models.device import to_device
 from deri.progress import SILENT, Progress, Shifted
 from deri.store import Store
 from deri.store.measurements import measure_store
+from deri.store.npy import read_arrays, write_arrays
 
 MEASURED = f"{len(measure.FEATURE_NAMES)} intervals and amplitudes"
 _PART = 2048  # recordings per file of features: what a killed run loses at most
@@ -100,14 +101,13 @@ class Features:
         for done, part in enumerate(parts):
             first, last = np.searchsorted(every, (part * _PART, (part + 1) * _PART))
             whole = every[first:last]
-            file = self._folder / f"part-{part:05d}.npy"
+            file = self._folder / f"part-{part:05d}.npz"
             if file.is_file():
-                self._keep(whole, np.load(file))
+                self._keep(whole, read_arrays(file, MADE_AGAIN)["values"])
                 continue
             total = min(len(parts) * _PART, len(self.store))
             values = self._compute(whole, Shifted(progress, done * _PART, total))
-            with atomic_path(file) as path, open(path, "wb") as handle:
-                np.save(handle, values)
+            write_arrays(file, values=values)
             self._keep(whole, values)
         return self._values[rows]
 

@@ -18,7 +18,8 @@ from deri.evaluation.features import Features, unit
 from deri.evaluation.options import Way, way_name, ways_to_score
 from deri.evaluation.published import TITLES, published_rows
 from deri.evaluation.task import Task
-from deri.files import atomic_path, digest_of
+from deri.files import MADE_AGAIN, atomic_path, digest_of
+from deri.store.npy import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -240,9 +241,9 @@ def embedding_map(
         kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_MOST_POINTS])
         rows, class_index = rows[kept], class_index[kept]
     key = digest_of([features.key, rows.tolist(), seed, method])
-    file = folder / f"map-{key}.npy"
+    file = folder / f"map-{key}.npz"
     if file.is_file():
-        points = np.load(file)
+        points = read_arrays(file, MADE_AGAIN)["points"]
     else:
         x = unit(features.rows(rows).astype(np.float64))
         if method == "UMAP":
@@ -254,8 +255,7 @@ def embedding_map(
 
             perplexity = min(30.0, (len(rows) - 1) / 3)
             points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(x)
-        with atomic_path(file) as path, open(path, "wb") as handle:
-            np.save(handle, points)
+        write_arrays(file, points=points)
     return {"method": method, "points": points, "classes": names, "class_index": class_index}
 
 

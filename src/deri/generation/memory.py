@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,16 @@ import torch
 from torch import Tensor
 
 from deri.errors import DeriError
-from deri.files import AGAIN, digest_of, write_json, writing
+from deri.files import AGAIN, MADE_AGAIN, digest_of, write_json, writing
 from deri.generation.config import MemoryKind
 from deri.models import EcgTextModel
 from deri.models.calibration import encoder_digest
 from deri.models.layers import extend_mask
 from deri.progress import SILENT, Progress
 from deri.store import Store
-from deri.store.npy import NpyAppender
+from deri.store.npy import NpyAppender, map_npy, read_arrays, write_arrays
 
-VERSION = 2
+VERSION = 3  # with checksums
 Memory = tuple[Tensor, Tensor | None]
 """(B, m, d), and a mask (B, m) that is True where a vector counts, or None where all do."""
 
@@ -69,13 +70,19 @@ def memory_shape(model: EcgTextModel, kind: MemoryKind) -> tuple[int, int]:
 
 
 class MemoryCache:
-    """Memories of rows of a store: ``tokens.npy`` float16 (n, m, d), ``mask.npy`` bool (n, m), ``rows.npy``."""
+    """Memories of rows of a store: ``tokens.npy`` float16 (n, m, d); ``rows.npz`` has their rows, masks and CRC-32.
+
+    Raises:
+        DeriError: a file is damaged; memories are compared with their checksums when they are first read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tokens = np.load(path / "tokens.npy", mmap_mode="r")
-        self._mask = np.load(path / "mask.npy")
-        self._rows = np.load(path / "rows.npy")
+        about = read_arrays(path / "rows.npz", MADE_AGAIN)
+        self._rows, self._mask, self._checksums = about["rows"], about["mask"], about["checksums"]
+        shape = (*self._mask.shape, int(about["width"]))
+        self._tokens = map_npy(path / "tokens.npy", shape, np.dtype(np.float16), MADE_AGAIN)
+        self._verified = np.zeros(len(self._rows), bool)
 
     @classmethod
     def build(
@@ -113,18 +120,20 @@ class MemoryCache:
         with writing(path, f"{AGAIN}, or name another place with cache=DIR"):
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            mask = np.ones((len(rows), m), bool)
+            mask, checksums = np.ones((len(rows), m), bool), np.zeros(len(rows), np.uint32)
             # No memory map: a write to one ends the process where the disk is full.
             with NpyAppender(work / "tokens.npy", (m, d), np.dtype(np.float16)) as tokens:
                 for start in range(0, len(rows), _BATCH):
                     part = rows[start : start + _BATCH]
                     values, counted = read_memory(model, store, part, kind)
-                    tokens.append(_float16(values, store, part))
+                    found = _float16(values, store, part)
+                    tokens.append(found)
+                    checksums[start : start + len(part)] = [zlib.crc32(memory.data) for memory in found]
                     if counted is not None:
                         mask[start : start + len(part)] = counted.cpu().numpy()
                     progress.update(start + len(part), len(rows))
-            np.save(work / "mask.npy", mask)
-            np.save(work / "rows.npy", np.asarray(rows, np.int64))
+            about = {"rows": np.asarray(rows, np.int64), "mask": mask, "checksums": checksums, "width": np.array(d)}
+            write_arrays(work / "rows.npz", **about)
             write_json(work / "meta.json", identity)
             if path.exists():  # without its meta.json
                 shutil.rmtree(path)
@@ -135,7 +144,12 @@ class MemoryCache:
         """Memories (B, m, d) float32 of store rows, and their mask or None where all count."""
         at = np.searchsorted(self._rows, rows)
         mask = self._mask[at]
-        values = torch.from_numpy(self._tokens[at].astype(np.float32))
+        found = self._tokens[at]
+        for i in np.flatnonzero(~self._verified[at]):
+            if zlib.crc32(found[i].data) != self._checksums[at[i]]:
+                raise DeriError(f"{self.path} is damaged (the memory of row {rows[i]}): {MADE_AGAIN}")
+            self._verified[at[i]] = True
+        values = torch.from_numpy(found.astype(np.float32))
         return values, None if mask.all() else torch.from_numpy(mask)
 
 
@@ -188,7 +202,7 @@ def statistics_of(
 def _float16(values: Tensor, store: Store, rows: np.ndarray) -> np.ndarray:
     x = values.cpu().numpy()
     with np.errstate(over="ignore"):
-        small = x.astype(np.float16)
+        small = x.astype(np.float16, order="C")
     bad = np.flatnonzero(~np.isfinite(small).all(axis=(1, 2)))
     if len(bad):
         record = store.index["record_id"].iloc[int(rows[bad[0]])]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from deri.errors import DeriError
-from deri.files import AGAIN, OTHER_CACHE, WriteError, atomic_path, cache_folder, check_place, writing
+from deri.files import AGAIN, MADE_AGAIN, OTHER_CACHE, WriteError, cache_folder, check_place, writing
 from deri.locks import file_lock
 from deri.progress import SILENT, Progress
 from deri.remote import Address
+from deri.store.npy import read_arrays, write_arrays
 from deri.store.reader import Store
 
 
@@ -59,15 +57,5 @@ def arrays_beside(
     store: Store, name: str, make: Callable[[], dict[str, np.ndarray]], progress: Progress = SILENT
 ) -> dict[str, np.ndarray]:
     """The arrays that ``make`` gives, kept in ``KIND/NAME.npz``, see :func:`keep_beside`."""
-
-    def write(path: Path) -> None:
-        arrays = make()
-        with atomic_path(path) as aside, open(aside, "wb") as handle:
-            np.savez(handle, **arrays)  # type: ignore[arg-type]
-
-    path = keep_beside(store, f"{name}.npz", Path.is_file, write, progress)
-    try:
-        with np.load(path) as file:  # a zip file: it holds the checksums of the arrays
-            return {key: file[key] for key in file.files}
-    except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DeriError(f"{path} is damaged ({error}): delete it, the same command makes it again") from None
+    path = keep_beside(store, f"{name}.npz", Path.is_file, lambda path: write_arrays(path, **make()), progress)
+    return read_arrays(path, MADE_AGAIN)

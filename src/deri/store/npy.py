@@ -1,4 +1,4 @@
-"""``.npy`` files that grow row by row, so that writing one needs memory for a row only.
+"""``.npy`` files that grow row by row, so that writing one needs memory for a row only; arrays kept with checksums.
 
 The header has a fixed size and is written last, when the number of rows is known; NumPy reads such a file like any
 other. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html (version 1.0).
@@ -13,8 +13,10 @@ from types import TracebackType
 import numpy as np
 
 from deri.errors import DeriError
+from deri.files import atomic_path
 
 HEADER_BYTES = 128
+_NAMES = "deri-names"
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
@@ -111,3 +113,20 @@ def map_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> n
     if mapped.shape != shape or mapped.dtype != dtype:
         raise DeriError(f"{path} is damaged (its header says {mapped.dtype} {mapped.shape}): {cure}")
     return mapped
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as ``.npz``, atomically: a zip file, which holds a CRC-32 of each array, and here their names."""
+    with atomic_path(path) as aside, open(aside, "wb") as handle:
+        np.savez(handle, **{_NAMES: np.array(list(arrays)), **arrays})  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path, cure: str) -> dict[str, np.ndarray]:
+    """The arrays that :func:`write_arrays` wrote, by name; DeriError that ends with ``cure`` where one is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file[_NAMES].tolist()}  # a damaged list of a zip file may lack some
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged bytes raise anything
+        raise DeriError(f"{path} is damaged ({str(error)[:80]}): {cure}") from None

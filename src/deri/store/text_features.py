@@ -13,7 +13,7 @@ import numpy as np
 
 from deri._version import __version__
 from deri.errors import DeriError
-from deri.files import file_sha256, write_json, write_sealed
+from deri.files import MADE_AGAIN, file_sha256, write_json, write_sealed
 from deri.progress import SILENT, Progress
 from deri.store.beside import keep_beside
 from deri.store.layout import REPORTS_FILE
@@ -194,7 +194,7 @@ class TextFeatures:
         ids = checked_numbers(report_ids, len(self), "report id")
         for i in ids[~self._verified[ids]].tolist():
             if _checksum(self._tokens[self._offsets[i] : self._offsets[i + 1]], self._pooled[i]) != self._checksums[i]:
-                raise DeriError(f"{self.path} is damaged (text {i}): delete it, the same command makes it again")
+                raise DeriError(f"{self.path} is damaged (text {i}): {MADE_AGAIN}")
             self._verified[i] = True
         return ids
 

@@ -21,7 +21,7 @@ from deri.evaluation.features import embed_store
 from deri.evaluation.intervals import METHOD, as_list, macro_interval, paired_macro_difference
 from deri.evaluation.tables import with_interval
 from deri.evaluation.zero_shot import class_weights
-from deri.files import atomic_path, read_yaml, write_json, write_text
+from deri.files import MADE_AGAIN, read_yaml, write_json, write_text
 from deri.models import load_model
 from deri.progress import SILENT, Progress
 from deri.recipes import Recipe, load_recipe
@@ -29,6 +29,7 @@ from deri.recipes.load import explain
 from deri.recipes.schema import Section
 from deri.reports import prompts_for
 from deri.store import Store
+from deri.store.npy import read_arrays, write_arrays
 from deri.training import pretrain
 from deri.training.log import read_metrics
 
@@ -125,7 +126,7 @@ def run_ablation(
 
     def score(row: str, model: str, folder: Path, kind: str = "") -> None:
         for target in plan.targets:
-            file = folder / f"{kind}scores-{_file_name(target)}.npy"
+            file = folder / f"{kind}scores-{_file_name(target)}.npz"
             found = _scores(model, file, stores[target.title], target, device)
             scores[target.title].setdefault(row, []).append(found)
 
@@ -240,14 +241,13 @@ def _scores(model: str, file: Path, store: Store, target: Target, device: str | 
     """Zero-shot scores (n, classes) of ``model``; kept in ``file``."""
     rows = store.task_rows(target.task, target.split)
     if file.is_file():
-        kept: np.ndarray = np.load(file, allow_pickle=False)
+        kept = read_arrays(file, MADE_AGAIN)["scores"]
         if kept.shape == (len(rows), len(store.tasks[target.task])):
             return kept
     loaded = load_model(model, device=device)
     weights = class_weights(loaded, prompts_for(target.task, store.tasks[target.task]))
     scores = embed_store(loaded, store, rows) @ weights.T
-    with atomic_path(file) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, scores)
+    write_arrays(file, scores=scores)
     return scores
 
 
