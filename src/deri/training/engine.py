@@ -27,6 +27,7 @@ from deri.objectives.gather import gather
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
+from deri.training.allocator import keep_freed_memory
 from deri.training.distributed import Replica, average_gradients, whole
 from deri.training.interrupt import DeferredSignals
 from deri.training.log import RunLog, Tally
@@ -228,6 +229,8 @@ class Engine(Generic[B]):
         for step, parts in zip(steps, batches, strict=True):
             self.replica.beat()
             lr = self._step_in_memory(step, parts)
+            if step == steps[0] and self.replica.device.type == "cpu":  # the first step tells what steps need
+                keep_freed_memory()
             state.step = step + 1
             epoch, end = step // self.task.steps_per_epoch, state.step % self.task.steps_per_epoch == 0
             if state.step % config.log_steps == 0 or state.step == self.total or (end and self.task.logs_epochs):

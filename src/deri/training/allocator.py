@@ -1,0 +1,73 @@
+"""What the C library does with the memory that a step of training frees."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
+_ROOT = Path("/")
+_GROUPS = {  # by the kernel's name of the controller: where groups are, their limit, their use, the cache in it
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what is freed for the next step, rather than give it back and fault every page in again.
+
+    glibc maps each tensor above 32 MB anew. Steps of 64 ECGs of 500 Hz are 1.5 times as fast where it does not, and the
+    process holds up to half as much memory again, since what it keeps is in pieces. So nothing changes unless that room
+    is there: the available memory must exceed the largest use so far, of all processes that ``torchrun`` started here.
+
+    Returns:
+        whether it was done: never without glibc, nor where the environment sets thresholds of its own.
+
+    Source: mallopt(3).
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    from resource import RUSAGE_SELF, getrusage  # not on Windows
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if mallopt is None or available_memory() < processes * getrusage(RUSAGE_SELF).ru_maxrss * 1024:
+        return False
+    # Before glibc 2.35 the threshold is 32 MB at most; there, nothing is mapped at all.
+    mapped = mallopt(_MMAP_THRESHOLD, 2**31 - 1) or mallopt(_MMAP_MAX, 0)
+    return bool(mapped and mallopt(_TRIM_THRESHOLD, -1))
+
+
+def available_memory(root: Path = _ROOT) -> int:
+    """Bytes that this process may still take: of the machine, and within the limits of its control groups."""
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    machine = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
+    return min([machine, *_left_in_groups(root)])
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What is left under the limit of each control group of this process; a cache of files makes room.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and ../cgroup-v1/memory.html.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if not set(controllers.split(",")) & set(_GROUPS):
+            continue
+        place, limit, used, cache = _GROUPS["memory" if controllers else ""]
+        group = Path(name.lstrip("/"))
+        for folder in (root / place / part for part in (group, *group.parents)):
+            try:
+                bound, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):  # no such controller, or a container's name of another root
+                continue
+            if bound != "max":
+                yield int(bound) - taken + int(stat.get(cache, 0))
