@@ -11,7 +11,7 @@ from deri.files import AGAIN, MADE_AGAIN, OTHER_CACHE, WriteError, cache_folder,
 from deri.locks import file_lock
 from deri.progress import SILENT, Progress
 from deri.remote import Address
-from deri.store.npy import read_arrays, write_arrays
+from deri.store.npy import older_arrays, read_arrays, write_arrays
 from deri.store.reader import Store
 
 
@@ -57,5 +57,9 @@ def arrays_beside(
     store: Store, name: str, make: Callable[[], dict[str, np.ndarray]], progress: Progress = SILENT
 ) -> dict[str, np.ndarray]:
     """The arrays that ``make`` gives, kept in ``KIND/NAME.npz``, see :func:`keep_beside`."""
-    path = keep_beside(store, f"{name}.npz", Path.is_file, lambda path: write_arrays(path, **make()), progress)
+
+    def done(path: Path) -> bool:
+        return path.is_file() and not older_arrays(path)
+
+    path = keep_beside(store, f"{name}.npz", done, lambda path: write_arrays(path, **make()), progress)
     return read_arrays(path, MADE_AGAIN)

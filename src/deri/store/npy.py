@@ -7,6 +7,7 @@ other. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from types import TracebackType
 
@@ -119,6 +120,15 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays as ``.npz``, atomically: a zip file, which holds a CRC-32 of each array, and here their names."""
     with atomic_path(path) as aside, open(aside, "wb") as handle:
         np.savez(handle, **{_NAMES: np.array(list(arrays)), **arrays})  # type: ignore[arg-type]
+
+
+def older_arrays(path: Path) -> bool:
+    """Whether a ``.npz`` file is of a version of deri that did not write the names of its arrays into it."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{_NAMES}.npy" not in file.namelist()
+    except Exception:  # damaged bytes raise anything
+        return False
 
 
 def read_arrays(path: Path, cure: str) -> dict[str, np.ndarray]:
