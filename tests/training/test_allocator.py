@@ -13,7 +13,7 @@ from deri.training.allocator import available_memory
 
 FAULTS = """
 import resource, sys, torch
-from deri.training.allocator import keep_freed_memory
+from deri.training.allocator import give_memory_back, keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 
 def step():
@@ -21,6 +21,13 @@ def step():
     held = [torch.ones(n, 2**18) for n in (40, 60, 80, 100)]  # 42 to 105 MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(kept, sum([step() for _ in range(6)][1:]))
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+if kept:
+    before = held()
+    give_memory_back()
+    print(before - held(), sum(step() for _ in range(3)))
 """
 
 
@@ -34,13 +41,15 @@ def faults(way: str, environment: dict[str, str]) -> list[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_freed_tensors_are_not_faulted_in_again() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    kept, after = faults("keep", environment)
+    kept, after, given_back, again = faults("keep", environment)
     assert kept == "True"
+    assert int(given_back) > 250e6  # of 294 MB
+    assert int(again) > int(after)
     _, without = faults("leave", environment)
     assert int(after) < int(without) / 2
-    kept, _ = faults("keep", environment | {"MALLOC_ARENA_MAX": "2"})
+    kept, *_ = faults("keep", environment | {"MALLOC_ARENA_MAX": "2"})
     assert kept == "False"
-    kept, _ = faults("keep", environment | {"LOCAL_WORLD_SIZE": "1000000"})
+    kept, *_ = faults("keep", environment | {"LOCAL_WORLD_SIZE": "1000000"})
     assert kept == "False"
 
 

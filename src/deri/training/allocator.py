@@ -41,6 +41,14 @@ def keep_freed_memory() -> bool:
     return bool(mapped and mallopt(_TRIM_THRESHOLD, -1))
 
 
+def give_memory_back() -> None:
+    """End what :func:`keep_freed_memory` did, with the largest thresholds that glibc finds by itself."""
+    libc = ctypes.CDLL(None)
+    for threshold, value in ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26)):
+        libc.mallopt(threshold, value)
+    libc.malloc_trim(0)
+
+
 def available_memory(root: Path = _ROOT) -> int:
     """Bytes that this process may still take: of the machine, and within the limits of its control groups."""
     lines = (root / "proc/meminfo").read_text().splitlines()

@@ -27,7 +27,7 @@ from deri.objectives.gather import gather
 from deri.progress import SILENT, Progress
 from deri.recipes import schema
 from deri.store import Store
-from deri.training.allocator import keep_freed_memory
+from deri.training.allocator import give_memory_back, keep_freed_memory
 from deri.training.distributed import Replica, average_gradients, whole
 from deri.training.interrupt import DeferredSignals
 from deri.training.log import RunLog, Tally
@@ -180,6 +180,7 @@ class Engine(Generic[B]):
         self.tally, self.epoch = Tally(), Tally()
         self.line: dict[str, float] = {}
         self._unchecked: list[tuple[int, Tensor, list[Tensor]]] = []
+        self._keeps_memory = False
 
     @property
     def total(self) -> int:
@@ -220,8 +221,12 @@ class Engine(Generic[B]):
         self.task.train_mode(True)
         self.tally, self.epoch = Tally(), Tally(weighted=state.epoch_loss, weight=state.epoch_weight)
         self._unchecked = []
-        with DeferredSignals() as signals:
-            self._steps(steps, batches, signals)
+        try:
+            with DeferredSignals() as signals:
+                self._steps(steps, batches, signals)
+        finally:
+            if self._keeps_memory:
+                give_memory_back()
         self.task.train_mode(False)
 
     def _steps(self, steps: range, batches: Iterator[Sequence[B]], signals: DeferredSignals) -> None:
@@ -230,7 +235,7 @@ class Engine(Generic[B]):
             self.replica.beat()
             lr = self._step_in_memory(step, parts)
             if step == steps[0] and self.replica.device.type == "cpu":  # the first step tells what steps need
-                keep_freed_memory()
+                self._keeps_memory = keep_freed_memory()
             state.step = step + 1
             epoch, end = step // self.task.steps_per_epoch, state.step % self.task.steps_per_epoch == 0
             if state.step % config.log_steps == 0 or state.step == self.total or (end and self.task.logs_epochs):
