@@ -44,7 +44,6 @@ def test_what_the_csv_module_writes_is_read(rows: list[list[str]], separator: st
     change=st.sampled_from(["more", "fewer", "text"]),
     separator=st.sampled_from(",;\t"),
 )
-@settings(deadline=None)  # pandas is imported at first use
 def test_a_table_with_one_broken_row_names_it(width: int, length: int, at: int, change: str, separator: str) -> None:
     rows = [[f"{10 * i + k}.5" for k in range(width)] for i in range(length)]
     row = rows[at % length]
@@ -99,7 +98,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(*[st.integers(0, 999)] * 3), min_size=1, max_size=6),
     at=st.integers(0, 5),

@@ -134,7 +134,7 @@ def test_a_comma_in_a_report_of_mimic_is_named(tmp_path: Path) -> None:
 CELL = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=6),
     broken=st.none() | st.tuples(st.integers(0, 5), st.sampled_from([2, 4, 5])),

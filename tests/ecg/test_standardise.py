@@ -54,7 +54,7 @@ def test_longer_is_cropped_to_its_beginning_and_shorter_gets_zeros() -> None:
     assert (done.valid_samples, done.flags) == (3000, ("padded",))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     fs=st.sampled_from([100, 128, 240, 250, 257, 360, 400, 499.5, 512, 977, 1000, 2000]),
     seconds=st.floats(2.5, 14),
@@ -210,7 +210,7 @@ def test_other_lengths_and_rates() -> None:
     assert done.flags == ("resampled", "cropped")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), fs=st.sampled_from([100, 360, 500, 1000]), share=st.floats(0, 0.1))
 def test_the_result_is_always_finite_and_of_standard_shape(seed: int, fs: int, share: float) -> None:
     rng = np.random.default_rng(seed)

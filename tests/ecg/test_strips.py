@@ -32,7 +32,7 @@ def read_aecg(folder: Path, *sets: str) -> ECG:
     form=st.sampled_from(["aecg", "dicom"]),
     data=st.data(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_split_into_groups_gives_the_same_recording(
     cuts: set[int], groups: list[int], form: str, data: Any
 ) -> None:

@@ -43,7 +43,7 @@ gains = st.one_of(
 baselines = st.one_of(st.just(""), st.integers(-40000, 40000).map(lambda value: f"({value})"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_direct_reader_equals_wfdb(tmp_path: Path, write_record: Write, monkeypatch, data: st.DataObject) -> None:
     monkeypatch.setattr(reader, "read_digital", None)  # whatever is read here is read directly
@@ -293,7 +293,7 @@ def test_binary_header_and_huge_header(tmp_path: Path, monkeypatch) -> None:
     assert reason_of(path) == "bad_header"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_headers_are_read_or_refused(tmp_path: Path, write_record: Write, data: st.DataObject) -> None:
     path = write_record(tmp_path, "r", np.arange(240).reshape(20, 12))

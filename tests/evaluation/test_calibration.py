@@ -21,7 +21,7 @@ def test_ece_by_hand() -> None:
     assert (table[4]["lower"], table[4]["upper"]) == (0.8, 1.0)  # 1.0 itself belongs to the last bin
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 9999), st.integers(1, 80), st.integers(1, 20))
 def test_ece_equals_a_loop_over_bins(seed: int, n: int, bins: int) -> None:
     rng = np.random.default_rng(seed)

@@ -45,7 +45,7 @@ def test_few_positives_stay_near_the_common_slope() -> None:
     assert odds[-1] < np.log(40)  # of 11 to 1, and a little more
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 9999), st.sampled_from([0.0, 0.001, 0.3]))
 def test_maps_rise(seed: int, spread: float) -> None:
     """Also where the labels fall with the score, and where all scores are equal."""

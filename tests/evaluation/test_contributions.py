@@ -38,7 +38,7 @@ def test_deviations_give_the_published_example_of_delong() -> None:
     assert chi_square == pytest.approx(2.5340, abs=5e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 9999), st.integers(2, 15), st.integers(2, 15), st.sampled_from([3, 1000]))
 def test_deviations_are_those_of_all_pairs(seed: int, n_pos: int, n_neg: int, levels: int) -> None:
     rng = np.random.default_rng(seed)

@@ -95,7 +95,7 @@ def test_a_class_that_some_fold_could_not_learn_is_null() -> None:
     assert content["classes"]["c1"]["n_train_pos"] == without["classes"]["c1"]["n_train_pos"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(n=st.integers(5, 80), patients=st.integers(5, 30), folds=st.integers(3, 5), seed=st.integers(0, 50))
 def test_a_patient_is_in_one_fold_and_folds_are_even(n: int, patients: int, folds: int, seed: int) -> None:
     subjects = np.r_[np.arange(patients), np.random.default_rng(seed).integers(0, patients, n)]

@@ -126,7 +126,7 @@ def test_a_store_against_itself_is_refused(store: Store) -> None:
         find_leakage(store, Store.open(store.path))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(a=st.lists(st.integers(0, 5), max_size=12), b=st.lists(st.integers(0, 5), max_size=12))
 def test_equal_pairs_are_all_of_them(a: list[int], b: list[int]) -> None:
     pairs = _equal_pairs(np.array(a, "S4"), np.array(b, "S4"))

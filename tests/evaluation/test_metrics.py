@@ -19,7 +19,7 @@ def draw(seed: int, n: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 2, n), rng.integers(0, levels, n) / levels
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(labelled)
 def test_auroc_equals_sklearn_and_is_nan_where_undefined(case: tuple[int, int, int]) -> None:
     y, s = draw(*case)
@@ -30,7 +30,7 @@ def test_auroc_equals_sklearn_and_is_nan_where_undefined(case: tuple[int, int, i
         assert np.isnan(value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labelled)
 def test_average_precision_equals_sklearn_and_is_nan_without_positives(case: tuple[int, int, int]) -> None:
     y, s = draw(*case)
@@ -53,7 +53,7 @@ def test_many_columns_at_once_equal_one_by_one() -> None:
     assert np.isnan(aurocs(np.ones((1, 1)), np.ones((1, 1)))).all()  # a batch of one
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labelled)
 def test_best_threshold_reaches_the_best_f1_of_sklearn(case: tuple[int, int, int]) -> None:
     y, s = draw(*case)

@@ -21,7 +21,7 @@ def brute(ecg: np.ndarray, text: np.ndarray, ids: np.ndarray, k: int) -> tuple[f
     return hits[0] / len(ids), hits[1] / len(ids)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(1, 12), kinds=st.integers(1, 6), seed=st.integers(0, 500), chunk=st.sampled_from([1, 3, 64]))
 def test_equals_brute_force(n: int, kinds: int, seed: int, chunk: int) -> None:
     rng = np.random.default_rng(seed)

@@ -36,7 +36,7 @@ def expected(signal: np.ndarray, weights: np.ndarray, width: int, step: int) -> 
     return lead_time, time
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(10, 60), seed=st.integers(0, 99), batch=st.sampled_from([1, 7, 64]))
 def test_of_a_linear_score_is_what_the_hidden_part_contributes(n: int, seed: int, batch: int) -> None:
     rng = np.random.default_rng(seed)

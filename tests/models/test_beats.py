@@ -31,7 +31,7 @@ def test_the_network_sorts(n: int, seed: int) -> None:
     assert torch.equal(torch.stack(_sorted(list(values))), values.sort(dim=0).values)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 999))
 def test_beats_lie_where_the_measurements_find_them(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ def restated(a: np.ndarray, b: np.ndarray, temperature: float, groups: list[int]
     return total
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     n=st.integers(1, 9),
     d=st.integers(2, 5),
@@ -120,7 +120,7 @@ def restated_pairs(a: np.ndarray, b: np.ndarray, temperature: float, same: np.nd
     return total
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(2, 7), seed=st.integers(0, 1000), positive=st.booleans())
 def test_pairs_that_go_together_one_way(n: int, seed: int, positive: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -180,7 +180,7 @@ def test_empty_and_wrong_input() -> None:
 
 
 @given(st.text(max_size=200) | st.lists(st.sampled_from([t for t, _ in SENTENCES]), max_size=5).map(", ".join))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_gives_ordered_true_spans(text: str) -> None:
     mentions = find_mentions(text)
     assert [m.start for m in mentions] == sorted(m.start for m in mentions)

@@ -20,7 +20,7 @@ def test_no_request_is_a_server_error(address: str) -> None:
     for found in schema.get_all_operations():
         operation = found.ok()
 
-        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=15, suppress_health_check=list(HealthCheck), database=None)
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:
             case.call_and_validate(checks=checks)

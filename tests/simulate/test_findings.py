@@ -392,7 +392,7 @@ def test_contradictions_are_refused(codes: list[str], message: str) -> None:
         complete(codes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.sampled_from([c for c in FINDINGS if c != "NORM"]), max_size=4), st.integers(0, 10**6))
 def test_any_consistent_set_gives_a_plausible_signal(codes: set[str], seed: int) -> None:
     if any(clash(a, b) for a in codes for b in codes):

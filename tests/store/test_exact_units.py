@@ -190,7 +190,7 @@ token = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     gain=st.sampled_from(["200.0(0)/mV", "1000/mV", "200", "1/uV", "250(0)/mV", "333/mV", "204.8/mV", "2000/mV"]),
     scale=st.sampled_from([0, 0.004, 0.02, 0.05, 0.3, 1, 1, 1, 20, 26.2, 40]),

@@ -13,7 +13,7 @@ from deri.errors import DeriError
 from deri.store.npy import NpyAppender, npy_bytes, read_arrays, write_arrays
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     array=hnp.arrays(
         st.sampled_from([np.dtype("<i2"), np.dtype("<f4"), np.dtype("<i8"), np.dtype("<f2")]),

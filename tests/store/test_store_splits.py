@@ -22,7 +22,7 @@ def frame(subjects: list[str], splits: list[str | None] | None = None) -> pd.Dat
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.text(max_size=12))
 def test_the_hash_is_the_leading_bits_of_blake2b(seed: int, key: str) -> None:
     bits = bin(int(hashlib.blake2b((str(seed) + ":" + key).encode("utf-8"), digest_size=8).hexdigest(), 16))[2:]
@@ -37,7 +37,7 @@ def test_known_hash_values_never_change() -> None:
     assert unit_hash(42, "10000032") == pytest.approx(0.8044224965246024, abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([f"p{i}" for i in range(12)]), min_size=1, max_size=60), st.integers(0, 5))
 def test_by_patient_nobody_is_in_two_splits(subjects: list[str], seed: int) -> None:
     splits = assign_splits(frame(subjects), rule="patient", seed=seed, val_fraction=0.3, test_fraction=0.3)

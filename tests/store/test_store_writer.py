@@ -344,7 +344,7 @@ def test_store_json_holds_the_format(small, tmp_path: Path) -> None:
     assert " ".join(names) == f"{first} {second} {third} {about} labels"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(np.float32, (12, 20), elements=st.floats(-32.75, 32.75, width=32, allow_subnormal=False)),
     st.sampled_from([1.0, 2.5, 5.0]),

@@ -17,7 +17,7 @@ from deri.training.distributed import Replica
 from support import tiny
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(n=st.integers(12, 200), batch=st.integers(6, 16), world=st.integers(1, 3), seed=st.integers(0, 99))
 def test_an_epoch_visits_every_row_at_most_once_whatever_the_number_of_processes(
     n: int, batch: int, world: int, seed: int
@@ -59,7 +59,7 @@ def test_order_does_not_depend_on_what_was_asked_before() -> None:
     np.testing.assert_array_equal(straight.step_rows(13), jump.step_rows(13))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.tuples(st.integers(4, 90), st.integers(4, 90)),
     share=st.floats(0.05, 0.95),

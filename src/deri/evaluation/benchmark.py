@@ -37,7 +37,7 @@ from deri.reports import prompts_for
 from deri.store import Store
 from deri.store.npy import read_arrays, write_arrays
 
-VERSION = 2
+VERSION = 3  # with checksums
 """Of what is kept in ``cells``; part of the keys."""
 
 FRACTIONS = (1.0, 10.0, 100.0)
