@@ -2,7 +2,8 @@
 
 It is `deri benchmark --ablation` with two rows. ``--emulate`` is for processors that do not multiply in bf16: autocast
 works as ever, but convolutions and matrix products take their bf16 inputs to fp32, add up there and round their
-results to bf16, as bf16 units do. ``--check`` compares both ways in the gradients of one batch.
+results to bf16, as bf16 units do (attention too, which deri computes of matrix products there).
+``--check`` compares both ways in the gradients of one batch.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def compare(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     write_yaml(out / "plan.yaml", plan)
     start = time.perf_counter()
     with EmulatedBf16() if options.emulate else nullcontext():
-        found = run_ablation(out / "plan.yaml", out / "ablation", device="cpu")
+        found = run_ablation(out / "plan.yaml", out / ("emulated" if options.emulate else "bf16"), device="cpu")
     return {
         "benchmark": "bf16_training",
         "emulated": options.emulate,

@@ -64,3 +64,6 @@ def test_memories_are_what_the_model_gives(family: str, mimic_store: Path, tmp_p
         file.write_bytes(whole)
         with pytest.raises(DeriError, match="is damaged .*the same command makes it again"):
             MemoryCache(cache.path).get(rows)
+        file.unlink()
+        cache = MemoryCache.build(model, store, rows, "tokens", tmp_path / "memory")
+        torch.testing.assert_close(cache.get(rows)[0], values, rtol=0, atol=0)

@@ -114,7 +114,7 @@ class MemoryCache:
         }
         key = digest_of(identity)
         path = folder / f"{kind}-{key}"
-        if (path / "meta.json").is_file():
+        if all((path / name).is_file() for name in ("meta.json", "rows.npz", "tokens.npy")):
             return cls(path)
         work = folder / f".{path.name}.work"
         with writing(path, f"{AGAIN}, or name another place with cache=DIR"):
@@ -135,7 +135,7 @@ class MemoryCache:
             about = {"rows": np.asarray(rows, np.int64), "mask": mask, "checksums": checksums, "width": np.array(d)}
             write_arrays(work / "rows.npz", **about)
             write_json(work / "meta.json", identity)
-            if path.exists():  # without its meta.json
+            if path.exists():  # without one of its files
                 shutil.rmtree(path)
             work.rename(path)
         return cls(path)

@@ -6,8 +6,12 @@ other. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -105,12 +109,8 @@ class NpyAppender:
 
 def map_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:
     """The array of a ``.npy`` file by memory map; DeriError that ends with ``cure`` where its header is damaged."""
-    try:
+    with _damage_named(path, cure):
         mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # damaged bytes raise anything
-        raise DeriError(f"{path} is damaged ({str(error)[:80]}): {cure}") from None
     if mapped.shape != shape or mapped.dtype != dtype:
         raise DeriError(f"{path} is damaged (its header says {mapped.dtype} {mapped.shape}): {cure}")
     return mapped
@@ -133,10 +133,25 @@ def older_arrays(path: Path) -> bool:
 
 def read_arrays(path: Path, cure: str) -> dict[str, np.ndarray]:
     """The arrays that :func:`write_arrays` wrote, by name; DeriError that ends with ``cure`` where one is damaged."""
+    with _damage_named(path, cure), zipfile.ZipFile(path) as file:
+
+        def array(name: str) -> np.ndarray:
+            # Whole, since its CRC-32 is compared at its end, which NumPy does not reach where a header is damaged.
+            content = io.BytesIO(file.read(f"{name}.npy"))
+            found: np.ndarray = np.lib.format.read_array(content, allow_pickle=False)
+            return found
+
+        return {name: array(name) for name in array(_NAMES).tolist()}  # a damaged list of a zip file may lack some
+
+
+@contextmanager
+def _damage_named(path: Path, cure: str) -> Iterator[None]:
+    """In the block whatever damaged bytes raise becomes a DeriError; errors of the machine stay what they are."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file[_NAMES].tolist()}  # a damaged list of a zip file may lack some
-    except FileNotFoundError:
+        yield
+    except MemoryError:
         raise
-    except Exception as error:  # damaged bytes raise anything
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a damaged offset
+            raise
         raise DeriError(f"{path} is damaged ({str(error)[:80]}): {cure}") from None
