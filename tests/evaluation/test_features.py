@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from deri.ecg.measure import FEATURE_NAMES, ecg_features
+from deri.errors import DeriError
 from deri.evaluation.features import Features, embed_store
 from deri.evaluation.leakage import find_leakage
 from deri.evaluation.options import EvalOptions
@@ -85,6 +86,22 @@ def test_finetuning_trains_on_windows_and_predicts_recordings(model: EcgTextMode
     embedding = embed_store(run.model, store, store.rows(), normalise=False)
     weight, bias = run.head.weight.detach().numpy(), run.head.bias.detach().numpy()
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-(embedding @ weight.T + bias))), atol=1e-4)
+
+
+def test_kept_features_are_read_again_and_damage_is_named(model: EcgTextModel, store: Store, tmp_path: Path) -> None:
+    rows = store.rows()
+    values = Features(model, store, tmp_path).rows(rows)
+    (file,) = tmp_path.rglob("part-*.npz")
+    kept = file.stat().st_mtime_ns
+    np.testing.assert_array_equal(Features(model, store, tmp_path).rows(rows), values)
+    assert file.stat().st_mtime_ns == kept
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(DeriError, match=f"{file.name} is damaged .*delete it, the same command makes it again"):
+        Features(model, store, tmp_path).rows(rows)
+    file.unlink()
+    np.testing.assert_array_equal(Features(model, store, tmp_path).rows(rows), values)
 
 
 def test_classical_features_of_missing_leads_are_unknown_not_zero(store: Store) -> None:

@@ -36,10 +36,9 @@ def keep_freed_memory() -> bool:
 
     libc = ctypes.CDLL(None)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    if (
-        not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"))
-        or available_memory() < processes * getrusage(RUSAGE_SELF).ru_maxrss * 1024
-    ):
+    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+        return False
+    if available_memory() < processes * getrusage(RUSAGE_SELF).ru_maxrss * 1024:
         return False
     # Before glibc 2.35 the threshold is 32 MB at most; there, nothing is mapped at all.
     mapped = libc.mallopt(_MMAP_THRESHOLD, 2**31 - 1) or libc.mallopt(_MMAP_MAX, 0)
