@@ -13,6 +13,7 @@ demo: $(STAMP)
 # (deri-sim 80 minutes, deri-open 40, the twin that it is calibrated by 40), 15 GB of disk, and for deri-open and for
 # calibrations the recordings of PTB-XL: make pretrained PTBXL=folder.
 pretrained: $(STAMP)
+	$(BIN)/python tools/known_texts.py
 	$(BIN)/python tools/pretrained.py deri-sim $(if $(PTBXL),--ptb-xl "$(PTBXL)")
 	@test -n "$(PTBXL)" || { echo "deri-open needs PTB-XL: make pretrained PTBXL=folder (deri download ptb-xl)"; exit 1; }
 	$(BIN)/python tools/pretrained.py deri-open --ptb-xl "$(PTBXL)"

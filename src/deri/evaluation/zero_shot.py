@@ -14,7 +14,6 @@ from deri.evaluation.metrics import best_thresholds
 from deri.evaluation.options import EvalOptions, Protocol
 from deri.evaluation.result import evaluate, provenance, scored_records
 from deri.models import EcgTextModel
-from deri.models.device import to_device
 from deri.reports import prompts_for
 
 
@@ -117,5 +116,4 @@ def _aligned(model: EcgTextModel, texts: list[str]) -> np.ndarray:
 
     with torch.inference_mode():
         model.eval()
-        features = model.text_encoder(*to_device(model.text_encoder.tokenize(texts), model.device))
-        return model.text_aligned(features).float().cpu().numpy()
+        return model.text_aligned(model.text_encoder.read(texts)).float().cpu().numpy()

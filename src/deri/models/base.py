@@ -366,8 +366,7 @@ class EcgTextModel(EcgEncoder, PyTorchModelHubMixin):
         texts = [texts] if isinstance(texts, str) else list(texts)
         parts = []
         for i in range(0, len(texts), batch_size):
-            tokens = to_device(self.text_encoder.tokenize(texts[i : i + batch_size]), self.device)
-            features = self.text_encoder(*tokens)
+            features = self.text_encoder.read(texts[i : i + batch_size])
             parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
         return _finite(np.concatenate(parts), "texts") if parts else np.zeros((0, self.config.dim), np.float32)
 

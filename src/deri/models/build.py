@@ -27,6 +27,7 @@ from deri.models.device import choose_device
 from deri.models.directory import HEAD, MODEL
 from deri.models.head import read_head
 from deri.models.hub import warn_of_folder
+from deri.models.installed_text import InstalledTextEncoder
 from deri.models.text import TextEncoder, build_text_encoder, is_installed, portable_name
 from deri.recipes import load_recipe, schema
 from deri.recipes.load import explain
@@ -114,14 +115,10 @@ def _load(folder: Path) -> EcgTextModel:
 
 
 def _load_text(folder: Path, content: dict[str, Any], config: schema.Text) -> TextEncoder:
-    if not content["included"] or content["config"] is None:
-        text = build_text_encoder(config)
-        if not content["included"] and text.fingerprint != content["fingerprint"]:
-            raise DeriError(
-                f"{folder}: was trained with another version of text encoder {config.encoder!r} than is installed; "
-                "install the version that requirements of its deri version name"
-            )
-        return text
+    if not content["included"]:
+        return InstalledTextEncoder(config, content["config"], content["fingerprint"], str(folder))
+    if content["config"] is None:
+        return build_text_encoder(config)
     from transformers import AutoConfig, AutoModel
 
     hf = dict(content["config"])

@@ -40,20 +40,22 @@ class TextEncoder(nn.Module):
     def __init__(self, model: nn.Module, config: schema.Text, tokenizer: Any = None) -> None:
         super().__init__()
         self.model = model
-        self.config = config
-        self._tokenizer = config.encoder if tokenizer is None else tokenizer
-        self._fingerprint: str | None = None
-        hf_config: Any = model.config
-        self.width = int(hf_config.hidden_size)
-        self.limit = int(getattr(hf_config, "max_position_embeddings", 512))
-        if getattr(hf_config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
-            self.limit -= 2  # their positions start behind the padding index
+        self._describe(model.config, config, tokenizer)
         if config.pooling == "pooler" and getattr(model, "pooler", None) is None:
             raise DeriError(
                 f"text encoder {config.encoder}: pooling 'pooler' needs a pooling layer, which this model lacks; "
                 "set model.text.pooling=cls or mean"
             )
         self._freeze()
+
+    def _describe(self, architecture: Any, config: schema.Text, tokenizer: Any) -> None:
+        self.config = config
+        self._tokenizer = config.encoder if tokenizer is None else tokenizer
+        self._fingerprint: str | None = None
+        self.width = int(architecture.hidden_size)
+        self.limit = int(getattr(architecture, "max_position_embeddings", 512))
+        if getattr(architecture, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
+            self.limit -= 2  # their positions start behind the padding index
 
     def _freeze(self) -> None:
         k = self.config.train_layers
@@ -127,6 +129,11 @@ class TextEncoder(nn.Module):
         )
         return batch["input_ids"], batch["attention_mask"]
 
+    def read(self, texts: Sequence[str]) -> TextFeatures:
+        """Features of texts, on the encoder's device, padded as :meth:`tokenize` does."""
+        features: TextFeatures = self(*to_device(self.tokenize(texts), next(self.model.parameters()).device))
+        return features
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """input_ids, attention_mask: (B, T) → pooled (B, w), tokens (B, T, w), mask (B, T)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained):
@@ -160,17 +167,16 @@ class TextEncoder(nn.Module):
         """
         was_training = self.training
         super().train(False)
-        device = next(self.model.parameters()).device
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         result: list[Any] = [None] * len(texts)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            ids, mask = self.tokenize([texts[i] for i in rows])
-            features = self(*to_device((ids, mask), device))
+            features = self.read([texts[i] for i in rows])
             tokens = features.tokens.float().cpu().numpy()
             pooled = features.pooled.float().cpu().numpy()
             # With padding switched on, the reference decoder reads the padded states too.
-            keep = np.ones(ids.shape, bool) if self.config.pad_to_max else mask.bool().numpy()
+            mask = features.mask.cpu().numpy()
+            keep = np.ones_like(mask) if self.config.pad_to_max else mask
             for j, i in enumerate(rows):
                 result[i] = (tokens[j][keep[j]], pooled[j].copy())
         self.train(was_training)
