@@ -7,14 +7,14 @@ Run it after a change of prompts: tests/models/test_installed_text.py compares t
 
 from __future__ import annotations
 
-from deri.models import build_text_encoder, load_model
+from deri.models import load_model
 from deri.models.builtin import DEFAULT_MODEL
-from deri.models.installed_text import KNOWN_TEXTS, save_known_texts
+from deri.models.installed_text import KNOWN_TEXTS, MINILM, save_known_texts
 
 
 def main() -> None:
     """Write the file anew."""
-    save_known_texts(build_text_encoder(load_model(DEFAULT_MODEL).config.text))
+    save_known_texts(MINILM.load(load_model(DEFAULT_MODEL).config.text))
     print(KNOWN_TEXTS, KNOWN_TEXTS.stat().st_size, "bytes")
 
 

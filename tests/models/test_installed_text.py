@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from deri.errors import DeriError
-from deri.models import build_text_encoder, installed_text, load_model
-from deri.models.installed_text import InstalledTextEncoder, known_texts, package_prompts, save_known_texts
+from deri.models import installed_text, load_model
+from deri.models.installed_text import MINILM, InstalledTextEncoder, known_texts, package_prompts, save_known_texts
 from deri.recipes import load_recipe
 from support import tiny
 
@@ -45,7 +45,7 @@ def test_an_encoder_named_by_a_model_is_loaded_for_the_first_text_and_changes_no
     with torch.inference_mode():
         tokens = text.encode(["sinus rhythm"])[0][0]
     assert torch.equal(torch.random.get_rng_state(), state)
-    eager = build_text_encoder(text.config)
+    eager = MINILM.load(text.config)
     np.testing.assert_array_equal(tokens, eager.encode(["sinus rhythm"])[0][0])
     assert text.fingerprint == eager.fingerprint
     assert (text.width, text.limit) == (eager.width, eager.limit)
@@ -68,7 +68,7 @@ def test_another_version_than_a_model_names_is_an_error_when_a_text_is_read(tmp_
 
 
 def test_the_features_of_prompts_in_the_package_are_those_of_its_encoder() -> None:
-    encoder = build_text_encoder(load_recipe("demo").model.text)
+    encoder = MINILM.load(load_recipe("demo").model.text)
     known, prompts = known_texts(encoder.fingerprint), package_prompts()
     assert list(known) == prompts, "prompts changed: python tools/known_texts.py"
     for text, (tokens, pooled) in zip(prompts, encoder.encode(prompts), strict=True):
@@ -90,9 +90,9 @@ def test_features_of_another_encoder_are_not_taken(tmp_path: Path, monkeypatch: 
     other = tiny.text_encoder()
     save_known_texts(other, tmp_path / "texts")
     monkeypatch.setattr(installed_text, "KNOWN_TEXTS", tmp_path / "texts")
-    known_texts.cache_clear()
+    installed_text._known.cache_clear()
     try:
         assert not known_texts(load_model("deri-open").text_encoder.fingerprint)
         assert len(known_texts(other.fingerprint)) == len(package_prompts())
     finally:
-        known_texts.cache_clear()
+        installed_text._known.cache_clear()

