@@ -44,7 +44,8 @@ format: $(STAMP)
 PIP := python -m pip install --quiet --disable-pip-version-check
 
 # torch first and pinned: a plain `torch` can pull gigabytes of GPU libraries that nothing here needs. With LOCKED=1 what
-# is installed has the hashes of requirements.lock: Python 3.11, CPU, Linux on x86-64.
+# is installed has the hashes of requirements.lock: Python 3.11, CPU, Linux on x86-64. The rest by uv, which takes half a
+# minute where pip takes four; by pip where there is no uv, or it reaches no index.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 ifdef LOCKED
@@ -52,7 +53,8 @@ ifdef LOCKED
 	$(BIN)/$(PIP) --no-deps -e .
 else
 	$(BIN)/$(PIP) -c constraints.txt torch
-	$(BIN)/$(PIP) -c constraints.txt -e ".[dev,docs,all]"
+	{ $(BIN)/$(PIP) "uv>=0.6" && $(BIN)/uv pip install --quiet --native-tls --python $(BIN)/python \
+	  -c constraints.txt -e ".[dev,docs,all]"; } || $(BIN)/$(PIP) -c constraints.txt -e ".[dev,docs,all]"
 endif
 	touch $(STAMP)
 
