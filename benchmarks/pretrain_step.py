@@ -105,6 +105,7 @@ def measure(recipe: str, store: str, text: str, options: argparse.Namespace) -> 
         "samples_per_s": round(rate, 2),
         "tflop_s": round(tflop_s, 4),
         "share_of_matrix_peak": round(tflop_s / peak, 3),
+        "gflop_per_pair": round(products.flops / options.batch_size / 1e9, 2),
         "steps": len(rates),
         "seconds_with_setup": round(seconds, 1),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

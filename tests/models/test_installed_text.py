@@ -49,10 +49,16 @@ def test_an_encoder_named_by_a_model_is_loaded_for_the_first_text_and_changes_no
     np.testing.assert_array_equal(tokens, eager.encode(["sinus rhythm"])[0][0])
     assert text.fingerprint == eager.fingerprint
     assert (text.width, text.limit) == (eager.width, eager.limit)
-    assert not any(p.requires_grad or p.is_inference() or text.model.training for p in text.parameters())
-    assert len(list(text.parameters())) == len(list(eager.parameters()))
-    assert not list(copy.parameters())  # a copy of before loads its own
-    assert next(copy.to(torch.float64).model.parameters()).dtype == torch.float64
+    assert not any(p.requires_grad or p.is_inference() for p in text.model.parameters())
+    assert not list(text.parameters())  # the same in all processes of a training, of which one encodes texts
+    assert not text.state_dict()
+    assert copy.model is not text.model  # a copy of before loads its own
+    for encoder in (copy, text):
+        assert next(encoder.to(torch.float64).model.parameters()).dtype == torch.float64
+    assert not text.train().model.training
+    noisy = MINILM(text.config.model_copy(update={"frozen_dropout": True}))
+    assert noisy.train().model.training
+    assert not noisy.eval().model.training
 
 
 def test_another_version_than_a_model_names_is_an_error_when_a_text_is_read(tmp_path: Path) -> None:
@@ -80,10 +86,10 @@ def test_scores_do_not_depend_on_whether_a_text_is_known(monkeypatch: pytest.Mon
     model, prompts = load_model("deri-open"), package_prompts()[:20]
     assert min(map(len, prompts)) < max(map(len, prompts))
     quick = model.encode_text(prompts)
-    assert "model" not in model.text_encoder._modules
+    assert not model.text_encoder._loaded
     monkeypatch.setattr(installed_text, "known_texts", lambda _: {})
     np.testing.assert_allclose(quick, model.encode_text(prompts), atol=2e-5)
-    assert "model" in model.text_encoder._modules
+    assert model.text_encoder._loaded
 
 
 def test_features_of_another_encoder_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

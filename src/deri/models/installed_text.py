@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from threading import RLock
@@ -48,17 +48,20 @@ class InstalledTextEncoder(TextEncoder):
         nn.Module.__init__(self)
         self._describe(SimpleNamespace(**architecture), config, None)
         self._fingerprint, self._architecture, self._where = fingerprint, architecture, where
-        self.register_buffer("_place", torch.zeros(1), persistent=False)  # goes along to a device or number format
+        # In a list it is no part of this module: parameters and state are the same before and after it is loaded, in
+        # all processes of a training.
+        self._loaded: list[nn.Module] = []
+        self.register_buffer("_place", torch.zeros(1), persistent=False)  # tells device and number format
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "model" and "_architecture" in self.__dict__:
-            with _LOADING:
-                if "model" not in self._modules:
-                    self._load()
-            return self._modules["model"]
-        return super().__getattr__(name)
+    @property
+    def model(self) -> nn.Module:  # type: ignore[override]
+        """The encoder, loaded now if it was not; its weights are no parameters of this module."""
+        with _LOADING:
+            if not self._loaded:
+                self._loaded.append(self._load())
+        return self._loaded[0]
 
-    def _load(self) -> None:
+    def _load(self) -> nn.Module:
         # Its weights are those of the package: no draw may move others, and training may follow an inference.
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             loaded = _row(self.config.encoder).load(self.config)
@@ -68,7 +71,20 @@ class InstalledTextEncoder(TextEncoder):
                     "installed; install the version that requirements of its deri version name"
                 )
             self._tokenizer = loaded.tokenizer
-            self.model = loaded.model.to(self._place).train(self.training)
+            return loaded.model.to(self._place).train(self.training)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> InstalledTextEncoder:
+        super()._apply(fn, recurse)
+        for model in self._loaded:
+            model._apply(fn, recurse)
+        return self
+
+    def train(self, mode: bool = True) -> InstalledTextEncoder:
+        """See :meth:`TextEncoder.train`."""
+        super().train(mode)
+        for model in self._loaded:
+            model.train(self.training)
+        return self
 
     def read(self, texts: Sequence[str]) -> TextFeatures:
         """See :meth:`TextEncoder.read`; where all texts are known they are not computed, but for rounding the same."""
