@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def read(folder: Path) -> Files:
 
 def end_to_end(model: EcgTextModel, folder: Path, files: int, rounds: int) -> dict[str, float]:
     """Records per second from files, of the encoder alone, their ratio, and the peak of memory in MB."""
-    batches = list(window_batches(Recordings(read(folder), SILENT), model.config.signal, None, BATCH))[:8]
+    batches = list(islice(window_batches(Recordings(read(folder), SILENT), model.config.signal, None, BATCH), 8))
     alone = sum(len(batch.record) for batch in batches)
     times: dict[str, list[tuple[float, float]]] = {"files": [], "encoder": []}
 
