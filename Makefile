@@ -45,7 +45,8 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 
 # torch first and pinned: a plain `torch` can pull gigabytes of GPU libraries that nothing here needs. With LOCKED=1 what
 # is installed has the hashes of requirements.lock: Python 3.11, CPU, Linux on x86-64. The rest by uv, which takes half a
-# minute where pip takes four; by pip where there is no uv, or it reaches no index.
+# minute where pip takes four; by pip where there is no uv, it reaches
+# no index, or pip is configured for another one than PyPI.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 ifdef LOCKED
@@ -53,7 +54,8 @@ ifdef LOCKED
 	$(BIN)/$(PIP) --no-deps -e .
 else
 	$(BIN)/$(PIP) -c constraints.txt torch
-	{ $(BIN)/$(PIP) "uv>=0.6" && $(BIN)/uv pip install --quiet --native-tls --python $(BIN)/python \
+	{ test -z "$$PIP_INDEX_URL$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)" && $(BIN)/$(PIP) "uv>=0.6" && \
+	  $(BIN)/uv pip install --quiet --native-tls --python $(BIN)/python \
 	  -c constraints.txt -e ".[dev,docs,all]"; } || $(BIN)/$(PIP) -c constraints.txt -e ".[dev,docs,all]"
 endif
 	touch $(STAMP)

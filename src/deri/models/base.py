@@ -366,7 +366,8 @@ class EcgTextModel(EcgEncoder, PyTorchModelHubMixin):
         texts = [texts] if isinstance(texts, str) else list(texts)
         parts = []
         for i in range(0, len(texts), batch_size):
-            features = self.text_encoder.read(texts[i : i + batch_size])
+            part = texts[i : i + batch_size]
+            features = self.text_encoder.read(part, padding_counts=not self.config.mask_padding)
             parts.append(F.normalize(self.text_embedding(features).float(), dim=-1).cpu().numpy())
         return _finite(np.concatenate(parts), "texts") if parts else np.zeros((0, self.config.dim), np.float32)
 

@@ -3,7 +3,8 @@
 A model's directory holds ``config.json``, ``model.safetensors``, the tokenizer, ``preprocessing.json`` and
 ``README.md``; beside them ``classes.json`` and ``head.safetensors`` where it has a head, and ``calibration.json`` where
 it is calibrated. The text encoder's weights are in ``model.safetensors`` as well, so that a directory needs no hub;
-only the unmodified encoder of the ``offline`` package is named instead, and its fingerprint checked on loading.
+only the unmodified encoder of the ``offline`` package is named instead, and its fingerprint checked when the first text
+is read that is no prompt of this package.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from deri.models.device import choose_device
 from deri.models.directory import HEAD, MODEL
 from deri.models.head import read_head
 from deri.models.hub import warn_of_folder
-from deri.models.installed_text import InstalledTextEncoder
-from deri.models.text import TextEncoder, build_text_encoder, is_installed, portable_name
+from deri.models.installed_text import Installed, InstalledTextEncoder, check_version
+from deri.models.text import TEXT_ENCODERS, TextEncoder, build_text_encoder, is_installed, portable_name
 from deri.recipes import load_recipe, schema
 from deri.recipes.load import explain
 from deri.registry import Registry
@@ -116,7 +117,11 @@ def _load(folder: Path) -> EcgTextModel:
 
 def _load_text(folder: Path, content: dict[str, Any], config: schema.Text) -> TextEncoder:
     if not content["included"]:
-        return InstalledTextEncoder(config, content["config"], content["fingerprint"], str(folder))
+        if isinstance(TEXT_ENCODERS.get(config.encoder), Installed):
+            return InstalledTextEncoder(config, content["config"], content["fingerprint"], str(folder))
+        text = build_text_encoder(config)
+        check_version(text, content["fingerprint"], str(folder))
+        return text
     if content["config"] is None:
         return build_text_encoder(config)
     from transformers import AutoConfig, AutoModel

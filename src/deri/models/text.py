@@ -126,8 +126,11 @@ class TextEncoder(nn.Module):
         )
         return batch["input_ids"], batch["attention_mask"]
 
-    def read(self, texts: Sequence[str]) -> TextFeatures:
-        """Features of texts, on the encoder's device, padded as :meth:`tokenize` does."""
+    def read(self, texts: Sequence[str], *, padding_counts: bool = False) -> TextFeatures:
+        """Features of texts, on the encoder's device, padded as :meth:`tokenize` does.
+
+        ``padding_counts``: states over the padding are used, and must be those that the encoder makes there.
+        """
         features: TextFeatures = self(*to_device(self.tokenize(texts), next(self.model.parameters()).device))
         return features
 
@@ -163,7 +166,7 @@ class TextEncoder(nn.Module):
         Texts of similar length share a batch, so that little is computed on padding.
         """
         was_training = self.training
-        super().train(False)
+        self.eval()
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         result: list[Any] = [None] * len(texts)
         for start in range(0, len(order), batch_size):

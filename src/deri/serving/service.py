@@ -86,6 +86,7 @@ class Service:
     def warm(self) -> None:
         """Do once what every request needs, so that the first one does not wait, and a broken model shows at once."""
         self._ask(None, ())
+        self.model.encode_text("a text that is no prompt")  # the text encoder is loaded when there is one
         signal = self.model.config.signal
         blank = Window(np.zeros((len(LEADS), signal.samples), np.float32), signal.samples, np.ones(len(LEADS), bool))
         self._windows.submit([blank])[0].result()
