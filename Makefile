@@ -45,8 +45,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 
 # torch first and pinned: a plain `torch` can pull gigabytes of GPU libraries that nothing here needs. With LOCKED=1 what
 # is installed has the hashes of requirements.lock: Python 3.11, CPU, Linux on x86-64. The rest by uv, which takes half a
-# minute where pip takes four; by pip where there is no uv, it reaches
-# no index, or pip is configured for another one than PyPI.
+# minute where pip takes four; by pip where there is no uv, it reaches no index, or pip has another one than PyPI.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 ifdef LOCKED

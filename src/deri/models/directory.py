@@ -186,14 +186,14 @@ def save(
         write_text(folder / "README.md", card)
     digests = {_FILES: {name: file_sha256(folder / name) for name in sorted(files)}} if files else {}
     content = {"format": kind.format, "version": kind.version, **content, **digests}
-    write_sealed(folder / kind.manifest, _without_paths(content))
+    write_sealed(folder / kind.manifest, without_paths(content))
 
 
-def _without_paths(content: Any) -> Any:
+def without_paths(content: Any) -> Any:
     """Content without what transformers notes in its configs about where on this machine it loaded them from."""
     if not isinstance(content, dict):
         return content
-    return {key: _without_paths(value) for key, value in content.items() if key != "_name_or_path"}
+    return {key: without_paths(value) for key, value in content.items() if key != "_name_or_path"}
 
 
 def new_folder(kind: Kind, directory: str | Path) -> Path:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from deri._version import __version__
 from deri.errors import DeriError, install
 from deri.models.device import to_device
+from deri.models.directory import without_paths
 from deri.models.output import TextFeatures
 from deri.models.tensors import load_tensors, save_tensors
 from deri.models.text import Pretrained, TextEncoder
@@ -224,14 +225,10 @@ def save_known_texts(encoder: TextEncoder, path: Path = KNOWN_TEXTS) -> None:
     about = {
         "fingerprint": encoder.fingerprint,
         "settings": _settings(encoder.config),
-        "architecture": json.dumps(_without_path(encoder.architecture() or {}), sort_keys=True),
+        "architecture": json.dumps(without_paths(encoder.architecture()), sort_keys=True),
         "texts": json.dumps(texts),
     }
     save_tensors(path, tensors, about)
-
-
-def _without_path(architecture: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in architecture.items() if name != "_name_or_path"}
 
 
 def package_prompts() -> list[str]:
