@@ -172,6 +172,27 @@ def test_a_recording_with_a_damaged_window_is_left_out_whole(tmp_path: Path) -> 
     assert rest.provenance["left_out"] == {"train": 1, "val": 0, "test": 0}
 
 
+def test_a_resume_keeps_each_line_before_it_and_never_hides_a_changed_byte(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = RunLog(path, 0)
+    for step in (1, 2, 3):
+        log.write("train", step, 0, {"loss": 0.125 * step})
+    log.close()
+    whole, expected = path.read_bytes(), read_metrics(tmp_path)[:2]
+    for place in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+            RunLog(path, 2).close()
+            try:
+                assert read_metrics(tmp_path) == expected, (place, bit)
+            except DeriError as error:
+                assert "metrics.jsonl is damaged" in str(error)
+    for end in (b"", b'{"crc32": 1, "sp', b"\0" * 40 + b"\n"):
+        path.write_bytes(whole + end)
+        RunLog(path, 2).close()
+        assert read_metrics(tmp_path) == expected
+
+
 def test_each_changed_byte_of_a_log_and_of_a_recipe_is_noticed(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "metrics.jsonl", 0)
     for step in (1, 2):

@@ -206,7 +206,7 @@ def _read_sums(source: Source) -> dict[str, str]:
                 raise DeriError(f"{source.url}{SUMS}: no connection ({reason}); check the network") from error
             if (_size(part) or 0) > _MOST_SUMS_BYTES:
                 raise DeriError(f"{source.url}{SUMS}: too large to be a list of checksums")
-            text = part.read_text(encoding="utf-8")
+            text = part.read_text(encoding="utf-8", errors="replace")
     finally:
         client.close()
     sums = {}
@@ -230,7 +230,7 @@ def _read_verified(path: Path) -> dict[str, tuple[str, int]]:
     """Path → (SHA-256, size). A line that a kill cut off is passed over: its file is hashed again."""
     verified = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             fields = line.split(" ", 2)
             if len(fields) == 3 and fields[1].isdigit():
                 verified[fields[2]] = (fields[0], int(fields[1]))

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from deri.errors import DeriError
-from deri.files import write_text
+from deri.files import atomic_path
 from deri.progress import SILENT, Progress
 
 _SUM = "crc32"  # first key of a line: the checksum of the line without it
@@ -125,15 +125,21 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def drop_lines(path: Path, step: int) -> None:
-    """Remove from a file of JSON lines, if it is there, those past ``step``: they will come again."""
-    if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+    """Remove from a file of metrics, if it is there, the lines past ``step``, which will come again.
 
-
-def _step(line: str) -> float:
-    # A line cut short by a kill belongs to no step and is dropped.
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+    A line that a kill cut short goes too. One that is damaged stays for :func:`read_metrics` to tell of, as nothing says
+    that it comes again.
+    """
+    if not path.exists():
+        return
+    kept = []
+    *lines, rest = path.read_bytes().decode(errors="surrogateescape").split("\n")
+    for line in [*(line for line in lines if "{" in line or "}" in line), *([rest] if "}" in rest else [])]:
+        try:
+            if _parsed(line)["step"] > step:
+                break
+        except (ValueError, KeyError, TypeError):
+            pass
+        kept.append(line)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes("".join(f"{line}\n" for line in kept).encode(errors="surrogateescape"))
