@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def find_shared() -> Path | None:
         if candidate and Path(candidate).is_dir():
             return Path(candidate)
     return None
+
+
+@pytest.fixture
+def fresh_seed() -> int:
+    """A seed for random accidents, printed; in CI it is 0, as its examples are the same every time."""
+    seed = 0 if os.environ.get("CI") else random.randrange(10**6)
+    print("seed", seed)
+    return seed
 
 
 @pytest.fixture(scope="session")

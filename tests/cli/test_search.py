@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -280,14 +279,12 @@ print(json.dumps(counts))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_killed_ten_times_it_ends_as_if_undisturbed(model: Path, tmp_path: Path) -> None:
+def test_killed_ten_times_it_ends_as_if_undisturbed(model: Path, tmp_path: Path, fresh_seed: int) -> None:
     """Nothing that was committed is lost at a kill, and the last run ends in the index of a run without kills."""
     n = 40
     for i in range(n):
         write(tmp_path / "many", i)
-    seed = random.randrange(1_000_000)
-    print("seed", seed)
-    given = [seed, n, f"{tmp_path}/", "index", "--model", model, tmp_path / "many", *SAYS, "--device", "cpu"]
+    given = [fresh_seed, n, f"{tmp_path}/", "index", "--model", model, tmp_path / "many", *SAYS, "--device", "cpu"]
     done = subprocess.run(
         [sys.executable, "-c", KILLS, *map(str, given)],
         capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
