@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from deri.datasets import open_dataset
 from deri.errors import DeriError
+from deri.evaluation import classical
 from deri.evaluation.benchmark import Scope, run_benchmark
 from deri.evaluation.metrics import best_threshold
 from deri.evaluation.options import EvalOptions
@@ -169,8 +170,9 @@ def test_too_few_patients_or_folds() -> None:
 
 
 @pytest.mark.slow
-def test_real_recordings(ecg_real: Path, tmp_path: Path) -> None:
+def test_real_recordings(ecg_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real labels: the classical row knows sinus tachycardia and bundle branch blocks, whose signs it measures."""
+    monkeypatch.setitem(classical.BOOSTING, "max_iter", 10)  # as much as these findings need
     prepare(open_dataset("folder", ecg_real, labels=ecg_real / "index.csv"), tmp_path / "store")
     tiny.model(pooling="mean", seed=4).save_pretrained(tmp_path / "model")
     results = run_benchmark(
