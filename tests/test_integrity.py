@@ -189,6 +189,8 @@ def test_a_resume_keeps_each_line_before_it_and_never_hides_a_changed_byte(tmp_p
                 noticed.append(str(error))
             else:
                 assert found == expected, (place, bit)
+            RunLog(path, 0).close()
+            assert read_metrics(tmp_path) == []
     assert all("metrics.jsonl is damaged" in text for text in noticed)
     for end in (b"", b'{"crc32": 1, "sp', b"\0" * 40 + b"\n"):
         path.write_bytes(whole + end)

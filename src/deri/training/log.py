@@ -118,7 +118,9 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 def _parsed(line: str) -> dict[str, Any]:
     """The values of a line; ValueError where it is not what was written. Earlier lines begin without a checksum."""
-    values: dict[str, Any] = json.loads(line)
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError
     if not line.startswith('{"split"') and values.pop(_SUM, None) != zlib.crc32(json.dumps(values).encode()):
         raise ValueError
     return values
@@ -139,7 +141,8 @@ def drop_lines(path: Path, step: int) -> None:
             if _parsed(line)["step"] > step:
                 break
         except (ValueError, KeyError, TypeError):
-            pass
+            if not step:  # all of it comes again
+                break
         kept.append(line)
     with atomic_path(path) as temporary:
         temporary.write_bytes("".join(f"{line}\n" for line in kept).encode(errors="surrogateescape"))
