@@ -129,8 +129,8 @@ def _parsed(line: str) -> dict[str, Any]:
 def drop_lines(path: Path, step: int) -> None:
     """Remove from a file of metrics, if it is there, the lines past ``step``, which will come again.
 
-    A line that a kill cut short goes too. One that is damaged stays for :func:`read_metrics` to tell of, as nothing says
-    that it comes again.
+    A line that a kill cut short goes too. One that is damaged stays for :func:`read_metrics` to tell of: it may be one
+    that does not come again.
     """
     if not path.exists():
         return
