@@ -75,7 +75,7 @@ def test_flipped_bits(
 
 @pytest.mark.slow
 def test_a_round_of_commands_while_the_machine_fails(tmp_path: Path, fresh_seed: int) -> None:
-    """The soak is rounds of prepare, pretrain, index, search and serve; here one, with other accidents each time."""
+    """The soak is rounds of prepare, pretrain, index, search and serve; here one, outside CI another each time."""
     script = ROOT / "benchmarks" / "soak.py"
     command = [sys.executable, str(script), "--minutes", "0", "--seed", str(fresh_seed)]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}

@@ -127,6 +127,15 @@ def test_a_changed_or_lost_file_is_fetched_again(server: Server, tmp_path: Path)
     assert fetch(server, tmp_path).fetched == 0
 
 
+def test_a_file_whose_note_is_damaged_is_hashed_again(server: Server, tmp_path: Path) -> None:
+    fetch(server, tmp_path)
+    notes = tmp_path / ".verified"
+    notes.write_bytes(notes.read_bytes().replace(b"RECORDS", b"REC\xb8RDS"))
+    fetch(server, tmp_path)
+    whole(server, tmp_path)
+    assert server.asked["RECORDS"] == 1  # hashed, not fetched
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_connection_is_continued(ranges: bool, server: Server, tmp_path: Path) -> None:
     server.ranges = ranges
@@ -189,9 +198,10 @@ def test_clear_errors(server: Server, tmp_path: Path) -> None:
         fetch(server, tmp_path)
     with pytest.raises(DeriError, match="answers 404.*does the project need an account"):
         download(source_of("csn", f"{url}nowhere"), tmp_path)
-    server.files["SHA256SUMS.txt"] = b"<html>log in</html>\n"
-    with pytest.raises(DeriError, match="is no list of checksums"):
-        fetch(server, tmp_path)
+    for answer in (b"<html>log in</html>\n", b"\x1f\x8b\xb8 a gzip file"):
+        server.files["SHA256SUMS.txt"] = answer
+        with pytest.raises(DeriError, match="is no list of checksums"):
+            fetch(server, tmp_path)
     with pytest.raises(DeriError, match="no connection"):
         download(source_of("csn", "http://127.0.0.1:9/"), tmp_path)
     with pytest.raises(DeriError, match="cannot be downloaded; there are mimic-iv-ecg, ptb-xl"):

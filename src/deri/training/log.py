@@ -8,6 +8,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,16 +105,19 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
         return []
-    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if "}" in rest:  # a line that is whole ends with a line break
-        lines.append(rest)
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
             found.append(_parsed(line))
         except ValueError:
             raise DeriError(f"{path} is damaged (line {number}): copy the run again, or train it again") from None
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a log, without one that a kill cut short at the end; bytes that are no UTF-8 as surrogates."""
+    *lines, rest = path.read_bytes().decode(errors="surrogateescape").split("\n")
+    return [*lines, rest] if "}" in rest else lines  # a line that is whole ends with a line break
 
 
 def _parsed(line: str) -> dict[str, Any]:
@@ -135,14 +139,11 @@ def drop_lines(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    *lines, rest = path.read_bytes().decode(errors="surrogateescape").split("\n")
-    for line in [*(line for line in lines if "{" in line or "}" in line), *([rest] if "}" in rest else [])]:
-        try:
+    for line in _lines(path) if step else []:
+        with suppress(ValueError, KeyError, TypeError):
             if _parsed(line)["step"] > step:
                 break
-        except (ValueError, KeyError, TypeError):
-            if not step:  # all of it comes again
-                break
-        kept.append(line)
+        if "{" in line or "}" in line:  # zeros, say, are what a loss of power leaves at the end
+            kept.append(line)
     with atomic_path(path) as temporary:
         temporary.write_bytes("".join(f"{line}\n" for line in kept).encode(errors="surrogateescape"))
